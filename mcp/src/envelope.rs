@@ -1,0 +1,272 @@
+//! The JSON-RPC envelope: what kind of message a body is, without touching what it carries.
+//!
+//! A body is forwarded as the bytes that came in. The envelope only borrows from it: unknown members, key order
+//! and number text are none of its business.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Why a body is not one JSON-RPC message.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// Not JSON at all.
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    /// An array: batching ended with revision 2025-06-18.
+    #[error("the body is a JSON-RPC batch; send one message per request")]
+    Batch,
+    /// JSON, but not JSON-RPC 2.0.
+    #[error("the body is not a JSON-RPC 2.0 message: {0}")]
+    NotJsonRpc(&'static str),
+}
+
+/// A request id exactly as it was written: a JSON string or number (JSON-RPC 2.0 §4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(Box<str>);
+
+impl Id {
+    /// The id's JSON text, quotes included.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    /// An id from a number we mint ourselves.
+    #[must_use]
+    pub fn number(n: u64) -> Self {
+        Self(n.to_string().into())
+    }
+
+    /// An id from a string we mint ourselves.
+    #[must_use]
+    pub fn string(text: &str) -> Self {
+        Self(serde_json::Value::from(text).to_string().into())
+    }
+
+    fn parse(raw: &RawValue) -> Option<Self> {
+        let text = raw.get();
+        let is_string = text.starts_with('"');
+        let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        (is_string || is_number).then(|| Self(text.into()))
+    }
+}
+
+/// One message, borrowed from its body.
+#[derive(Debug)]
+pub enum Message<'a> {
+    /// Expects an answer.
+    Request(Request<'a>),
+    /// Expects none.
+    Notification {
+        /// The method's name.
+        method: Cow<'a, str>,
+        /// `params` as written.
+        params: Option<&'a RawValue>,
+    },
+    /// Answers a request of the other side.
+    Response {
+        /// The id it answers; `None` where the peer wrote `null` because it could not read the request.
+        id: Option<Id>,
+        /// Whether it carries `error` instead of `result`.
+        is_error: bool,
+        /// `result` or `error` as written.
+        payload: &'a RawValue,
+    },
+}
+
+/// A request, borrowed from its body.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Its id.
+    pub id: Id,
+    /// The method's name.
+    pub method: Cow<'a, str>,
+    /// `params` as written.
+    pub params: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+/// Keeps an explicit `null` apart from an absent member.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Message<'a> {
+    /// Reads the envelope of `body`.
+    ///
+    /// # Errors
+    /// Says why the body is not exactly one JSON-RPC 2.0 message.
+    pub fn parse(body: &'a [u8]) -> Result<Self, EnvelopeError> {
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            return Err(EnvelopeError::Batch);
+        }
+        let raw: &RawValue = serde_json::from_slice(body).map_err(|error| EnvelopeError::NotJson(error.to_string()))?;
+        let members: Members<'a> = serde_json::from_str(raw.get())
+            .map_err(|_| EnvelopeError::NotJsonRpc("a member is missing, repeated or of the wrong type"))?;
+        if members.jsonrpc.as_deref() != Some("2.0") {
+            return Err(EnvelopeError::NotJsonRpc("\"jsonrpc\" must be \"2.0\""));
+        }
+        Self::classify(members)
+    }
+
+    fn classify(members: Members<'a>) -> Result<Self, EnvelopeError> {
+        match (members.method, members.id, members.result, members.error) {
+            (Some(method), Some(id), None, None) => {
+                let id = Id::parse(id).ok_or(EnvelopeError::NotJsonRpc("\"id\" must be a string or a number"))?;
+                Ok(Self::Request(Request { id, method, params: members.params }))
+            }
+            (Some(method), None, None, None) => Ok(Self::Notification { method, params: members.params }),
+            (None, Some(id), Some(payload), None) => Ok(Self::Response { id: Id::parse(id), is_error: false, payload }),
+            (None, id, None, Some(payload)) => {
+                Ok(Self::Response { id: id.and_then(Id::parse), is_error: true, payload })
+            }
+            _ => Err(EnvelopeError::NotJsonRpc("it is neither a request, a notification nor a response")),
+        }
+    }
+
+    /// The method, where there is one.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        match self {
+            Self::Request(request) => Some(&request.method),
+            Self::Notification { method, .. } => Some(method),
+            Self::Response { .. } => None,
+        }
+    }
+
+    /// `params` as written, where there are any.
+    #[must_use]
+    pub fn params(&self) -> Option<&'a RawValue> {
+        match self {
+            Self::Request(request) => request.params,
+            Self::Notification { params, .. } => *params,
+            Self::Response { .. } => None,
+        }
+    }
+
+    /// Whether this message belongs to the sessionless era: it names its revision in `_meta`, or asks `server/discover`.
+    #[must_use]
+    pub fn is_modern(&self) -> bool {
+        self.method() == Some("server/discover") || self.params().and_then(Meta::of).is_some_and(|meta| meta.modern)
+    }
+}
+
+/// The members of `params._meta` that decide where a message goes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The caller's token for progress notifications, as written.
+    pub progress_token: Option<Id>,
+    /// Whether a protocol revision is named.
+    pub modern: bool,
+}
+
+impl Meta {
+    /// Reads `params._meta`; `None` where there is none or it is no object.
+    #[must_use]
+    pub fn of(params: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Params<'a> {
+            #[serde(borrow, rename = "_meta")]
+            meta: Option<Members<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Members<'a> {
+            #[serde(borrow, rename = "progressToken")]
+            progress_token: Option<&'a RawValue>,
+            #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
+            version: Option<&'a RawValue>,
+        }
+        let meta = serde_json::from_str::<Params<'_>>(params.get()).ok()?.meta?;
+        Some(Self { progress_token: meta.progress_token.and_then(Id::parse), modern: meta.version.is_some() })
+    }
+}
+
+/// Reads one string or number member at the top of `params`, such as `name`, `progressToken` or `requestId`.
+#[must_use]
+pub fn scalar_param(params: &RawValue, member: &str) -> Option<Id> {
+    let members: std::collections::HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(params.get()).ok()?;
+    members.get(member).and_then(|raw| Id::parse(raw))
+}
+
+/// Reads one string member at the top of `params`, unescaped.
+#[must_use]
+pub fn string_param(params: &RawValue, member: &str) -> Option<String> {
+    scalar_param(params, member).and_then(|id| serde_json::from_str(id.as_json()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Message<'_>, EnvelopeError> {
+        Message::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn a_request_keeps_its_id_as_written() {
+        for id in ["1", "-7", "1.50", "\"a\\u0062\"", "12345678901234567890123"] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+            let Ok(Message::Request(request)) = parse(&text) else { panic!("{text} is a request") };
+            assert_eq!(request.id.as_json(), id);
+        }
+    }
+
+    #[test]
+    fn a_null_or_structured_request_id_is_refused() {
+        for id in ["null", "true", "{}", "[1]"] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+            assert!(matches!(parse(&text), Err(EnvelopeError::NotJsonRpc(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_response_may_have_a_null_id() {
+        let message = parse(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"x"}}"#).expect("parses");
+        assert!(matches!(message, Message::Response { id: None, is_error: true, .. }));
+    }
+
+    #[test]
+    fn batches_garbage_and_repeated_members_are_told_apart() {
+        assert_eq!(parse(" [] ").unwrap_err(), EnvelopeError::Batch);
+        assert!(matches!(parse("{\"jsonrpc\":").unwrap_err(), EnvelopeError::NotJson(_)));
+        assert!(matches!(parse("{} {}").unwrap_err(), EnvelopeError::NotJson(_)));
+        let twice = r#"{"jsonrpc":"2.0","method":"a","method":"b"}"#;
+        assert!(matches!(parse(twice).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
+        let both = r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#;
+        assert!(matches!(parse(both).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
+    }
+
+    #[test]
+    fn the_era_is_read_from_the_body() {
+        let modern = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        assert!(parse(modern).expect("parses").is_modern());
+        let legacy = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"progressToken":3}}}"#;
+        assert!(!parse(legacy).expect("parses").is_modern());
+    }
+
+    #[test]
+    fn a_deeply_nested_body_does_not_overflow_the_stack() {
+        let depth = 100_000;
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        let message = parse(&text).expect("the envelope never descends");
+        assert!(!message.is_modern());
+    }
+}

@@ -1,0 +1,35 @@
+//! Protocol revisions and their eras.
+
+use serde::{Deserialize, Serialize};
+
+/// The newest legacy revision: the one a gateway's clients are served in, and the one the bridge asks servers for.
+pub const LATEST_LEGACY: &str = "2025-11-25";
+
+/// The revision an HTTP client speaks when it names none (2025-11-25, "Protocol Version Header").
+pub const ASSUMED_WITHOUT_HEADER: &str = "2025-03-26";
+
+/// Revisions with `initialize` and sessions, oldest first.
+pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// Revisions without sessions, oldest first.
+pub const MODERN: [&str; 1] = ["2026-07-28"];
+
+/// The `_meta` member that makes a request a modern one (2026-07-28, "Per-request metadata").
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// Whether `revision` is one that opens with `initialize`.
+#[must_use]
+pub fn is_legacy(revision: &str) -> bool {
+    LEGACY.contains(&revision)
+}
+
+/// How a server or client opens a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Era {
+    /// `initialize` first, then a session.
+    Legacy,
+    /// Every request stands alone and names its revision.
+    Modern,
+    /// A server that answers either.
+    Both,
+}
