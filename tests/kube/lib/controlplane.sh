@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # addresses and names are used by node.sh and pki.sh too
+# etcd, the API server and the controllers. All but the API server listen on the
+# namespace's loopback only, where no pod reaches them.
+
+CLUSTER_DOMAIN=cluster.local
+SERVICE_CIDR=10.96.0.0/16
+API_SERVICE_IP=10.96.0.1
+DNS_SERVICE_IP=10.96.0.10
+
+# Data is thrown away at every start, so nothing has to survive a power cut.
+etcd_start() {
+    start etcd "$BIN/kube" etcd --data-dir "$STATE/etcd" --unsafe-no-fsync \
+        --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+        --listen-peer-urls http://127.0.0.1:2380
+}
+
+apiserver_start() {
+    start kube-apiserver "$BIN/kube" kube-apiserver --etcd-servers http://127.0.0.1:2379 \
+        --advertise-address "$NODE_IP" --secure-port 6443 --service-cluster-ip-range "$SERVICE_CIDR" \
+        --tls-cert-file "$STATE/pki/apiserver.crt" --tls-private-key-file "$STATE/pki/apiserver.key" \
+        --client-ca-file "$STATE/pki/ca.crt" \
+        --service-account-issuer "https://kubernetes.default.svc.$CLUSTER_DOMAIN" \
+        --service-account-key-file "$STATE/pki/sa.pub" --service-account-signing-key-file "$STATE/pki/sa.key" \
+        --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --allow-privileged \
+        --kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$STATE/pki/ca.crt" \
+        --kubelet-client-certificate "$STATE/pki/apiserver-kubelet-client.crt" \
+        --kubelet-client-key "$STATE/pki/apiserver-kubelet-client.key" \
+        --audit-policy-file "$KUBE_SOURCE/config/audit.yaml" --audit-log-path "$AUDIT_LOG"
+}
+
+controllers_start() {
+    start kube-controller-manager "$BIN/kube" kube-controller-manager --kubeconfig "$STATE/kubeconfig.kube-controller-manager" \
+        --leader-elect=false --bind-address 127.0.0.1 --use-service-account-credentials \
+        --service-account-private-key-file "$STATE/pki/sa.key" --root-ca-file "$STATE/pki/ca.crt" \
+        --allocate-node-cidrs --cluster-cidr "$POD_CIDR" --service-cluster-ip-range "$SERVICE_CIDR"
+    start kube-scheduler "$BIN/kube" kube-scheduler --kubeconfig "$STATE/kubeconfig.kube-scheduler" \
+        --leader-elect=false --bind-address 127.0.0.1 \
+        --authentication-kubeconfig "$STATE/kubeconfig.kube-scheduler" \
+        --authorization-kubeconfig "$STATE/kubeconfig.kube-scheduler"
+}
