@@ -1,0 +1,107 @@
+//! Condition types and reasons, and how to look one up.
+//!
+//! Reasons are part of the API: scripts match on them. A reason is added here before anything writes it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// The condition of that type, when it has been written.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether the condition of that type is `True`. `False`, `Unknown` and absent are all not.
+#[must_use]
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
+/// Condition types.
+pub mod types {
+    /// The summary: available, programmed on every live gateway replica, and the latest generation is what serves.
+    pub const READY: &str = "Ready";
+    /// The spec makes sense to the operator.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Every Secret, ConfigMap and claim that the spec names exists and has the keys it names.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// Every live replica of every gateway that selects the server has loaded it.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// The pods of the serving revision answered `initialize` and `tools/list` within the last check interval.
+    pub const AVAILABLE: &str = "Available";
+    /// A revision other than the serving one is being brought up.
+    pub const PROGRESSING: &str = "Progressing";
+    /// kstatus, abnormal when true: the operator is still working towards the spec.
+    pub const RECONCILING: &str = "Reconciling";
+    /// kstatus, abnormal when true: nothing will change until someone acts on the message.
+    pub const STALLED: &str = "Stalled";
+}
+
+/// Condition reasons.
+pub mod reasons {
+    /// `Ready=True`.
+    pub const READY: &str = "Ready";
+    /// Work is under way and nothing is wrong so far.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Waiting for something outside the operator, named in the message.
+    pub const PENDING: &str = "Pending";
+    /// `Available=True`.
+    pub const AVAILABLE: &str = "Available";
+    /// `Accepted=True`.
+    pub const ACCEPTED: &str = "Accepted";
+    /// The spec, or what the API server said about an object made from it, is invalid; the message says which field.
+    pub const INVALID: &str = "Invalid";
+    /// `ResolvedRefs=True`.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// A Secret that the spec names does not exist.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// A ConfigMap that the spec names does not exist.
+    pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
+    /// The Secret or ConfigMap exists, the key that the spec names does not.
+    pub const KEY_NOT_FOUND: &str = "KeyNotFound";
+    /// A PersistentVolumeClaim that the spec names does not exist.
+    pub const CLAIM_NOT_FOUND: &str = "ClaimNotFound";
+    /// A PersistentVolumeClaim cannot be mounted by two revisions at once (`ReadWriteOnce`).
+    pub const CLAIM_NOT_SHAREABLE: &str = "ClaimNotShareable";
+    /// The kubelet cannot pull the image.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// The server's process ended; the message has its code or signal and its last line on stderr.
+    pub const SERVER_EXITED: &str = "ServerExited";
+    /// The command could not be started at all: not found, not executable.
+    pub const SPAWN_FAILED: &str = "SpawnFailed";
+    /// The server started and did not answer `initialize` in time.
+    pub const HANDSHAKE_TIMEOUT: &str = "HandshakeTimeout";
+    /// The server answered with something that is not MCP.
+    pub const NOT_MCP: &str = "NotMCP";
+    /// The server speaks only protocol revisions that the bridge does not.
+    pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
+    /// `initialize` worked, `tools/list` did not.
+    pub const TOOLS_LIST_FAILED: &str = "ToolsListFailed";
+    /// The server was available and stopped answering checks.
+    pub const PROBE_TIMEOUT: &str = "ProbeTimeout";
+    /// The scheduler found no node; the message is the scheduler's.
+    pub const POD_NOT_SCHEDULED: &str = "PodNotScheduled";
+    /// The kubelet cannot make the container from its configuration; the message is the kubelet's.
+    pub const CONTAINER_CONFIG_ERROR: &str = "ContainerConfigError";
+    /// The namespace is not among those that the chart's values enrol.
+    pub const NOT_ENROLLED: &str = "NotEnrolled";
+    /// No gateway selects this server.
+    pub const NO_GATEWAY: &str = "NoGateway";
+    /// A gateway replica has not loaded the object yet, or refused it; the message names the replica.
+    pub const NOT_LOADED: &str = "NotLoaded";
+    /// `Programmed=True`.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// An object with a name that the operator needs belongs to someone else; the message names its owner.
+    pub const FOREIGN_OBJECT: &str = "ForeignObject";
+    /// `spec.replicas` is 0.
+    pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// An older revision still holds sessions.
+    pub const DRAINING: &str = "Draining";
+    /// A new revision exists and does not serve yet.
+    pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
+    /// The latest generation's revision serves.
+    pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
+    /// None of the Secrets that a gateway's API keys come from holds a usable hash.
+    pub const NO_CREDENTIALS: &str = "NoCredentials";
+    /// The API server refused a write because another field manager owns the field.
+    pub const CONFLICT: &str = "Conflict";
+}

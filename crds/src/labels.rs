@@ -1,0 +1,32 @@
+//! Labels and annotations on the objects that the operator makes.
+
+/// Recommended label: what kind of program this is, `mcp-server` or `mcp-gateway`.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// Recommended label: the name of the owning `MCPServer` or `MCPGateway`.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Recommended label: the role of the object within its instance.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Recommended label: always [`MANAGER`] on what the operator owns.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Recommended label: always [`PRODUCT`].
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+
+/// Value of [`MANAGED_BY`]: the ownership check refuses a child without it.
+pub const MANAGER: &str = "portolan-operator";
+/// Value of [`PART_OF`].
+pub const PRODUCT: &str = "portolan";
+
+/// Name of the `MCPServer` that a child, pod or EndpointSlice belongs to.
+pub const SERVER: &str = "portolan.dev/server";
+/// Name of the `MCPGateway` that a child belongs to.
+pub const GATEWAY: &str = "portolan.dev/gateway";
+/// Name of the revision (`<server>-<8 hex digits>`) that a Deployment, Service, pod or EndpointSlice belongs to.
+pub const REVISION: &str = "portolan.dev/revision";
+
+/// Annotation of a revision's objects: `metadata.generation` of the `MCPServer` that made it, a decimal integer.
+pub const GENERATION: &str = "portolan.dev/generation";
+
+/// Prefixes that `spec.pod.labels` and `spec.pod.annotations` may not use: the operator's own, and one by which an
+/// annotation could switch off AppArmor.
+pub const RESERVED_PREFIXES: [&str; 3] =
+    ["portolan.dev/", "app.kubernetes.io/", "container.apparmor.security.beta.kubernetes.io/"];

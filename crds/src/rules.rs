@@ -1,0 +1,42 @@
+//! CEL rules that several fields share. Each message says what to write instead.
+
+use kube::core::Rule;
+
+use crate::{MAX_NAME_LENGTH, duration::PATTERN, labels::RESERVED_PREFIXES};
+
+/// A duration string between two bounds, both included.
+pub(crate) fn duration(least: &str, most: &str, example: &str) -> Rule {
+    Rule::new(format!(
+        "self.matches('{PATTERN}') && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
+    ))
+    .message(format!("write a duration from {least} to {most}, such as {example}").as_str())
+}
+
+/// `metadata.name` starts the name of a Service.
+pub(crate) fn name_is_a_service_name() -> Rule {
+    Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name names Services: write lower-case letters, digits and '-', starting with a letter and not ending with '-'")
+}
+
+/// `metadata.name` leaves room for what the operator appends to it.
+pub(crate) fn name_is_short() -> Rule {
+    Rule::new(format!("size(self.metadata.name) <= {MAX_NAME_LENGTH}")).message(
+        format!("metadata.name names Services once a hash is appended: write at most {MAX_NAME_LENGTH} characters")
+            .as_str(),
+    )
+}
+
+/// Keys of a map of labels or annotations keep off the prefixes that are not the user's to set.
+pub(crate) fn no_reserved_prefix() -> Rule {
+    let prefixes = RESERVED_PREFIXES.map(|prefix| format!("!key.startsWith('{prefix}')")).join(" && ");
+    Rule::new(format!("self.all(key, {prefixes})")).message(
+        format!("write keys under a prefix of your own: {} are reserved", RESERVED_PREFIXES.join(", ")).as_str(),
+    )
+}
+
+/// Exactly one of the optional fields is set.
+pub(crate) fn exactly_one(fields: &[&str], what: &str) -> Rule {
+    let set: Vec<_> = fields.iter().map(|field| format!("has(self.{field})")).collect();
+    Rule::new(format!("[{}].filter(set, set).size() == 1", set.join(", ")))
+        .message(format!("{what}: write exactly one of {}", fields.join(", ")).as_str())
+}

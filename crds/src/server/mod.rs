@@ -1,0 +1,97 @@
+//! `MCPServer`: one MCP server, hosted as pods and reachable through every gateway that selects it.
+
+mod container;
+mod pod;
+mod resilience;
+mod status;
+mod volume;
+
+pub use container::{
+    ConfigMapEnv, Container, EnvFrom, EnvFromSource, EnvSource, EnvVar, EnvVarSource, ImagePullPolicy, KeyRef,
+    LocalName, Resources, SecretEnv, Transport, VolumeMount,
+};
+pub use pod::Pod;
+pub use resilience::{HealthCheck, Limits, Rollout, SessionType, Sessions, Timeouts};
+pub use status::{Endpoint, Era, MCPServerStatus, Revision, RevisionState, ServerInfo, Tools};
+pub use volume::{
+    ConfigMapVolume, EmptyDir, KeyToPath, Medium, PersistentVolumeClaim, SecretVolume, Volume, VolumeSource,
+};
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// How to run the server, and what callers may expect of it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[kube(
+    group = "portolan.dev",
+    version = "v1alpha1",
+    kind = "MCPServer",
+    plural = "mcpservers",
+    shortname = "mcps",
+    category = "portolan",
+    namespaced,
+    doc = "An MCP server that Portolan runs and puts behind its gateways.",
+    derive = "PartialEq",
+    status = "MCPServerStatus",
+    validation = crate::rules::name_is_a_service_name(),
+    validation = crate::rules::name_is_short(),
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Transport", type_ = "string", json_path = ".spec.container.transport"),
+    printcolumn(name = "Tools", type_ = "integer", json_path = ".status.tools.count"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.endpoints[0].url"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(name = "Protocol", type_ = "string", json_path = ".status.server.protocolVersion", priority = 1)
+)]
+#[cfg_attr(feature = "cel", kube(cel))]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::absent_not_null)]
+pub struct MCPServerSpec {
+    /// The server's container and how to talk to it.
+    pub container: Container,
+
+    /// How many pods run the server. 0 stops it.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: i32,
+
+    /// How sessions are kept.
+    #[serde(default)]
+    pub sessions: Sessions,
+
+    /// How the bridge in each pod checks that the server still answers. The checks are MCP requests on a session kept
+    /// for them.
+    #[serde(default)]
+    pub health_check: HealthCheck,
+
+    /// How long the gateway waits.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+
+    /// What one gateway replica sends to the server at once. Beyond it callers get 503 with `Retry-After`.
+    #[serde(default)]
+    pub limits: Limits,
+
+    /// How a new revision replaces the old one.
+    #[serde(default)]
+    pub rollout: Rollout,
+
+    /// What to add to the pods. Nothing here can weaken their security.
+    #[serde(default)]
+    pub pod: Pod,
+}
+
+fn one() -> i32 {
+    1
+}
