@@ -29,6 +29,29 @@ def servers() -> list[dict]:
     return json.loads((SOURCE / "servers.json").read_text())["servers"]
 
 
+def in_container() -> dict[str, str]:
+    """What the placeholders of servers.json stand for in an image."""
+    placeholders = json.loads((SOURCE / "servers.json").read_text())["placeholders"]
+    return {placeholder: place["container"] for placeholder, place in placeholders.items()}
+
+
+def on_this_machine(scratch: Path) -> dict[str, str]:
+    """What they stand for here; `scratch` is a writable folder of the caller's own."""
+    return {"${FIXTURE}": str(FIXTURE), "${SCRATCH}": str(scratch)}
+
+
+def fill(value, places: dict[str, str]):
+    """The JSON value with its placeholders replaced, at any depth."""
+    if isinstance(value, dict):
+        return {key: fill(inner, places) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [fill(inner, places) for inner in value]
+    if isinstance(value, str):
+        for placeholder, place in places.items():
+            value = value.replace(placeholder, place)
+    return value
+
+
 def node() -> Path:
     """The pinned Node; npm installs only the package of this machine's architecture."""
     arch = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine())
