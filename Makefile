@@ -1,0 +1,101 @@
+# The front door. `make help` lists the rooms.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
+DENY_VERSION := 0.20.2
+# Suites that need a cluster, in the order of what they build upon.
+CLUSTER_SUITES := admission rbac servers reconcile bad_input
+# Suites that need third-party servers and clients but no cluster.
+LOCAL_SUITES := dev
+
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## Build, then serve examples/quickstart at http://127.0.0.1:8080
+	cargo build -p portolan
+	PATH="$(CURDIR)/target/debug:$$PATH" portolan dev -f examples/quickstart
+
+.PHONY: demo-cluster
+demo-cluster: static images cluster ## The whole story on a real cluster: install, apply, call, break, mend
+	tests/kube/run hack/demo-cluster
+
+.PHONY: test
+test: ## Everything: formatting, lints, unit, golden, chart, local and cluster suites
+	@hack/test
+
+.PHONY: deps
+deps: ## Install the Debian packages that the suites need (root), or list them
+	tests/kube/deps
+
+.PHONY: lint
+lint: ## Formatting, clippy, licences and bans, shell scripts, generated files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	$(MAKE) --no-print-directory deny
+	shellcheck hack/* tests/kube/{build,deps,down,image,load,run,up} tests/thirdparty/{install,image,client,scenario}
+	$(MAKE) --no-print-directory drift
+
+.PHONY: deny
+deny: $(TOOLS)/bin/cargo-deny-$(DENY_VERSION)
+	$< --log-level error check bans licenses sources
+
+$(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
+	cargo install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)
+	mv $(TOOLS)/bin/cargo-deny $@
+
+.PHONY: generate
+generate: ## Write the CRDs from their types, into crds/ and the chart
+	cargo run -q -p portolan-crds --bin crdgen -- --out crds/generated
+	hack/chart-crds
+
+.PHONY: drift
+drift: ## Fail when generated files differ from their source
+	cargo run -q --locked -p portolan-crds --bin crdgen -- --check crds/generated
+	hack/chart-crds --check
+
+.PHONY: unit
+unit: ## Tests of every crate, without a cluster
+	cargo test --workspace --exclude portolan-tests --all-features --locked
+
+.PHONY: static
+static: ## Static release binaries in target/dist
+	hack/build-static
+
+.PHONY: images
+images: ## Image archives in target/images
+	hack/images
+
+.PHONY: thirdparty
+thirdparty: ## Install third-party MCP servers and clients into target/thirdparty
+	tests/thirdparty/install
+
+.PHONY: local
+local: ## Suites of `portolan dev` and the command line, on the static binaries
+	for suite in $(LOCAL_SUITES); do cargo test --locked -p portolan-tests --test $$suite; done
+
+.PHONY: cluster
+cluster: ## Start the real single-node cluster of the tests
+	tests/kube/up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and remove what it left
+	tests/kube/down
+
+.PHONY: cluster-test
+cluster-test: ## Suites on the running cluster
+	hack/cluster-install
+	for suite in $(CLUSTER_SUITES); do tests/kube/run cargo test --locked -p portolan-tests --test $$suite; done
+
+.PHONY: chart-test
+chart-test: ## Lint and template tests of the charts
+	charts/tests/run
+
+.PHONY: bench
+bench: static thirdparty ## Figures of the data path, as ratios of one run
+	hack/bench
