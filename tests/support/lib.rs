@@ -1,0 +1,9 @@
+//! What the suites stand on: the cluster, third-party parts, and waiting for conditions.
+//!
+//! A suite that cannot run fails: nothing here skips.
+
+pub mod cluster;
+pub mod mcp;
+pub mod paths;
+pub mod thirdparty;
+pub mod wait;

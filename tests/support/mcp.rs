@@ -1,0 +1,176 @@
+//! A client that shows the wire: status, headers and body of each exchange, nothing retried.
+
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+
+/// One legacy conversation with an endpoint.
+#[derive(Clone, Debug)]
+pub struct Session {
+    http: Client,
+    url: String,
+    token: Option<String>,
+    id: String,
+}
+
+/// What came back, read to its end.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The JSON-RPC messages: one of a JSON body, or each event's.
+    pub messages: Vec<Value>,
+}
+
+impl Reply {
+    /// Reads a response to its end.
+    ///
+    /// # Panics
+    /// The body is neither empty, JSON nor an event stream of JSON.
+    pub async fn read(response: Response) -> Self {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let is_stream =
+            headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let text = response.text().await.expect("the body arrives");
+        let messages = if is_stream {
+            text.lines()
+                .filter_map(|line| line.strip_prefix("data:"))
+                .map(str::trim)
+                .filter(|data| !data.is_empty())
+                .map(parse)
+                .collect()
+        } else if text.is_empty() {
+            Vec::new()
+        } else {
+            vec![parse(&text)]
+        };
+        Self { status, headers, messages }
+    }
+
+    /// The last message: the answer.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn answer(&self) -> &Value {
+        self.messages.last().expect("an answer")
+    }
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+}
+
+/// A plain HTTP client with a bound on every exchange.
+///
+/// # Panics
+/// It cannot be made.
+#[must_use]
+pub fn http() -> Client {
+    Client::builder().timeout(Duration::from_secs(60)).build().expect("a client")
+}
+
+/// POSTs one message without a session.
+///
+/// # Errors
+/// The exchange failed below HTTP.
+pub async fn post(http: &Client, url: &str, token: Option<&str>, message: &Value) -> reqwest::Result<Response> {
+    let mut request = http.post(url).header("accept", "application/json, text/event-stream").json(message);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    request.send().await
+}
+
+/// The `initialize` request.
+#[must_use]
+pub fn initialize() -> Value {
+    json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"sampling": {}, "elicitation": {}, "roots": {}},
+        "clientInfo": {"name": "portolan-tests", "version": "1"}}})
+}
+
+impl Session {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// The reply that was not a session.
+    pub async fn open(url: &str, token: Option<&str>) -> Result<Self, String> {
+        let http = http();
+        let response = post(&http, url, token, &initialize()).await.map_err(|error| error.to_string())?;
+        let id = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let status = response.status();
+        let text = response.text().await.map_err(|error| error.to_string())?;
+        let id = id.ok_or_else(|| format!("no session: {status} {text}"))?;
+        let session = Self { http, url: url.to_owned(), token: token.map(str::to_owned), id };
+        let done = session.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        if done.status() == StatusCode::ACCEPTED { Ok(session) } else { Err(format!("initialized: {}", done.status())) }
+    }
+
+    /// The same session seen by another replica's URL.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
+    /// The session id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// POSTs a message of the session.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn send(&self, message: &Value) -> Result<Response, String> {
+        self.with_headers(self.http.post(&self.url))
+            .header("accept", "application/json, text/event-stream")
+            .json(message)
+            .send()
+            .await
+            .map_err(|error| format!("{error:?}"))
+    }
+
+    /// Calls a tool and reads the reply to its end.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn call(&self, id: u64, tool: &str, arguments: Value) -> Result<Reply, String> {
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
+        Ok(Reply::read(self.send(&message).await?).await)
+    }
+
+    /// Opens the session's GET stream.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn listen(&self) -> Result<Response, String> {
+        self.with_headers(self.http.get(&self.url))
+            .header("accept", "text/event-stream")
+            .send()
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn delete(&self) -> Result<Response, String> {
+        self.with_headers(self.http.delete(&self.url)).send().await.map_err(|error| error.to_string())
+    }
+
+    fn with_headers(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.header("mcp-session-id", &self.id).header("mcp-protocol-version", "2025-11-25");
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Servers and clients that nobody here wrote, at the versions pinned in `tests/thirdparty`.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::paths;
+
+/// The clients, by the name that `tests/thirdparty/client` knows them by.
+pub const CLIENTS: [&str; 3] = ["python-mcp", "fastmcp", "inspector"];
+
+/// Where a server runs: its arguments name other folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In its image.
+    Container,
+    /// On this machine, writing below the given folder.
+    Local(&'a str),
+}
+
+#[derive(Deserialize)]
+struct Catalogue {
+    placeholders: BTreeMap<String, Placeholder>,
+    servers: Vec<Server>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Placeholder {
+    container: String,
+    local: Option<String>,
+}
+
+/// A server of the catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// `Stdio` or `StreamableHTTP`.
+    pub transport: String,
+    /// How it is started.
+    pub command: Vec<String>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its port, over HTTP.
+    pub port: Option<u16>,
+    /// Its path, over HTTP.
+    pub path: Option<String>,
+    /// The tools every client sees, sorted.
+    pub tools: Vec<String>,
+    /// Tools that a client with more capabilities sees.
+    pub extra_tools: BTreeMap<String, Vec<String>>,
+    /// Calls that prepare the known one.
+    pub setup_calls: Vec<Call>,
+    /// A call whose answer is known.
+    pub known_call: Call,
+}
+
+/// A tool call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    /// The tool.
+    pub tool: String,
+    /// Its arguments.
+    pub arguments: Map<String, Value>,
+    /// What the answer contains.
+    #[serde(default)]
+    pub expect_contains: String,
+}
+
+/// Every server of the catalogue, its arguments filled in for `place`.
+///
+/// # Panics
+/// The catalogue cannot be read.
+#[must_use]
+pub fn servers(place: Place<'_>) -> Vec<Server> {
+    let text = std::fs::read_to_string(paths::repo("tests/thirdparty/servers.json")).expect("the catalogue is there");
+    let catalogue: Catalogue = serde_json::from_str(&text).expect("the catalogue is well-formed");
+    catalogue.servers.into_iter().map(|server| server.at(&catalogue.placeholders, place)).collect()
+}
+
+/// One server of the catalogue.
+///
+/// # Panics
+/// There is none of that name.
+#[must_use]
+pub fn server(name: &str, place: Place<'_>) -> Server {
+    servers(place).into_iter().find(|server| server.name == name).expect("a server of the catalogue")
+}
+
+impl Server {
+    fn at(self, placeholders: &BTreeMap<String, Placeholder>, place: Place<'_>) -> Self {
+        let mut text = json!([
+            self.args,
+            self.env,
+            self.setup_calls.iter().map(Call::as_json).collect::<Vec<_>>(),
+            self.known_call.as_json()
+        ])
+        .to_string();
+        for (name, folders) in placeholders {
+            let folder = match place {
+                Place::Container => folders.container.clone(),
+                Place::Local(scratch) => folders
+                    .local
+                    .as_ref()
+                    .map_or_else(|| scratch.to_owned(), |local| paths::repo(local).display().to_string()),
+            };
+            text = text.replace(name, &folder);
+        }
+        let (args, env, setup_calls, known_call) = serde_json::from_str(&text).expect("the placeholders are folders");
+        Self { args, env, setup_calls, known_call, ..self }
+    }
+
+    /// The `MCPServer` that runs it, under `name`.
+    #[must_use]
+    pub fn manifest(&self, namespace: &str, name: &str) -> Value {
+        let mut container = json!({
+            "image": self.image,
+            "imagePullPolicy": "Never",
+            "transport": self.transport,
+            "command": self.command,
+            "args": self.args,
+            "env": self.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
+        });
+        if let Some(port) = self.port {
+            container["port"] = port.into();
+        }
+        if let Some(path) = &self.path {
+            container["path"] = path.as_str().into();
+        }
+        json!({
+            "apiVersion": "portolan.dev/v1alpha1",
+            "kind": "MCPServer",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"container": container},
+        })
+    }
+
+    /// The tools that `client` sees, sorted.
+    #[must_use]
+    pub fn tools_for(&self, client: &str) -> Vec<String> {
+        let mut tools = self.tools.clone();
+        tools.extend(self.extra_tools.get(client).into_iter().flatten().cloned());
+        tools.sort();
+        tools
+    }
+}
+
+impl Call {
+    fn as_json(&self) -> Value {
+        json!({"tool": self.tool, "arguments": self.arguments, "expectContains": self.expect_contains})
+    }
+}
+
+/// Runs a client's command and returns the JSON object it printed.
+///
+/// # Errors
+/// The client failed; the error carries what it printed.
+pub async fn client(client: &str, url: &str, token: Option<&str>, command: &[&str]) -> Result<Value, String> {
+    let mut process = tokio::process::Command::new(paths::repo("tests/thirdparty/client"));
+    process.arg(client).arg(url);
+    if let Some(token) = token {
+        process.arg("--header").arg(format!("Authorization: Bearer {token}"));
+    }
+    let output = process
+        .args(command)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| format!("the client {client} does not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(format!("{client} {command:?}: {said} {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    serde_json::from_str(&said).map_err(|error| format!("{client} printed no JSON ({error}): {said}"))
+}
+
+/// Lists a server's tools with a client and makes its known call; panics with what differs.
+///
+/// # Panics
+/// The client does not see what the catalogue promises.
+pub async fn assert_serves(server: &Server, client_name: &str, url: &str, token: Option<&str>) {
+    let listed = client(client_name, url, token, &["list-tools"]).await.expect("the client lists tools");
+    assert_eq!(listed["tools"], json!(server.tools_for(client_name)), "{} with {client_name}", server.name);
+    for call in server.setup_calls.iter().chain([&server.known_call]) {
+        let arguments = Value::from(call.arguments.clone()).to_string();
+        let answer =
+            client(client_name, url, token, &["call", &call.tool, &arguments]).await.expect("the client calls");
+        assert_eq!(answer["isError"], false, "{} with {client_name}: {answer}", server.name);
+        let text = answer["text"].as_str().unwrap_or_default();
+        assert!(text.contains(&call.expect_contains), "{} with {client_name}: {text}", server.name);
+    }
+}
