@@ -14,11 +14,13 @@ pub mod labels;
 pub mod ports;
 pub mod server;
 
+mod render;
 mod rules;
 mod schema;
 
 pub use duration::Duration;
 pub use gateway::{MCPGateway, MCPGatewaySpec, MCPGatewayStatus};
+pub use render::{RenderError, render};
 pub use server::{MCPServer, MCPServerSpec, MCPServerStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

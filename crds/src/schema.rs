@@ -40,7 +40,6 @@ pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
 
 fn quantity_schema() -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",

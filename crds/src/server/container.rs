@@ -233,6 +233,8 @@ pub struct EnvFrom {
     /// What to put before each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$')")
+        .message("write a prefix of letters, digits, '_', '-' or '.', not starting with a digit, such as API_"))]
     pub prefix: Option<String>,
 
     /// A Secret of the same namespace.
