@@ -163,8 +163,15 @@ mod tests {
     #[test]
     fn loopback_the_service_and_the_listed_hosts_are_answered() {
         for host in [
-            "localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "portolan-gateway-default.portolan.svc",
-            "mcp.example.com", "mcp.example.com.", "mcp.example.com:444", "only.example.com:8443",
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:1",
+            "[::1]:8080",
+            "portolan-gateway-default.portolan.svc",
+            "mcp.example.com",
+            "mcp.example.com.",
+            "mcp.example.com:444",
+            "only.example.com:8443",
         ] {
             assert_eq!(check(Some(host), None), Ok(()), "{host}");
         }
@@ -173,8 +180,17 @@ mod tests {
     #[test]
     fn every_other_host_is_refused() {
         for host in [
-            "evil.example", "mcp.example.com.evil.example", "only.example.com", "only.example.com:8444", "10.0.0.1",
-            "user@localhost", "localhost:", "localhost:99999", "", "localhost/..", "127.0.0.2",
+            "evil.example",
+            "mcp.example.com.evil.example",
+            "only.example.com",
+            "only.example.com:8444",
+            "10.0.0.1",
+            "user@localhost",
+            "localhost:",
+            "localhost:99999",
+            "",
+            "localhost/..",
+            "127.0.0.2",
         ] {
             assert_eq!(check(Some(host), None), Err(Refusal::Host), "{host}");
         }
@@ -187,8 +203,15 @@ mod tests {
             assert_eq!(check(Some("localhost"), Some(origin)), Ok(()), "{origin}");
         }
         for origin in [
-            "null", "", "http://app.example.com", "https://app.example.com:8443", "https://app.example.com/",
-            "https://app.example.com.evil.example", "http://localhost:8080", "http://127.0.0.1", "app.example.com",
+            "null",
+            "",
+            "http://app.example.com",
+            "https://app.example.com:8443",
+            "https://app.example.com/",
+            "https://app.example.com.evil.example",
+            "http://localhost:8080",
+            "http://127.0.0.1",
+            "app.example.com",
         ] {
             assert_eq!(check(Some("localhost"), Some(origin)), Err(Refusal::Origin), "{origin}");
         }

@@ -1,0 +1,224 @@
+//! `Inputs` → `Snapshot`. Failure is per object: a server whose latest version is not good keeps its last good one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use portolan_crds::{
+    MCPGateway, MCPServer,
+    server::{Revision, RevisionState},
+};
+use portolan_mcp::{
+    mac::MacKey,
+    token::{KEY_LEN, Keyring},
+};
+use portolan_policy::hosts::{BadRule, HostRules};
+
+pub use crate::settings::ServerProblem;
+
+use crate::authentication::authentication;
+use crate::inputs::{Inputs, secret_key};
+use crate::pods;
+use crate::select::{self, BadSelector};
+use crate::settings::settings;
+use crate::snapshot::{Http, ObjectVersion, Pod, Route, RouteName, Snapshot};
+
+/// What came of compiling.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What to serve.
+    pub snapshot: Snapshot,
+    /// What is wrong with the objects.
+    pub diagnostics: Diagnostics,
+}
+
+/// What is wrong with the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// Of the gateway's own object and Secret.
+    pub gateway: Vec<GatewayProblem>,
+    /// Of servers. One that has a route besides is served in its last good version.
+    pub servers: BTreeMap<RouteName, ServerProblem>,
+}
+
+/// What is wrong with the gateway's own object or Secret, each with what is done about it.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum GatewayProblem {
+    /// An API key's hash cannot be read: the key lets nobody in.
+    #[error(
+        "apiKeys {list}: entry {entry:?} of its Secret is no key's hash; write \"sha256:\" and 64 hexadecimal digits"
+    )]
+    BadApiKey {
+        /// The list.
+        list: String,
+        /// The Secret's entry.
+        entry: String,
+    },
+    /// Two entries have the same key: it stands for the later one.
+    #[error("apiKeys {list}: entries {entry:?} and {other:?} have the same key; make a key for each")]
+    SharedApiKey {
+        /// The list of the later entry.
+        list: String,
+        /// The later entry.
+        entry: String,
+        /// The earlier entry.
+        other: String,
+    },
+    /// An entry of the host rules cannot be read: it admits nobody.
+    #[error(transparent)]
+    Http(#[from] BadRule),
+    /// A selector cannot be read: it selects nothing.
+    #[error("servers: {0}")]
+    Selector(#[from] BadSelector),
+    /// No usable session keys: those of the snapshot before stay in use.
+    #[error("the gateway's Secret has no usable session keys, the earlier ones stay in use; {0}")]
+    SessionKeys(#[from] Unusable),
+    /// The stream's key is absent or damaged: the operator is not answered.
+    #[error("the gateway's Secret has no {KEY_LEN}-byte key \"stream\"")]
+    NoStreamKey,
+}
+
+/// Why nothing can be served, and nothing was before.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the Secret needs a {KEY_LEN}-byte entry \"session.0\", and each further session.<n> of the same length")]
+pub struct Unusable;
+
+/// Compiles `inputs`. What is wrong with one object never changes how another is served; what was good in `previous`
+/// is kept where the latest version is not.
+///
+/// # Errors
+/// There are no keys to seal sessions with, and there were none before.
+pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>) -> Result<Compiled, Unusable> {
+    let mut diagnostics = Diagnostics::default();
+    let keyring = match keyring(inputs) {
+        Ok(keyring) => Arc::new(keyring),
+        Err(unusable) => {
+            let previous = previous.ok_or(unusable)?;
+            diagnostics.gateway.push(unusable.into());
+            previous.keyring.clone()
+        }
+    };
+    let snapshot = Snapshot {
+        generation: previous.map_or(0, |previous| previous.generation) + 1,
+        gateway: ObjectVersion {
+            uid: inputs.gateway.metadata.uid.as_deref().unwrap_or_default().into(),
+            generation: inputs.gateway.metadata.generation.unwrap_or_default(),
+        },
+        routes: routes(inputs, previous, &mut diagnostics),
+        authentication: authentication(&inputs.gateway, &inputs.secret, &mut diagnostics.gateway),
+        http: http(&inputs.gateway, &mut diagnostics.gateway),
+        keyring,
+        stream_key: stream_key(inputs, &mut diagnostics.gateway),
+    };
+    Ok(Compiled { snapshot, diagnostics })
+}
+
+/// Session keys in the order of their numbers, the first without a gap before it.
+fn keyring(inputs: &Inputs) -> Result<Keyring, Unusable> {
+    let keys = (0..).map_while(|index| inputs.secret.get(&secret_key::session(index)));
+    Keyring::new(keys.map(|key| key.0.as_slice())).map_err(|_| Unusable)
+}
+
+fn stream_key(inputs: &Inputs, problems: &mut Vec<GatewayProblem>) -> Option<MacKey> {
+    let key = inputs.secret.get(secret_key::STREAM).and_then(|bytes| MacKey::new(&bytes.0));
+    if key.is_none() {
+        problems.push(GatewayProblem::NoStreamKey);
+    }
+    key
+}
+
+fn http(gateway: &MCPGateway, problems: &mut Vec<GatewayProblem>) -> Http {
+    let own = service_names(gateway);
+    let spec = &gateway.spec.http;
+    let (rules, bad) = HostRules::new(own.iter().map(String::as_str), &spec.allowed_hosts, &spec.allowed_origins);
+    problems.extend(bad.into_iter().map(GatewayProblem::from));
+    Http { rules, max_body_bytes: spec.max_body_bytes.try_into().unwrap_or(usize::MAX) }
+}
+
+/// The names under which a cluster's DNS knows the gateway's Service.
+fn service_names(gateway: &MCPGateway) -> Vec<String> {
+    let (Some(name), Some(namespace)) = (&gateway.metadata.name, &gateway.metadata.namespace) else {
+        return Vec::new();
+    };
+    let service = format!("portolan-gateway-{name}");
+    let qualified = format!("{service}.{namespace}");
+    vec![format!("{qualified}.svc.cluster.local"), format!("{qualified}.svc"), qualified, service]
+}
+
+fn routes(
+    inputs: &Inputs,
+    previous: Option<&Snapshot>,
+    diagnostics: &mut Diagnostics,
+) -> HashMap<RouteName, Arc<Route>> {
+    let mut pods = pods::by_server(&inputs.slices);
+    let mut routes = HashMap::with_capacity(inputs.servers.len());
+    for server in &inputs.servers {
+        match select::selects(&inputs.gateway.spec.servers, &inputs.namespaces, server) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(bad) => {
+                diagnostics.gateway.push(bad.into());
+                break;
+            }
+        }
+        let Some(namespace) = server.namespace() else { continue };
+        let name = RouteName::new(&namespace, &server.name_any());
+        let pods = pods.remove(&name).unwrap_or_default();
+        if let Some(route) = route(name.clone(), server, pods, inputs, previous, diagnostics) {
+            routes.insert(name, Arc::new(route));
+        }
+    }
+    for unreadable in &inputs.unreadable {
+        let name = RouteName::new(&unreadable.namespace, &unreadable.name);
+        // An object that cannot be read cannot be asked for its revisions either: they stay as they were.
+        if let Some(last) = previous.and_then(|previous| previous.routes.get(&name)) {
+            let pods = pods.remove(&name).unwrap_or_default();
+            routes.insert(name.clone(), Arc::new(Route { pods, ..Route::clone(last) }));
+            diagnostics.servers.insert(name, ServerProblem::Unreadable(unreadable.message.clone()));
+        } else {
+            diagnostics.servers.insert(name, ServerProblem::Unreadable(unreadable.message.clone()));
+        }
+    }
+    routes
+}
+
+fn route(
+    name: RouteName,
+    server: &MCPServer,
+    pods: HashMap<Box<str>, Pod>,
+    inputs: &Inputs,
+    previous: Option<&Snapshot>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Route> {
+    let target = name.target();
+    let settings = match settings(target.namespace, target.server, server, &inputs.secret) {
+        Ok(settings) => Arc::new(settings),
+        Err(problem) => {
+            diagnostics.servers.insert(name.clone(), problem);
+            // Another object of the same name is not an earlier version of this one.
+            let last = previous.and_then(|previous| previous.routes.get(&name))?;
+            if Some(&*last.settings.version.uid) != server.metadata.uid.as_deref() {
+                return None;
+            }
+            last.settings.clone()
+        }
+    };
+    let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
+    Some(Route {
+        serving: serving(revisions),
+        revisions: revisions.iter().map(|revision| (revision.name.as_str().into(), revision.state)).collect(),
+        settings,
+        pods,
+        name,
+    })
+}
+
+/// The revision that takes new sessions. While one takes over from another both may say that they serve: the one
+/// with the greater weight does, and of equals the later.
+fn serving(revisions: &[Revision]) -> Option<Box<str>> {
+    revisions
+        .iter()
+        .filter(|revision| revision.state == RevisionState::Serving)
+        .max_by_key(|revision| (revision.weight, revision.generation))
+        .map(|revision| revision.name.as_str().into())
+}

@@ -1,0 +1,179 @@
+//! What a gateway replica has loaded, as it tells the operator: one JSON object a line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::compile::Diagnostics;
+use crate::snapshot::{Route, Snapshot};
+
+/// Version of this contract; a reader refuses one that it does not know.
+pub const CONTRACT: u32 = 1;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// [`CONTRACT`] of the sender.
+    pub contract: u32,
+    /// What the line holds.
+    pub kind: Kind,
+    /// The snapshot's number; it starts again at 1 with the process.
+    pub snapshot: u64,
+    /// The gateway's own object as loaded; absent where it did not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayReport>,
+    /// Servers by `namespace/name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<String, ServerReport>,
+    /// Servers that this replica knows no more, by `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+}
+
+/// What a line holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Everything: the first line.
+    Whole,
+    /// What is not as it was in the lines before.
+    Change,
+    /// Nothing new.
+    Heartbeat,
+}
+
+/// The gateway's own object as loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayReport {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// What is wrong with it or with its Secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// One server as loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerReport {
+    /// What is served; absent where no version ever was good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<Loaded>,
+    /// Why the latest version is not what is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The version of a server that is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loaded {
+    /// `metadata.uid` of the object.
+    pub uid: String,
+    /// `metadata.generation` of the object.
+    pub generation: i64,
+    /// The revision that takes new sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// How many of its pods take new sessions.
+    pub ready_pods: u32,
+}
+
+/// A line that cannot be used.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadLine {
+    /// Written by a release with another contract.
+    #[error("the gateway reports under contract {0}, this release reads {CONTRACT}")]
+    UnknownContract(u32),
+    /// A change, but nothing to change.
+    #[error("the first line must hold everything")]
+    NoWholeBefore,
+}
+
+impl Report {
+    /// Everything that `snapshot` serves.
+    #[must_use]
+    pub fn whole(snapshot: &Snapshot, diagnostics: &Diagnostics) -> Self {
+        let mut servers: BTreeMap<String, ServerReport> = snapshot
+            .routes
+            .values()
+            .map(|route| (route.name.to_string(), ServerReport { loaded: Some(Loaded::of(route)), problem: None }))
+            .collect();
+        for (name, problem) in &diagnostics.servers {
+            servers.entry(name.to_string()).or_default().problem = Some(problem.to_string());
+        }
+        Self {
+            contract: CONTRACT,
+            kind: Kind::Whole,
+            snapshot: snapshot.generation,
+            gateway: Some(GatewayReport {
+                uid: snapshot.gateway.uid.to_string(),
+                generation: snapshot.gateway.generation,
+                problems: diagnostics.gateway.iter().map(ToString::to_string).collect(),
+            }),
+            servers,
+            removed: Vec::new(),
+        }
+    }
+
+    /// What is not as it was in `earlier`; both are whole.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let changed = self.servers.iter().filter(|(name, server)| earlier.servers.get(*name) != Some(server));
+        Self {
+            contract: CONTRACT,
+            kind: Kind::Change,
+            snapshot: self.snapshot,
+            gateway: self.gateway.clone().filter(|_| self.gateway != earlier.gateway),
+            servers: changed.map(|(name, server)| (name.clone(), server.clone())).collect(),
+            removed: earlier.servers.keys().filter(|name| !self.servers.contains_key(*name)).cloned().collect(),
+        }
+    }
+
+    /// The line that says that nothing is new.
+    #[must_use]
+    pub fn heartbeat(&self) -> Self {
+        Self {
+            contract: CONTRACT,
+            kind: Kind::Heartbeat,
+            snapshot: self.snapshot,
+            gateway: None,
+            servers: BTreeMap::new(),
+            removed: Vec::new(),
+        }
+    }
+
+    /// Takes in the next `line`, so that `state` is whole again.
+    ///
+    /// # Errors
+    /// The line is of another contract, or changes what is not there.
+    pub fn apply(state: &mut Option<Self>, line: Self) -> Result<(), BadLine> {
+        if line.contract != CONTRACT {
+            return Err(BadLine::UnknownContract(line.contract));
+        }
+        if line.kind == Kind::Whole {
+            *state = Some(line);
+            return Ok(());
+        }
+        let whole = state.as_mut().ok_or(BadLine::NoWholeBefore)?;
+        whole.snapshot = line.snapshot;
+        whole.gateway = line.gateway.or(whole.gateway.take());
+        whole.servers.extend(line.servers);
+        whole.servers.retain(|name, _| !line.removed.contains(name));
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn of(route: &Route) -> Self {
+        Self {
+            uid: route.settings.version.uid.to_string(),
+            generation: route.settings.version.generation,
+            revision: route.serving.as_deref().map(Into::into),
+            ready_pods: route.ready_pods().count().try_into().unwrap_or(u32::MAX),
+        }
+    }
+}

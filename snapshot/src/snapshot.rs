@@ -1,0 +1,157 @@
+//! What a gateway serves from: immutable, swapped whole.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_crds::server::{RevisionState, SessionType};
+use portolan_mcp::{mac::MacKey, token::Keyring};
+use portolan_policy::{api_key::ApiKeys, authorize::Target, hosts::HostRules};
+
+/// Everything that a request is decided by.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Counts snapshots of this process, from 1.
+    pub generation: u64,
+    /// The gateway's object: UID and `metadata.generation`.
+    pub gateway: ObjectVersion,
+    /// Routes by `namespace/server`.
+    pub routes: HashMap<RouteName, Arc<Route>>,
+    /// Who is let in.
+    pub authentication: Authentication,
+    /// How HTTP is served.
+    pub http: Http,
+    /// Seals and opens session tokens.
+    pub keyring: Arc<Keyring>,
+    /// Authenticates the operator's stream; without it there is no stream.
+    pub stream_key: Option<MacKey>,
+}
+
+/// Which version of an object something was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.generation`.
+    pub generation: i64,
+}
+
+/// Who is let in.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// Accepted API keys; empty where the gateway has no list.
+    pub api_keys: ApiKeys,
+    /// Audiences of which a service account's token must name one; empty where none is let in.
+    pub audiences: Arc<[String]>,
+    /// Whether a request without any credential is let in.
+    pub anonymous: bool,
+}
+
+/// How HTTP is served.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Which `Host` and `Origin` values are answered.
+    pub rules: HostRules,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+}
+
+/// `namespace/server`: a route's name in paths, tokens, logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteName(Arc<str>);
+
+impl RouteName {
+    /// The name of the route to `server` in `namespace`.
+    #[must_use]
+    pub fn new(namespace: &str, server: &str) -> Self {
+        Self(format!("{namespace}/{server}").into())
+    }
+
+    /// `namespace/server`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Namespace and server apart.
+    #[must_use]
+    pub fn target(&self) -> Target<'_> {
+        let (namespace, server) = self.0.split_once('/').unwrap_or(("", &self.0));
+        Target { namespace, server }
+    }
+}
+
+impl Borrow<str> for RouteName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for RouteName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `namespace/server`.
+    pub name: RouteName,
+    /// How it is served: the last good version.
+    pub settings: Arc<Settings>,
+    /// The revision that takes new sessions.
+    pub serving: Option<Box<str>>,
+    /// Revisions by name, as the server's status lists them.
+    pub revisions: HashMap<Box<str>, RevisionState>,
+    /// Pods by UID, of every revision.
+    pub pods: HashMap<Box<str>, Pod>,
+}
+
+/// How a server is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The object that this was made from.
+    pub version: ObjectVersion,
+    /// Speaks for this gateway to the server's bridges.
+    pub mac: MacKey,
+    /// From a request to its answer.
+    pub request_timeout: Duration,
+    /// Requests under way at once.
+    pub max_parallel_requests: usize,
+    /// Requests that wait for one of those to end.
+    pub max_pending_requests: usize,
+    /// Whether a session stays with one pod.
+    pub sessions: SessionType,
+}
+
+/// One pod of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.uid`: an address may come back, a UID never does.
+    pub uid: Box<str>,
+    /// Its name, for people.
+    pub name: Box<str>,
+    /// Its revision.
+    pub revision: Box<str>,
+    /// Address and data port of its bridge.
+    pub address: SocketAddr,
+    /// Whether it takes new sessions: ready, and not on its way out.
+    pub ready: bool,
+    /// Whether it answers for the sessions it has.
+    pub serving: bool,
+}
+
+impl Route {
+    /// Pods that take new sessions: those of the serving revision that are ready.
+    pub fn ready_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods_of(self.serving.as_deref()).filter(|pod| pod.ready)
+    }
+
+    /// Pods of `revision`.
+    pub fn pods_of<'a>(&'a self, revision: Option<&'a str>) -> impl Iterator<Item = &'a Pod> {
+        self.pods.values().filter(move |pod| revision == Some(&*pod.revision))
+    }
+}
