@@ -30,8 +30,9 @@ apiserver_start() {
 }
 
 controllers_start() {
+    # At its default rate the controllers take five seconds to get their accounts.
     start kube-controller-manager "$BIN/kube" kube-controller-manager --kubeconfig "$STATE/kubeconfig.kube-controller-manager" \
-        --leader-elect=false --bind-address 127.0.0.1 --use-service-account-credentials \
+        --leader-elect=false --kube-api-qps 200 --kube-api-burst 400 --bind-address 127.0.0.1 --use-service-account-credentials \
         --service-account-private-key-file "$STATE/pki/sa.key" --root-ca-file "$STATE/pki/ca.crt" \
         --allocate-node-cidrs --cluster-cidr "$POD_CIDR" --service-cluster-ip-range "$SERVICE_CIDR"
     start kube-scheduler "$BIN/kube" kube-scheduler --kubeconfig "$STATE/kubeconfig.kube-scheduler" \

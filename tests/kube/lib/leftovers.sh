@@ -5,17 +5,27 @@
 # owner: prints the state folder of the checkout whose cluster this machine has, or nothing.
 owner() { readlink "$MACHINE/owner" || true; }
 
-# running: whether the cluster of this checkout is complete and answers.
+# running: whether the cluster of this checkout is complete and answers. A busy
+# machine gets a minute: to start again would end what others run on the cluster.
 running() {
-    [[ $(owner) == "$STATE" && -e $STATE/ready ]] && ! first_dead >/dev/null && api_ready
+    [[ $(owner) == "$STATE" && -e $STATE/ready ]] || return 1
+    local deadline=$((SECONDS + 60))
+    until api_ready; do
+        ((SECONDS < deadline)) || return 1
+        ! first_dead >/dev/null || return 1
+        sleep 0.1
+    done
+    ! first_dead >/dev/null
 }
 
 api_ready() {
-    nsenter --net="/run/netns/$NETNS" "$BIN/kubectl" --kubeconfig "$KUBECONFIG_FILE" get --raw /readyz >/dev/null 2>&1
+    nsenter --net="/run/netns/$NETNS" "$BIN/kubectl" --kubeconfig "$KUBECONFIG_FILE" --request-timeout 10s \
+        get --raw /readyz >/dev/null 2>&1
 }
 
 # clear_machine: ends the machine's test cluster, whichever checkout made it.
-# Logs and the audit log stay, for reading, until the next start.
+# Logs, of pods too, and the audit log stay for reading until the next start. Mounts need no
+# attention: they are in containerd's namespace, which ends with its last process.
 clear_machine() {
     local state
     state=$(owner)
@@ -23,30 +33,7 @@ clear_machine() {
     rm -f "$state/ready"
     stop_recorded "$state"
     cgroup_clear
-    unmount_below "$state"
     [[ ! -e /run/netns/$NETNS ]] || ip netns delete "$NETNS"
-    rm -rf "${state:?}"/{etcd,containerd,containerd.sock*,kubelet,cni,pki,kubeconfig*}
+    rm -rf "${state:?}"/{etcd,containerd,containerd.sock*,kubelet,cni,host/run,host/var/lib,pki,kubeconfig*,loaded}
     rm -f "$MACHINE/owner"
-}
-
-# unmount_below FOLDER: pods' volumes, container roots and network namespaces, innermost first.
-unmount_below() {
-    local mounts mount
-    for _ in {1..5}; do
-        mounts=$(mounts_below "$1")
-        [[ -n $mounts ]] || return 0
-        while IFS= read -r mount; do
-            umount "$mount" 2>/dev/null || umount --lazy "$mount" 2>/dev/null || true
-        done <<<"$mounts"
-    done
-    die "cannot unmount:" "$mounts"
-}
-
-# /proc/mounts writes blanks as \040.
-mounts_below() {
-    local mount
-    awk '{ print $2 }' /proc/mounts | while IFS= read -r mount; do
-        printf -v mount %b "$mount"
-        [[ $mount != "$1"/* ]] || printf '%s\n' "$mount"
-    done | sort -r
 }

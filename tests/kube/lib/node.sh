@@ -23,7 +23,8 @@ containerd_start() {
     containerd_config >"$STATE/containerd/config.toml"
     registry_config >"$STATE/containerd/registry/_default/hosts.toml"
     cni_config >"$STATE/cni/10-pods.conflist"
-    start containerd containerd --config "$STATE/containerd/config.toml"
+    start containerd unshare --mount "$KUBE_SOURCE/lib/private-mounts" "$STATE/host" \
+        containerd --config "$STATE/containerd/config.toml"
 }
 
 # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a score, and
@@ -44,6 +45,8 @@ state = "$STATE/containerd/state"
     conf_dir = "$STATE/cni"
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "$STATE/containerd/registry"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$STATE/containerd/opt"
 END
 }
 
@@ -79,11 +82,14 @@ END
 
 containerd_answers() { ctr --address "$STATE/containerd.sock" version; }
 
+# Volumes that the kubelet mounts are containerd's to pass on: both see the same mounts.
 kubelet_start() {
     mkdir -p "$STATE/kubelet"
     : >"$STATE/kubelet/resolv.conf" # pods see the cluster's names alone, not the machine's
     kubelet_config >"$STATE/kubelet/config.yaml"
-    start kubelet "$BIN/kube" kubelet --config "$STATE/kubelet/config.yaml" --kubeconfig "$STATE/kubeconfig.kubelet" \
+    local containerd
+    read -r containerd _ <"$STATE/pids/containerd"
+    start kubelet nsenter "--mount=/proc/$containerd/ns/mnt" "$BIN/kube" kubelet --config "$STATE/kubelet/config.yaml" --kubeconfig "$STATE/kubeconfig.kubelet" \
         --root-dir "$STATE/kubelet" --cert-dir "$STATE/kubelet/pki" --hostname-override "$NODE_NAME" --node-ip "$NODE_IP"
 }
 
