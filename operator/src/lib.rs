@@ -1,1 +1,20 @@
-//! operator
+//! The operator: reconciles `MCPServer` and `MCPGateway` objects.
+//!
+//! A reconcile is five steps: dereference (all reads), validate, build (both pure), apply, status. [`apply`] is the
+//! only writer of children, [`status`] the only writer of status, and both only while this process holds the lease.
+
+pub mod apply;
+pub mod backoff;
+pub mod bridge_client;
+pub mod cluster;
+pub mod compare;
+pub mod config;
+pub mod context;
+pub mod controller;
+pub mod error;
+pub mod gateways;
+pub mod loaded;
+pub mod metrics;
+pub mod requeue;
+pub mod server;
+pub mod status;

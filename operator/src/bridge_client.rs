@@ -1,0 +1,111 @@
+//! Reads what bridges report on their admin ports.
+
+use std::{net::IpAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use k8s_openapi::jiff::Timestamp;
+use portolan_mcp::{
+    mac::{self, MacKey, Subject},
+    wire::{self, BridgeStatus},
+};
+
+/// How long one read may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest report: tool definitions are the bulk.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why a bridge's report could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// Nothing answered, or not in time: the pod starts, ends, or is cut off.
+    #[error("the bridge at {address} cannot be reached: {cause}")]
+    Unreachable {
+        /// Address and port.
+        address: String,
+        /// What happened.
+        cause: String,
+    },
+    /// It answered with something else than a report.
+    #[error("the bridge at {address} answered {status}")]
+    Refused {
+        /// Address and port.
+        address: String,
+        /// HTTP status; 401 means that its key is another one.
+        status: StatusCode,
+    },
+    /// What it answered is no report of a contract that this release knows.
+    #[error("the bridge at {address} does not speak contract {}: {cause}", wire::CONTRACT)]
+    Unreadable {
+        /// Address and port.
+        address: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// Reads bridges; clones share connections.
+#[derive(Clone)]
+pub struct BridgeClient {
+    http: Client<HttpConnector, Empty<Bytes>>,
+}
+
+impl Default for BridgeClient {
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(TIMEOUT));
+        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { http }
+    }
+}
+
+impl BridgeClient {
+    /// The report of the bridge in the pod at `ip`; with `definitions`, the tools' definitions too.
+    ///
+    /// # Errors
+    /// The bridge is away, refuses `key`, or speaks another contract.
+    pub async fn status(&self, ip: IpAddr, key: &MacKey, definitions: bool) -> Result<BridgeStatus, BridgeError> {
+        let address = std::net::SocketAddr::from((ip, wire::ADMIN_PORT)).to_string();
+        let path = if definitions { format!("{}?definitions=1", wire::STATUS) } else { wire::STATUS.to_owned() };
+        match tokio::time::timeout(TIMEOUT, self.read(&address, &path, key)).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn read(&self, address: &str, path: &str, key: &MacKey) -> Result<BridgeStatus, BridgeError> {
+        let request = signed(address, path, key).map_err(|error| unreachable(address, &error))?;
+        let answer = self.http.request(request).await.map_err(|error| unreachable(address, &error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(BridgeError::Refused { address: address.to_owned(), status: answer.status() });
+        }
+        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+        let unreadable = |cause: &dyn std::fmt::Display| BridgeError::Unreadable {
+            address: address.to_owned(),
+            cause: cause.to_string(),
+        };
+        let body = body.map_err(|error| unreadable(&error))?.to_bytes();
+        let status: BridgeStatus = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+        if status.contract != wire::CONTRACT {
+            return Err(unreadable(&format!("it speaks contract {}", status.contract)));
+        }
+        Ok(status)
+    }
+}
+
+/// A GET that carries the MAC of `key`.
+pub(crate) fn signed(address: &str, path: &str, key: &MacKey) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+    let subject = Subject { method: "GET", path, session: "" };
+    let uri = Uri::builder().scheme("http").authority(address).path_and_query(path).build()?;
+    Request::get(uri).header(mac::HEADER, key.sign(subject, now)).body(Empty::new())
+}
+
+fn unreachable(address: &str, cause: &impl std::fmt::Display) -> BridgeError {
+    BridgeError::Unreachable { address: address.to_owned(), cause: cause.to_string() }
+}

@@ -1,0 +1,198 @@
+//! Calls to the API server: each has a timeout, and an error that says what was asked.
+
+use std::{fmt::Debug, future::Future, time::Duration};
+
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    error::{API_SERVER_ERROR, Error},
+    metrics::Metrics,
+};
+
+/// How long one call may take, the client's own retries of 429, 503 and 504 included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+
+/// A kind of namespaced object that is known at compile time.
+pub trait Namespaced:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync
+{
+}
+
+/// The API server, called with timeouts.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    metrics: Metrics,
+}
+
+impl Cluster {
+    /// Calls by `client`; writes are counted in `metrics`.
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+
+    /// The client, for watches.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// One object; `None` when there is none.
+    ///
+    /// # Errors
+    /// The API server refused, is away, or took longer than [`CALL_TIMEOUT`].
+    pub async fn get<K: Namespaced>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        bounded("read", &describe(&K::kind(&()), namespace, name), api.get_opt(name)).await
+    }
+
+    /// The objects of a namespace that a label selector (`a=b,c`) selects; all with an empty one.
+    ///
+    /// # Errors
+    /// As [`Cluster::get`].
+    pub async fn list<K: Namespaced>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        self.pages(&api, &K::kind(&()), namespace, selector).await
+    }
+
+    /// One object of a kind that is known at run time.
+    pub(crate) async fn get_any(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, Error> {
+        let api = self.any(resource, namespace);
+        bounded("read", &describe(&resource.kind, namespace, name), api.get_opt(name)).await
+    }
+
+    /// The objects of a kind that is known at run time.
+    pub(crate) async fn list_any(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<DynamicObject>, Error> {
+        self.pages(&self.any(resource, namespace), &resource.kind, namespace, selector).await
+    }
+
+    /// Server-side apply.
+    pub(crate) async fn apply(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+        desired: &Value,
+        params: &PatchParams,
+    ) -> Result<DynamicObject, Error> {
+        self.metrics.write("apply");
+        let api = self.any(resource, namespace);
+        bounded("apply", &describe(&resource.kind, namespace, name), api.patch(name, params, &Patch::Apply(desired)))
+            .await
+    }
+
+    /// Replaces an object whose `resourceVersion` is still the one in `object`.
+    pub(crate) async fn replace(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+        object: &DynamicObject,
+        manager: &str,
+    ) -> Result<DynamicObject, Error> {
+        self.metrics.write("replace");
+        let api = self.any(resource, namespace);
+        let params = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+        bounded("replace", &describe(&resource.kind, namespace, name), api.replace(name, &params, object)).await
+    }
+
+    /// Deletes the object with that uid, and with it what it owns; one that is gone already is fine.
+    pub(crate) async fn delete(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+        uid: Option<String>,
+    ) -> Result<(), Error> {
+        self.metrics.write("delete");
+        let api = self.any(resource, namespace);
+        let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+        let call = async {
+            match api.delete(name, &params).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+                other => other.map(drop),
+            }
+        };
+        bounded("delete", &describe(&resource.kind, namespace, name), call).await
+    }
+
+    /// Server-side apply of the status subresource. `status` carries `apiVersion`, `kind`, `metadata.name` and `status`.
+    pub(crate) async fn apply_status<K: Namespaced>(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: &serde_json::Value,
+        manager: &str,
+    ) -> Result<K, Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::apply(manager).force();
+        bounded(
+            "write the status of",
+            &describe(&K::kind(&()), namespace, name),
+            api.patch_status(name, &params, &Patch::Apply(status)),
+        )
+        .await
+    }
+
+    fn any(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, resource)
+    }
+
+    async fn pages<K>(&self, api: &Api<K>, kind: &str, namespace: &str, selector: &str) -> Result<Vec<K>, Error>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
+        let mut found = Vec::new();
+        loop {
+            let page = bounded("list", &format!("{kind} in {namespace}"), api.list(&params)).await?;
+            found.extend(page.items);
+            match page.metadata.continue_ {
+                Some(token) if !token.is_empty() => params = params.continue_token(&token),
+                _ => return Ok(found),
+            }
+        }
+    }
+}
+
+/// `kind namespace/name`, as messages call an object.
+#[must_use]
+pub fn describe(kind: &str, namespace: &str, name: &str) -> String {
+    format!("{kind} {namespace}/{name}")
+}
+
+async fn bounded<T>(verb: &str, what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Error::api(verb, what, &error)),
+        Err(_) => Err(Error::transient(
+            API_SERVER_ERROR,
+            format!("cannot {verb} {what}: the API server did not answer within {} s", CALL_TIMEOUT.as_secs()),
+        )),
+    }
+}

@@ -1,0 +1,131 @@
+//! What the replicas of the gateways have loaded, as their streams tell; decides `Programmed`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use kube::ResourceExt;
+use portolan_crds::MCPServer;
+use portolan_snapshot::report::{BadLine, Report, ServerReport};
+
+use crate::gateways::Gateways;
+
+/// Whether the gateways serve a server as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Programmed {
+    /// Every live replica of every gateway that selects it does.
+    Yes,
+    /// No gateway selects it.
+    NoGateway,
+    /// Some do not; says which replica lacks what.
+    Waiting(String),
+}
+
+/// What each replica has loaded, by uid of its pod.
+#[derive(Clone, Debug)]
+pub struct LoadedView {
+    gateways: Arc<Gateways>,
+    reports: Arc<RwLock<BTreeMap<String, Report>>>,
+}
+
+impl LoadedView {
+    /// Nothing is known to be loaded yet.
+    #[must_use]
+    pub fn new(gateways: Arc<Gateways>) -> Self {
+        Self { gateways, reports: Arc::default() }
+    }
+
+    /// Whether every live replica of every gateway that selects `server` has loaded its uid, its generation and
+    /// `revision` as the one that takes new sessions (`None`: that none does).
+    #[must_use]
+    pub fn programmed(&self, server: &MCPServer, revision: Option<&str>) -> Programmed {
+        let endpoints = self.gateways.endpoints_of(server);
+        if endpoints.is_empty() {
+            return Programmed::NoGateway;
+        }
+        for (gateway, _) in endpoints {
+            let replicas = self.gateways.replicas_of(&gateway);
+            if replicas.is_empty() {
+                return Programmed::Waiting(format!("gateway {gateway} has no ready replica"));
+            }
+            for replica in replicas {
+                if let Some(lack) = self.lack(&replica.uid, server, revision) {
+                    return Programmed::Waiting(format!("replica {} of gateway {gateway} {lack}", replica.name));
+                }
+            }
+        }
+        Programmed::Yes
+    }
+
+    /// What a replica said of its own gateway: uid, generation and problems, once its stream is open.
+    #[must_use]
+    pub fn gateway(&self, pod_uid: &str) -> Option<portolan_snapshot::report::GatewayReport> {
+        self.read().get(pod_uid).and_then(|report| report.gateway.clone())
+    }
+
+    /// Takes in a line of a replica's stream. Returns the servers (`namespace/name`) for which that is news, and whether
+    /// the gateway's own report changed.
+    ///
+    /// # Errors
+    /// The line is of an unknown contract, or a change without a whole before.
+    pub fn take(&self, pod_uid: &str, line: Report) -> Result<(Vec<String>, bool), BadLine> {
+        let mut reports = self.reports.write().unwrap_or_else(PoisonError::into_inner);
+        let before = reports.get(pod_uid).cloned();
+        let mut state = before.clone();
+        Report::apply(&mut state, line)?;
+        let news = news(before.as_ref(), state.as_ref());
+        let gateway =
+            before.and_then(|report| report.gateway) != state.as_ref().and_then(|report| report.gateway.clone());
+        if let Some(state) = state {
+            reports.insert(pod_uid.to_owned(), state);
+        }
+        Ok((news, gateway))
+    }
+
+    /// Forgets a replica whose stream ended. Returns the servers that it had.
+    pub fn forget(&self, pod_uid: &str) -> Vec<String> {
+        let gone = self.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        gone.map(|report| report.servers.into_keys().collect()).unwrap_or_default()
+    }
+
+    fn lack(&self, pod_uid: &str, server: &MCPServer, revision: Option<&str>) -> Option<String> {
+        let reports = self.read();
+        let Some(report) = reports.get(pod_uid) else { return Some("has not reported yet".into()) };
+        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        lack(report.servers.get(&key), server, revision)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Report>> {
+        self.reports.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lack(report: Option<&ServerReport>, server: &MCPServer, revision: Option<&str>) -> Option<String> {
+    let Some(report) = report else { return Some("does not know the server yet".into()) };
+    if let Some(problem) = &report.problem {
+        return Some(format!("refused it: {problem}"));
+    }
+    let Some(loaded) = &report.loaded else { return Some("has not loaded it yet".into()) };
+    if Some(&loaded.uid) != server.metadata.uid.as_ref() {
+        return Some("still has an object of that name that was deleted".into());
+    }
+    let generation = server.metadata.generation.unwrap_or_default();
+    if loaded.generation != generation {
+        return Some(format!("has loaded generation {}, not {generation} yet", loaded.generation));
+    }
+    if loaded.revision.as_deref() != revision {
+        let name = |revision: Option<&str>| revision.unwrap_or("none").to_owned();
+        return Some(format!("serves revision {}, not {} yet", name(loaded.revision.as_deref()), name(revision)));
+    }
+    None
+}
+
+fn news(before: Option<&Report>, after: Option<&Report>) -> Vec<String> {
+    let empty = BTreeMap::new();
+    let before = before.map_or(&empty, |report| &report.servers);
+    let after = after.map_or(&empty, |report| &report.servers);
+    let changed = after.iter().filter(|(name, server)| before.get(*name) != Some(server)).map(|(name, _)| name);
+    let removed = before.keys().filter(|name| !after.contains_key(*name));
+    changed.chain(removed).cloned().collect()
+}

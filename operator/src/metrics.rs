@@ -1,0 +1,91 @@
+//! `portolan_operator_*`. Labels come from fixed sets; no object is ever named.
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// The operator's metrics; clones share the counters.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: IntCounterVec,
+    durations: HistogramVec,
+    status_patches: IntCounterVec,
+    writes: IntCounterVec,
+    resources: IntGaugeVec,
+    leader: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// Two metrics have the same name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            registry: Registry::new(),
+            reconciles: IntCounterVec::new(
+                Opts::new("portolan_operator_reconcile_total", "Reconciles by kind and outcome"),
+                &["kind", "outcome"],
+            )?,
+            durations: HistogramVec::new(
+                HistogramOpts::new("portolan_operator_reconcile_duration_seconds", "Duration of a reconcile")
+                    .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+                &["kind"],
+            )?,
+            status_patches: IntCounterVec::new(
+                Opts::new("portolan_operator_status_patch_total", "Writes of status, and those that were not needed"),
+                &["outcome"],
+            )?,
+            writes: IntCounterVec::new(
+                Opts::new("portolan_operator_child_writes_total", "Writes of children by operation"),
+                &["operation"],
+            )?,
+            resources: IntGaugeVec::new(
+                Opts::new("portolan_operator_resources", "Objects by kind and state of Ready"),
+                &["kind", "state"],
+            )?,
+            leader: IntGauge::new("portolan_operator_leader", "1 while this process holds the lease")?,
+        };
+        let Self { registry, reconciles, durations, status_patches, writes, resources, leader } = &metrics;
+        registry.register(Box::new(reconciles.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(status_patches.clone()))?;
+        registry.register(Box::new(writes.clone()))?;
+        registry.register(Box::new(resources.clone()))?;
+        registry.register(Box::new(leader.clone()))?;
+        Ok(metrics)
+    }
+
+    /// A reconcile of `kind` ended with `outcome` (`success`, or an [`crate::error::Class::label`]).
+    pub fn reconcile(&self, kind: &'static str, outcome: &'static str, seconds: f64) {
+        self.reconciles.with_label_values(&[kind, outcome]).inc();
+        self.durations.with_label_values(&[kind]).observe(seconds);
+    }
+
+    /// A status was `written`, `unchanged` or `failed`.
+    pub fn status_patch(&self, outcome: &'static str) {
+        self.status_patches.with_label_values(&[outcome]).inc();
+    }
+
+    /// A child is written by `operation` (`apply`, `replace`, `delete`).
+    pub fn write(&self, operation: &'static str) {
+        self.writes.with_label_values(&[operation]).inc();
+    }
+
+    /// How many objects of `kind` are in `state` (`ready`, `not_ready`, `malformed`).
+    pub fn resources(&self, kind: &'static str, state: &'static str, count: i64) {
+        self.resources.with_label_values(&[kind, state]).set(count);
+    }
+
+    /// Whether this process leads.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// The text that Prometheus reads.
+    ///
+    /// # Errors
+    /// A metric is malformed.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

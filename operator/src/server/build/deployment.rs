@@ -1,0 +1,73 @@
+//! The Deployment of a revision, and what the operator remembers on it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::PodTemplateSpec,
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use portolan_crds::labels;
+
+use super::Parts;
+use crate::server::rollout::Planned;
+
+/// Annotation: when the revision began to serve, RFC 3339.
+pub(in crate::server) const SERVING_SINCE: &str = "portolan.dev/serving-since";
+/// Annotation: when the revision began to drain, RFC 3339.
+pub(in crate::server) const DRAINING_SINCE: &str = "portolan.dev/draining-since";
+
+/// The desired revision's Deployment, from the template that the spec makes.
+pub(super) fn desired(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
+    let selector = [
+        (labels::SERVER.to_owned(), parts.server.to_owned()),
+        (labels::REVISION.to_owned(), planned.name.clone()),
+    ];
+    let mut template = template.clone();
+    let pod_labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    pod_labels.insert(labels::REVISION.into(), planned.name.clone());
+    let spec = DeploymentSpec {
+        replicas: Some(planned.replicas),
+        selector: LabelSelector { match_labels: Some(selector.into()), ..LabelSelector::default() },
+        template,
+        // A change of the template is another Deployment.
+        revision_history_limit: Some(0),
+        ..DeploymentSpec::default()
+    };
+    with_state(parts, planned, spec)
+}
+
+/// An older revision's Deployment. Its template is only known from what the API server has; `None` when it already is
+/// as planned.
+pub(super) fn kept(parts: &Parts<'_>, planned: &Planned, live: &Deployment) -> Option<Deployment> {
+    let spec = live.spec.clone()?;
+    let unchanged = spec.replicas == Some(planned.replicas)
+        && state(planned).iter().all(|(key, value)| annotation(live, key) == value.as_deref());
+    let spec = DeploymentSpec { replicas: Some(planned.replicas), ..spec };
+    (!unchanged).then(|| with_state(parts, planned, spec))
+}
+
+/// The annotation's value.
+pub(in crate::server) fn annotation<'a>(deployment: &'a Deployment, key: &str) -> Option<&'a str> {
+    deployment.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn with_state(parts: &Parts<'_>, planned: &Planned, spec: DeploymentSpec) -> Deployment {
+    let mut metadata = parts.revision_metadata(&planned.name);
+    let annotations: BTreeMap<_, _> =
+        state(planned).into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    metadata.annotations = Some(annotations);
+    Deployment { metadata, spec: Some(spec), status: None }
+}
+
+fn state(planned: &Planned) -> [(&'static str, Option<String>); 3] {
+    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    [
+        (labels::GENERATION, Some(planned.generation.to_string())),
+        (SERVING_SINCE, text(planned.serving_since)),
+        (DRAINING_SINCE, text(planned.draining_since)),
+    ]
+}

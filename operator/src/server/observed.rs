@@ -1,0 +1,169 @@
+//! What the reads of one reconcile found. Everything after them is a function of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerStatus, Pod},
+};
+use portolan_crds::labels;
+use portolan_mcp::wire::BridgeStatus;
+use portolan_snapshot::report::ServerReport;
+
+use super::{
+    build::{BRIDGE, DRAINING_SINCE, SERVER, SERVING_SINCE, annotation},
+    references::Kind,
+    rollout::Existing,
+};
+
+/// Length of a MAC key in bytes.
+pub(super) const MAC_BYTES: usize = 32;
+
+/// What the reads found.
+#[derive(Debug)]
+pub(super) struct Observed {
+    /// ConfigMaps and Secrets that the spec names; `None` for one that does not exist.
+    pub(super) contents: BTreeMap<(Kind, String), Option<Content>>,
+    /// Access modes of the claims that the spec names; `None` for one that does not exist.
+    pub(super) claims: BTreeMap<String, Option<Vec<String>>>,
+    /// The MAC key: the one there is, or a new one.
+    pub(super) mac: [u8; MAC_BYTES],
+    /// Deployments of the server's revisions, without those on their way out.
+    pub(super) deployments: Vec<Deployment>,
+    /// The server's pods, those that are going away too, by name.
+    pub(super) pods: Vec<Pod>,
+    /// What bridges said, by the pod's uid. A pod that was not asked is absent.
+    pub(super) reports: BTreeMap<String, Result<BridgeStatus, String>>,
+    /// Tool definitions that are to be stored, by revision.
+    pub(super) definitions: BTreeMap<String, Definitions>,
+    /// Revisions whose definitions are stored and untouched.
+    pub(super) stored: BTreeSet<String>,
+    /// Gateways that select the server, by name.
+    pub(super) gateways: Vec<Gateway>,
+    /// When the reads began.
+    pub(super) now: Timestamp,
+}
+
+/// The content of a ConfigMap or Secret, as far as anyone here needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Its keys.
+    pub(super) keys: BTreeSet<String>,
+    /// Digest of keys and values.
+    pub(super) digest: [u8; 32],
+}
+
+/// Tool definitions of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Definitions {
+    /// The bridge's hash of them.
+    pub(super) hash: String,
+    /// A JSON array.
+    pub(super) json: String,
+}
+
+/// A gateway that selects the server.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Gateway {
+    /// `namespace/name`.
+    pub(super) name: String,
+    /// Base URL within the cluster.
+    pub(super) url: String,
+    /// Its live replicas by pod name, and what each has loaded of this server; `None` until it has said.
+    pub(super) replicas: BTreeMap<String, Option<ServerReport>>,
+}
+
+impl Observed {
+    /// The revisions as the rollout sees them.
+    pub(super) fn revisions(&self) -> Vec<Existing> {
+        self.deployments.iter().filter_map(|deployment| self.revision(deployment)).collect()
+    }
+
+    /// The Deployment of a revision.
+    pub(super) fn deployment(&self, revision: &str) -> Option<&Deployment> {
+        self.deployments.iter().find(|deployment| deployment.metadata.name.as_deref() == Some(revision))
+    }
+
+    /// Pods of a revision by name.
+    pub(super) fn pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(move |pod| revision_of(pod) == Some(revision))
+    }
+
+    /// What the bridge of a pod said, when it was asked and answered.
+    pub(super) fn report(&self, pod: &Pod) -> Option<&BridgeStatus> {
+        self.reports.get(pod.metadata.uid.as_deref()?)?.as_ref().ok()
+    }
+
+    fn revision(&self, deployment: &Deployment) -> Option<Existing> {
+        let name = deployment.metadata.name.clone()?;
+        let time = |key| annotation(deployment, key).and_then(|text| text.parse().ok());
+        let pods: Vec<_> = self.pods_of(&name).filter(|pod| !has_ended(pod)).collect();
+        Some(Existing {
+            generation: annotation(deployment, labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
+            serving_since: time(SERVING_SINCE),
+            draining_since: time(DRAINING_SINCE),
+            replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+            ready: count(pods.iter().filter(|pod| takes_sessions(pod)).count()),
+            pods: count(pods.len()),
+            sessions: pods.iter().map(|pod| self.sessions(pod)).sum(),
+            gave_up: gave_up(deployment),
+            name,
+        })
+    }
+
+    /// Clients' sessions on a pod; none where no bridge runs.
+    fn sessions(&self, pod: &Pod) -> Option<u32> {
+        if runs_bridge(pod) { self.report(pod).map(|report| report.sessions.active) } else { Some(0) }
+    }
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// The revision that a pod belongs to.
+pub(super) fn revision_of(pod: &Pod) -> Option<&str> {
+    pod.metadata.labels.as_ref()?.get(labels::REVISION).map(String::as_str)
+}
+
+/// Whether the pod is ready and not told to end.
+pub(super) fn takes_sessions(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && is_condition(pod, "Ready", "True")
+}
+
+/// Whether all of the pod's containers have ended for good.
+pub(super) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the pod has that condition with that status.
+pub(super) fn is_condition(pod: &Pod, type_: &str, status: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == status)
+}
+
+/// Whether a bridge runs in the pod, so that it can be asked.
+pub(super) fn runs_bridge(pod: &Pod) -> bool {
+    let Some(container) = bridge_container(pod) else { return false };
+    container.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+/// The container that the bridge runs in: its own beside an HTTP server, the server's otherwise.
+fn bridge_container(pod: &Pod) -> Option<&ContainerStatus> {
+    container(pod, BRIDGE).or_else(|| container(pod, SERVER))
+}
+
+/// The status of a container that is no init container.
+pub(super) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let containers = pod.status.as_ref()?.container_statuses.as_deref()?;
+    containers.iter().find(|container| container.name == name)
+}
+
+fn gave_up(deployment: &Deployment) -> bool {
+    let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| {
+        condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    })
+}

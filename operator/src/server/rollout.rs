@@ -1,0 +1,253 @@
+//! Which revisions exist, what each does, and which go away.
+//!
+//! What happened is kept on the Deployments as two annotations, when a revision began to serve and when it began to
+//! drain, so that a restarted operator decides as the one before it did. Nothing here reads a clock.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portolan_crds::server::RevisionState;
+
+/// A revision as the cluster has it: its Deployment, its pods, and what their bridges say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Existing {
+    /// Name of the revision.
+    pub(super) name: String,
+    /// `metadata.generation` of the spec that made it.
+    pub(super) generation: i64,
+    /// When it began to serve, the last time it did.
+    pub(super) serving_since: Option<Timestamp>,
+    /// When it began to drain.
+    pub(super) draining_since: Option<Timestamp>,
+    /// Replicas its Deployment asks for.
+    pub(super) replicas: i32,
+    /// Pods that are ready and not terminating.
+    pub(super) ready: i32,
+    /// Pods that exist, those that are going away too.
+    pub(super) pods: i32,
+    /// Clients' sessions on all of its pods; `None` while a bridge did not say.
+    pub(super) sessions: Option<u32>,
+    /// Whether its Deployment gave up waiting for its pods.
+    pub(super) gave_up: bool,
+}
+
+/// What is wanted, and what is known besides the revisions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    /// Name of the revision that the spec asks for; `None` while what it refers to is missing.
+    pub(super) desired: Option<&'a str>,
+    /// `metadata.generation` of the spec.
+    pub(super) generation: i64,
+    /// `spec.replicas`.
+    pub(super) replicas: i32,
+    /// `spec.rollout.drainTimeout`.
+    pub(super) drain_timeout: Duration,
+    /// The revision that status called serving: it still is when its Deployment was deleted by hand.
+    pub(super) remembered: Option<&'a str>,
+    /// The revision that every live replica of every gateway sends new sessions to; `None` while they differ.
+    pub(super) programmed: Programmed<'a>,
+    /// Now.
+    pub(super) now: Timestamp,
+}
+
+/// Where gateways send new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Programmed<'a> {
+    /// No live gateway replica selects the server.
+    Nowhere,
+    /// Some replica has not said, or they differ.
+    Unsettled,
+    /// All of them, to this revision.
+    Revision(&'a str),
+}
+
+/// What one revision is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Planned {
+    /// Name of the revision.
+    pub(super) name: String,
+    /// `metadata.generation` of the spec that made it.
+    pub(super) generation: i64,
+    /// What it does.
+    pub(super) state: RevisionState,
+    /// Replicas its Deployment is to have.
+    pub(super) replicas: i32,
+    /// When it began to serve.
+    pub(super) serving_since: Option<Timestamp>,
+    /// When it began to drain.
+    pub(super) draining_since: Option<Timestamp>,
+}
+
+impl Planned {
+    /// Share of new sessions, in percent.
+    pub(super) fn weight(&self) -> u8 {
+        if self.state == RevisionState::Serving { 100 } else { 0 }
+    }
+}
+
+/// The decision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Revisions that are to exist, by name.
+    pub(super) revisions: Vec<Planned>,
+    /// Revisions whose objects go away.
+    pub(super) delete: Vec<String>,
+}
+
+impl Plan {
+    /// The revision that takes new sessions.
+    pub(super) fn serving(&self) -> Option<&Planned> {
+        self.revisions.iter().find(|revision| revision.state == RevisionState::Serving)
+    }
+
+    /// The revision of that name.
+    pub(super) fn revision(&self, name: &str) -> Option<&Planned> {
+        self.revisions.iter().find(|revision| revision.name == name)
+    }
+
+    /// Revisions that keep sessions and take no new ones.
+    pub(super) fn draining(&self) -> impl Iterator<Item = &Planned> {
+        self.revisions.iter().filter(|revision| revision.state == RevisionState::Draining)
+    }
+}
+
+/// Decides what every revision is to be.
+pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
+    let serving = serving(wish, existing);
+    let mut plan = Plan::default();
+    for revision in existing {
+        match next(wish, serving, revision) {
+            Some(planned) => plan.revisions.push(planned),
+            None => plan.delete.push(revision.name.clone()),
+        }
+    }
+    if let Some(name) = wish.desired
+        && !existing.iter().any(|revision| revision.name == name)
+    {
+        plan.revisions.push(created(wish, serving, name));
+    }
+    plan.revisions.sort_by(|a, b| a.name.cmp(&b.name));
+    plan.delete.sort();
+    plan
+}
+
+/// The revision that is to serve: the desired one once it can, else the one that does.
+fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
+    let current = current(wish, existing);
+    let desired = wish.desired?;
+    let verified = existing.iter().any(|revision| revision.name == desired && revision.ready >= wish.replicas);
+    // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
+    if verified || wish.replicas == 0 { Some(desired) } else { current }
+}
+
+/// The revision that serves now. Two are marked after an operator died between two writes: the younger counts.
+fn current<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
+    existing
+        .iter()
+        .filter(|revision| revision.draining_since.is_none())
+        .filter_map(|revision| Some((revision.serving_since?, revision.name.as_str())))
+        .max()
+        .map(|(_, name)| name)
+        .or_else(|| wish.remembered.filter(|name| Some(*name) == wish.desired))
+}
+
+/// What an existing revision becomes; `None` when it goes away.
+fn next(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
+    if is_served_by(wish, serving, &revision.name) {
+        return Some(serve(wish, revision));
+    }
+    match (revision.serving_since, wish.desired) {
+        (Some(_), Some(desired)) if desired == revision.name => Some(return_to(wish, revision)),
+        (Some(_), _) => drain(wish, serving, revision),
+        (None, Some(desired)) if desired != revision.name => None,
+        (None, _) => Some(await_ready(wish, revision)),
+    }
+}
+
+/// While references are missing nobody knows what is desired, and what serves goes on.
+fn is_served_by(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> bool {
+    serving == Some(name) || (wish.desired.is_none() && wish.remembered == Some(name) && serving.is_none())
+}
+
+fn serve(wish: &Wish<'_>, revision: &Existing) -> Planned {
+    let began = if revision.draining_since.is_some() { None } else { revision.serving_since };
+    Planned {
+        name: revision.name.clone(),
+        generation: revision.generation,
+        state: RevisionState::Serving,
+        replicas: wish.replicas,
+        serving_since: Some(began.unwrap_or(wish.now)),
+        draining_since: None,
+    }
+}
+
+/// A revision that drains and is desired again keeps its sessions while its pods come back.
+fn return_to(wish: &Wish<'_>, revision: &Existing) -> Planned {
+    Planned {
+        name: revision.name.clone(),
+        generation: revision.generation,
+        state: RevisionState::Draining,
+        replicas: wish.replicas.max(revision.replicas),
+        serving_since: revision.serving_since,
+        draining_since: Some(revision.draining_since.unwrap_or(wish.now)),
+    }
+}
+
+fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
+    Planned {
+        name: revision.name.clone(),
+        generation: revision.generation,
+        state: if revision.gave_up { RevisionState::Failed } else { RevisionState::Pending },
+        replicas: wish.replicas,
+        serving_since: None,
+        draining_since: None,
+    }
+}
+
+/// A revision that served keeps its sessions until they end or its time is up.
+///
+/// It is scaled to zero before it is deleted: a session that a gateway opened just before it heard of the change keeps
+/// its pod, and the pod its Service, until the bridge has drained.
+fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
+    let since = revision.draining_since.unwrap_or(wish.now);
+    let replicas = if may_empty(wish, serving, revision) { 0 } else { revision.replicas };
+    let emptied = revision.replicas == 0 && replicas == 0 && revision.pods == 0;
+    if emptied || is_over(wish, since) {
+        return None;
+    }
+    Some(Planned {
+        name: revision.name.clone(),
+        generation: revision.generation,
+        state: RevisionState::Draining,
+        replicas,
+        serving_since: revision.serving_since,
+        draining_since: Some(since),
+    })
+}
+
+/// Whether no session can be on the revision any more, nor a new one come to it.
+fn may_empty(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> bool {
+    let left = match wish.programmed {
+        Programmed::Nowhere => true,
+        Programmed::Unsettled => false,
+        Programmed::Revision(name) => Some(name) == serving,
+    };
+    wish.replicas == 0 || revision.replicas == 0 || (left && revision.sessions == Some(0))
+}
+
+fn is_over(wish: &Wish<'_>, since: Timestamp) -> bool {
+    let passed = wish.now.duration_since(since);
+    passed >= jiff::SignedDuration::try_from(wish.drain_timeout).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+fn created(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> Planned {
+    let serves = serving == Some(name);
+    Planned {
+        name: name.to_owned(),
+        generation: wish.generation,
+        state: if serves { RevisionState::Serving } else { RevisionState::Pending },
+        replicas: wish.replicas,
+        serving_since: serves.then_some(wish.now),
+        draining_since: None,
+    }
+}

@@ -1,0 +1,323 @@
+//! The only writer of status: facts → conditions → `Ready` → one patch, and only if something changed.
+//!
+//! Events follow from transitions of conditions, so an unchanged object is silent.
+
+use std::fmt::Debug;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    core::object::HasStatus,
+    runtime::events::{Event, EventType},
+};
+use portolan_crds::{
+    MCPGatewayStatus, MCPServerStatus, STATUS_MANAGER,
+    conditions::{self, reasons, types},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    apply::{Applied, Resources},
+    cluster::{Cluster, Namespaced},
+    context::Ctx,
+    error::{API_SERVER_ERROR, Class, Error},
+};
+
+/// Longest note of an Event that the API server takes.
+const NOTE_BYTES: usize = 1024;
+/// Longest message of a condition that the API server takes.
+const MESSAGE_BYTES: usize = 32 * 1024;
+
+/// `status` of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is so.
+    True,
+    /// It is not so.
+    False,
+    /// Nobody can tell yet.
+    Unknown,
+}
+
+impl State {
+    /// As a condition carries it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// What a reconcile found out for one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// Condition type, of [`types`].
+    pub type_: &'static str,
+    /// Whether it is so.
+    pub state: State,
+    /// Of [`reasons`].
+    pub reason: &'static str,
+    /// For people: what is the matter, and the next step.
+    pub message: String,
+}
+
+impl Fact {
+    /// It is so.
+    pub fn yes(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { type_, state: State::True, reason, message: message.into() }
+    }
+
+    /// It is not so.
+    pub fn no(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { type_, state: State::False, reason, message: message.into() }
+    }
+
+    /// Nobody can tell yet.
+    pub fn unknown(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { type_, state: State::Unknown, reason, message: message.into() }
+    }
+}
+
+/// `Ready`: true when every fact of a type in `required` is; else what the first other one says, in the order of `required`.
+#[must_use]
+pub fn summarise(facts: &[Fact], required: &[&'static str], message: impl Into<String>) -> Fact {
+    for type_ in required {
+        match facts.iter().find(|fact| fact.type_ == *type_) {
+            Some(fact) if fact.state == State::True => {}
+            Some(fact) => return Fact { type_: types::READY, ..fact.clone() },
+            None => return Fact::unknown(types::READY, reasons::RECONCILING, format!("{type_} is not known yet")),
+        }
+    }
+    Fact::yes(types::READY, reasons::READY, message)
+}
+
+/// The pair that kstatus reads, for a reconcile that came to its end: still working when `pending` says at what.
+#[must_use]
+pub fn progress(pending: Option<(&'static str, String)>) -> [Fact; 2] {
+    let reconciling = match pending {
+        Some((reason, message)) => Fact::yes(types::RECONCILING, reason, message),
+        None => Fact::no(types::RECONCILING, reasons::READY, "nothing is left to do"),
+    };
+    [reconciling, Fact::no(types::STALLED, reasons::RECONCILING, "nothing needs a person")]
+}
+
+/// A condition whose status or reason is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// What it is now.
+    pub fact: Fact,
+    /// Whether its status changed (and not just the reason).
+    pub flipped: bool,
+}
+
+/// `old` conditions after `facts`: the time of transition is kept where the status is, conditions that no fact speaks of
+/// stay as they were.
+#[must_use]
+pub fn merge(
+    old: &[Condition],
+    facts: &[Fact],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> (Vec<Condition>, Vec<Transition>) {
+    let mut merged: Vec<Condition> = old.to_vec();
+    let mut transitions = Vec::new();
+    for fact in facts {
+        let before = conditions::find(old, fact.type_);
+        let flipped = before.is_none_or(|before| before.status != fact.state.as_str());
+        if flipped || before.is_some_and(|before| before.reason != fact.reason) {
+            transitions.push(Transition { fact: fact.clone(), flipped });
+        }
+        let last_transition_time = match before {
+            Some(before) if !flipped => before.last_transition_time.clone(),
+            // The API keeps seconds.
+            _ => Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+        };
+        let condition = Condition {
+            type_: fact.type_.to_owned(),
+            status: fact.state.as_str().to_owned(),
+            reason: fact.reason.to_owned(),
+            message: shorten(&fact.message, MESSAGE_BYTES),
+            observed_generation: generation,
+            last_transition_time,
+        };
+        match merged.iter_mut().find(|existing| existing.type_ == fact.type_) {
+            Some(existing) => *existing = condition,
+            None => merged.push(condition),
+        }
+    }
+    (merged, transitions)
+}
+
+/// A status that carries conditions.
+pub trait Conditioned: Clone + Debug + Default + PartialEq + Serialize + Send + Sync {
+    /// Its conditions.
+    fn conditions(&self) -> &[Condition];
+    /// Replaces them, and the generation that the status speaks of.
+    fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>);
+}
+
+impl Conditioned for MCPServerStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+    fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>) {
+        self.conditions = conditions;
+        self.observed_generation = generation;
+    }
+}
+
+impl Conditioned for MCPGatewayStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+    fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>) {
+        self.conditions = conditions;
+        self.observed_generation = generation;
+    }
+}
+
+/// An object that reports.
+pub trait Reported: Namespaced + HasStatus<Status: Conditioned> {}
+impl<K: Namespaced + HasStatus<Status: Conditioned>> Reported for K {}
+
+/// Writes what a reconcile that applied its children found. `status` holds everything but conditions, which come from
+/// `facts`. Publishes Events for what transitioned, and returns it.
+///
+/// # Errors
+/// The API server did not take the patch.
+pub async fn write<K: Reported>(
+    ctx: &Ctx,
+    object: &K,
+    _applied: &Resources<Applied>,
+    status: K::Status,
+    facts: &[Fact],
+) -> Result<Vec<Transition>, Error> {
+    put(ctx, object, status, facts).await
+}
+
+/// Writes why a reconcile did not come to its end. What was known before stays. A lost race or an API server that is
+/// away says nothing about the object, so it is not written, except on an object that has no conditions yet.
+///
+/// # Errors
+/// The API server did not take the patch.
+pub async fn fail<K: Reported>(ctx: &Ctx, object: &K, error: &Error) -> Result<Vec<Transition>, Error> {
+    let status = object.status().cloned().unwrap_or_default();
+    let no_news = matches!(error.reason, API_SERVER_ERROR | reasons::CONFLICT) && error.class == Class::Transient;
+    if no_news && !status.conditions().is_empty() {
+        return Ok(Vec::new());
+    }
+    put(ctx, object, status, &facts_of(error)).await
+}
+
+fn facts_of(error: &Error) -> Vec<Fact> {
+    let (reconciling, stalled) = match error.class {
+        Class::Stalled => (
+            Fact::no(types::RECONCILING, error.reason, "see Stalled"),
+            Fact::yes(types::STALLED, error.reason, error.message.clone()),
+        ),
+        Class::Transient | Class::Waiting(_) => (
+            Fact::yes(types::RECONCILING, error.reason, error.message.clone()),
+            Fact::no(types::STALLED, reasons::RECONCILING, "nothing needs a person"),
+        ),
+    };
+    let own = error.condition.map(|type_| Fact::no(type_, error.reason, error.message.clone()));
+    let ready = Fact::no(types::READY, error.reason, error.message.clone());
+    own.into_iter().chain([ready, reconciling, stalled]).collect()
+}
+
+async fn put<K: Reported>(ctx: &Ctx, object: &K, status: K::Status, facts: &[Fact]) -> Result<Vec<Transition>, Error> {
+    let Some((wanted, transitions)) = next(object, status, facts) else {
+        ctx.metrics.status_patch("unchanged");
+        return Ok(Vec::new());
+    };
+    match patch(&ctx.cluster, object, &wanted).await {
+        Ok(()) => ctx.metrics.status_patch("written"),
+        Err(error) => {
+            ctx.metrics.status_patch("failed");
+            return Err(error);
+        }
+    }
+    publish(ctx, object, &transitions).await;
+    Ok(transitions)
+}
+
+/// The status to write; `None` when it is there already.
+fn next<K: Reported>(object: &K, mut status: K::Status, facts: &[Fact]) -> Option<(K::Status, Vec<Transition>)> {
+    let old = object.status();
+    let generation = object.meta().generation;
+    let before = old.map(Conditioned::conditions).unwrap_or_default();
+    let (conditions, transitions) = merge(before, facts, generation, Timestamp::now());
+    status.set(conditions, generation);
+    (old != Some(&status)).then_some((status, transitions))
+}
+
+async fn patch<K: Reported>(cluster: &Cluster, object: &K, status: &K::Status) -> Result<(), Error> {
+    let meta = object.meta();
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // The uid makes it a conflict if the object was made anew meanwhile.
+        "metadata": {"name": name, "uid": meta.uid},
+        "status": status,
+    });
+    cluster.apply_status::<K>(namespace, name, &patch, STATUS_MANAGER).await.map(drop)
+}
+
+/// Abnormal when true, as kstatus has it.
+fn is_bad(fact: &Fact) -> bool {
+    match fact.type_ {
+        types::STALLED => fact.state == State::True,
+        types::RECONCILING | types::PROGRESSING => false,
+        _ => fact.state == State::False,
+    }
+}
+
+async fn publish<K: Reported>(ctx: &Ctx, object: &K, transitions: &[Transition]) {
+    let reference = object.object_ref(&());
+    // What makes an object not ready is also said of Ready; say it once.
+    let mut told: Vec<&str> = Vec::new();
+    for Transition { fact, .. } in transitions.iter().filter(|transition| is_worth_an_event(transition)) {
+        if told.contains(&fact.message.as_str()) {
+            continue;
+        }
+        told.push(&fact.message);
+        let event = Event {
+            type_: if is_bad(fact) { EventType::Warning } else { EventType::Normal },
+            reason: fact.reason.to_owned(),
+            note: Some(shorten(&format!("{} is {}: {}", fact.type_, fact.state.as_str(), fact.message), NOTE_BYTES)),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        let call = ctx.recorder.publish(&event, &reference);
+        match tokio::time::timeout(crate::cluster::CALL_TIMEOUT, call).await {
+            Ok(Ok(())) => {}
+            // An Event is a courtesy; the condition already says it.
+            Ok(Err(error)) => tracing::warn!(%error, "an Event was not taken"),
+            Err(_) => tracing::warn!("an Event was not taken in time"),
+        }
+    }
+}
+
+fn is_worth_an_event(Transition { fact, flipped }: &Transition) -> bool {
+    match fact.type_ {
+        types::RECONCILING => false,
+        types::STALLED => fact.state == State::True,
+        types::READY | types::PROGRESSING => fact.state != State::Unknown,
+        _ => is_bad(fact) || (*flipped && fact.state == State::True && fact.type_ == types::AVAILABLE),
+    }
+}
+
+fn shorten(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let end = (0..=bytes - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
