@@ -16,7 +16,7 @@ class InspectorFailed(Exception):
 
     def __init__(self, message: str, status: int | None = None):
         super().__init__(message)
-        self.response = type("Response", (), {"status_code": status})
+        self.status = status
 
 
 async def python_mcp(options) -> dict:
@@ -31,7 +31,11 @@ async def fastmcp(options) -> dict:
     from fastmcp import Client
     from fastmcp.client.transports import StreamableHttpTransport
 
-    async with Client(StreamableHttpTransport(options.url, headers=dict(options.header))) as client:
+    def http_client(headers=None, timeout=None, auth=None, **_):
+        return common.http_client(headers=headers, timeout=timeout, auth=auth)
+
+    transport = StreamableHttpTransport(options.url, headers=dict(options.header), httpx_client_factory=http_client)
+    async with Client(transport) as client:
         if options.command == "list-tools":
             return {"tools": sorted(tool.name for tool in await client.list_tools())}
         result = await client.call_tool(options.tool, options.arguments, raise_on_error=False)
@@ -69,7 +73,8 @@ async def inspect(command: list[str]) -> dict:
         error = json.loads(complaint)["error"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise InspectorFailed(f"exit code {child.returncode}: {complaint.decode(errors='replace').strip()}")
-    raise InspectorFailed(": ".join(filter(None, [error.get("message"), error.get("cause")])), error.get("status"))
+    status = 401 if error.get("code") == "auth_required" else error.get("status")
+    raise InspectorFailed(": ".join(filter(None, [error.get("message"), error.get("cause")])), status)
 
 
 CLIENTS = {"python-mcp": python_mcp, "fastmcp": fastmcp, "inspector": inspector}

@@ -75,13 +75,31 @@ def describe(error: BaseException) -> dict:
     """The first real error inside the groups that task groups wrap around it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    response = getattr(error, "response", None)
     code = getattr(error, "code", None)
     return {
         "error": f"{type(error).__name__}: {error}",
         "code": code if isinstance(code, int) else None,
-        "status": getattr(response, "status_code", None),
+        "status": getattr(error, "status", last_refusal),
     }
+
+
+# The SDK turns a refusal's body into its own error and drops the HTTP status, so it is noted as it passes.
+last_refusal: int | None = None
+
+
+async def note_refusal(response):
+    global last_refusal
+    if response.status_code >= 400:
+        last_refusal = response.status_code
+
+
+def http_client(**options):
+    """The SDK's own HTTP client, with refusals noted."""
+    from mcp.shared._httpx_utils import create_mcp_http_client
+
+    client = create_mcp_http_client(**options)
+    client.event_hooks["response"].append(note_refusal)
+    return client
 
 
 @asynccontextmanager
@@ -89,9 +107,8 @@ async def sdk_client(url: str, headers: list[tuple[str, str]], **options):
     """The Python SDK's client over streamable HTTP."""
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared._httpx_utils import create_mcp_http_client
 
-    async with create_mcp_http_client(headers=dict(headers)) as http:
+    async with http_client(headers=dict(headers)) as http:
         async with Client(streamable_http_client(url, http_client=http), **options) as client:
             yield client
 
