@@ -59,7 +59,7 @@ pub struct BridgeStatus {
 pub const MAX_EXITS: usize = 32;
 
 /// State of the kept probe session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeStatus {
     /// Where the probe stands.
@@ -145,7 +145,7 @@ pub struct ServerFound {
 }
 
 /// What `tools/list` answered, all pages together.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolsFound {
     /// How many tools.
@@ -199,6 +199,8 @@ pub enum ExitCause {
     Deleted,
     /// Nobody used it for `sessions.idleTimeout`.
     Idle,
+    /// It did not answer its client's `initialize` with a result.
+    NotInitialized,
     /// It was the largest when memory ran short.
     MemoryPressure,
     /// It sent a message over the bound.

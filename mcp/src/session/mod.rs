@@ -1,0 +1,501 @@
+//! One client's session with one server as a state machine: no clock, no sockets.
+//!
+//! The driver feeds it what clients post, what the server writes, and what happens to streams; it answers with
+//! [`Output`]s in the order in which they must leave. Messages travel as the bytes that came in.
+//!
+//! Streams: every accepted request opens one (its POST's answer); [`StreamId::GET`] is the one standing stream,
+//! which a newer GET takes over. An event's id names stream and number, so that a client whose connection broke can
+//! resume exactly where it was, for as long as the ring holds it.
+
+mod key;
+mod replay;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+pub use self::key::IdKey;
+use self::replay::Replay;
+pub use self::rewrite::{single_line, with_id};
+use crate::envelope::{EnvelopeError, Id, Message, Meta, Request, scalar_param};
+use crate::failure::{Failure, Kind};
+
+/// Names a stream within its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(u64);
+
+impl StreamId {
+    /// The standing stream that GET opens.
+    pub const GET: Self = Self(0);
+}
+
+/// One connection's hold on a stream. A newer one ends it, so its late goodbye does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attachment {
+    /// The stream.
+    pub stream: StreamId,
+    turn: u64,
+}
+
+/// One message on its way to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its number there, from 1.
+    pub seq: u64,
+    /// The JSON-RPC message.
+    pub message: Bytes,
+    /// Set where this answer was made in the server's stead.
+    pub failure: Option<Kind>,
+    /// Whether the stream ends with it.
+    pub last: bool,
+}
+
+impl Event {
+    /// The id that a client sends back as `Last-Event-ID`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.stream.0, self.seq)
+    }
+}
+
+/// What the driver must do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write this line to the server.
+    ToServer(Bytes),
+    /// Send this to whoever holds the stream.
+    Event(Event),
+    /// End the connection that holds the stream; nothing more will come on it.
+    Close(StreamId),
+}
+
+/// How a client's message was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// A request: its answer comes on this stream.
+    Call(Attachment),
+    /// A notification or an answer: nothing more will come of it.
+    Done,
+}
+
+/// Why a client's message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A request with this id is still in flight.
+    #[error("a request with this id is still in flight; give every request of a session an id of its own")]
+    DuplicateId,
+    /// Too many calls in flight.
+    #[error("too many calls of this session are in flight; wait for answers before asking more")]
+    TooManyCalls,
+}
+
+/// Bounds of one session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls in flight.
+    pub calls: usize,
+    /// The server's requests that wait for the client's answer.
+    pub server_requests: usize,
+    /// Messages that wait for a stream, and their bytes.
+    pub queued: usize,
+    /// Bytes of messages that wait for a stream.
+    pub queued_bytes: usize,
+    /// Events kept for replay.
+    pub replay_events: usize,
+    /// Bytes kept for replay.
+    pub replay_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: 256,
+            server_requests: 64,
+            queued: 64,
+            queued_bytes: 256 * 1024,
+            replay_events: 128,
+            replay_bytes: 256 * 1024,
+        }
+    }
+}
+
+/// Ids of calls that were given up and may still be answered; more are forgotten, oldest first.
+const MAX_ABANDONED: usize = 64;
+
+#[derive(Debug)]
+struct Call {
+    key: IdKey,
+    id: Id,
+    method: Box<str>,
+    progress: Option<IdKey>,
+    attached: Option<u64>,
+    sent: u64,
+}
+
+/// A message for whoever opens a stream next.
+#[derive(Debug)]
+struct Waiting {
+    message: Bytes,
+    request: Option<IdKey>,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    last_stream: u64,
+    turns: u64,
+    calls: HashMap<StreamId, Call>,
+    abandoned: VecDeque<IdKey>,
+    get: Option<u64>,
+    get_sent: u64,
+    asked: HashMap<IdKey, Option<StreamId>>,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    replay: Replay,
+    dropped: u64,
+}
+
+impl Session {
+    /// A session in which nothing has happened yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            last_stream: 0,
+            turns: 0,
+            calls: HashMap::new(),
+            abandoned: VecDeque::new(),
+            get: None,
+            get_sent: 0,
+            asked: HashMap::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            replay: Replay::new(limits.replay_events, limits.replay_bytes),
+            dropped: 0,
+        }
+    }
+
+    /// Calls that wait for the server.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Messages dropped at a bound since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Takes a client's message; `body` is what `message` was read from.
+    ///
+    /// # Errors
+    /// Says why it is not taken; nothing changed then.
+    pub fn accept(&mut self, message: &Message<'_>, body: &Bytes, out: &mut Vec<Output>) -> Result<Accepted, Refusal> {
+        match message {
+            Message::Request(request) => self.accept_request(request, body, out).map(Accepted::Call),
+            Message::Notification { .. } => {
+                out.push(Output::ToServer(single_line(body)));
+                Ok(Accepted::Done)
+            }
+            Message::Response { id, .. } => {
+                if id.as_ref().is_some_and(|id| self.is_answered(&IdKey::from(id))) {
+                    out.push(Output::ToServer(single_line(body)));
+                }
+                Ok(Accepted::Done)
+            }
+        }
+    }
+
+    /// Whether the client may answer the server's request `key`: it was sent, and not answered yet.
+    fn is_answered(&mut self, key: &IdKey) -> bool {
+        matches!(self.asked.get(key), Some(Some(_))) && self.asked.remove(key).is_some()
+    }
+
+    fn accept_request(
+        &mut self,
+        request: &Request<'_>,
+        body: &Bytes,
+        out: &mut Vec<Output>,
+    ) -> Result<Attachment, Refusal> {
+        let key = IdKey::from(&request.id);
+        if self.abandoned.contains(&key) || self.calls.values().any(|call| call.key == key) {
+            return Err(Refusal::DuplicateId);
+        }
+        if self.calls.len() >= self.limits.calls {
+            return Err(Refusal::TooManyCalls);
+        }
+        self.last_stream += 1;
+        let attachment = self.attach(StreamId(self.last_stream));
+        let progress = request.params.and_then(Meta::of).and_then(|meta| meta.progress_token);
+        self.calls.insert(
+            attachment.stream,
+            Call {
+                key,
+                id: request.id.clone(),
+                method: request.method.as_ref().into(),
+                progress: progress.as_ref().map(IdKey::from),
+                attached: Some(attachment.turn),
+                sent: 0,
+            },
+        );
+        out.push(Output::ToServer(single_line(body)));
+        self.flush_requests(attachment.stream, out);
+        Ok(attachment)
+    }
+
+    /// Takes one line of the server.
+    ///
+    /// # Errors
+    /// The line is not a JSON-RPC message; it changed nothing.
+    pub fn server_line(&mut self, line: &Bytes, out: &mut Vec<Output>) -> Result<(), EnvelopeError> {
+        match Message::parse(line)? {
+            Message::Response { id: Some(id), .. } => self.answer(&IdKey::from(&id), line, out),
+            Message::Response { id: None, .. } => self.dropped += 1,
+            Message::Request(request) => self.server_request(&request.id, line, out),
+            Message::Notification { method, params } => {
+                let scalar = |member| params.and_then(|params| scalar_param(params, member)).as_ref().map(IdKey::from);
+                match method.as_ref() {
+                    "notifications/progress" => self.progress(scalar("progressToken"), line, out),
+                    "notifications/cancelled" => self.server_cancelled(scalar("requestId"), line, out),
+                    _ => self.notification(line, out),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, key: &IdKey, line: &Bytes, out: &mut Vec<Output>) {
+        if let Some(stream) = self.calls.iter().find_map(|(stream, call)| (call.key == *key).then_some(*stream)) {
+            self.finish(stream, line.clone(), None, out);
+        } else {
+            self.abandoned.retain(|abandoned| abandoned != key);
+        }
+    }
+
+    fn server_request(&mut self, id: &Id, line: &Bytes, out: &mut Vec<Output>) {
+        let key = IdKey::from(id);
+        if self.asked.len() >= self.limits.server_requests || self.asked.contains_key(&key) {
+            self.dropped += 1;
+            let failure = Failure::new(Kind::Overloaded, "too many requests wait for the client, or one with this id");
+            out.push(Output::ToServer(failure.answer(Some(id), None).into()));
+            return;
+        }
+        let stream = self.get.map(|_| StreamId::GET).or_else(|| self.newest_call());
+        self.asked.insert(key.clone(), stream);
+        match stream {
+            Some(stream) => self.send(stream, line.clone(), out),
+            None => self.wait(Waiting { message: line.clone(), request: Some(key) }, out),
+        }
+    }
+
+    fn progress(&mut self, token: Option<IdKey>, line: &Bytes, out: &mut Vec<Output>) {
+        let Some(token) = token else { return self.notification(line, out) };
+        let call = self.calls.iter().find(|(_, call)| call.progress.as_ref() == Some(&token));
+        // A token that no call carries is of one that was answered or given up: nobody waits for it.
+        if let Some(stream) = call.map(|(stream, _)| *stream) {
+            self.send(stream, line.clone(), out);
+        }
+    }
+
+    fn server_cancelled(&mut self, request: Option<IdKey>, line: &Bytes, out: &mut Vec<Output>) {
+        let Some(key) = request.filter(|key| self.asked.contains_key(key)) else { return };
+        match self.asked.remove(&key).flatten() {
+            Some(stream) if self.is_attached(stream) => self.send(stream, line.clone(), out),
+            Some(_) => self.notification(line, out),
+            None => self.forget_waiting(&key),
+        }
+    }
+
+    fn notification(&mut self, line: &Bytes, out: &mut Vec<Output>) {
+        let mut attached = self.calls.iter().filter(|(_, call)| call.attached.is_some()).map(|(stream, _)| *stream);
+        let only = attached.next().filter(|_| self.calls.len() == 1);
+        match only.or(self.get.map(|_| StreamId::GET)) {
+            Some(stream) => self.send(stream, line.clone(), out),
+            None => self.wait(Waiting { message: line.clone(), request: None }, out),
+        }
+    }
+
+    /// Opens the standing stream, or resumes the one that `last_event_id` names.
+    pub fn open(&mut self, last_event_id: Option<&str>, out: &mut Vec<Output>) -> Attachment {
+        let resumed = last_event_id.and_then(parse_event_id).filter(|(stream, _)| self.can_resume(*stream));
+        let (stream, replayed) =
+            resumed.map_or((StreamId::GET, Vec::new()), |(stream, seq)| (stream, self.replay.after(stream, seq)));
+        if self.is_attached(stream) {
+            out.push(Output::Close(stream));
+        }
+        let attachment = self.attach(stream);
+        let ends = stream != StreamId::GET && !self.calls.contains_key(&stream);
+        let has_last = replayed.last().is_some_and(|event| event.last);
+        out.extend(replayed.into_iter().map(Output::Event));
+        if let Some(call) = self.calls.get_mut(&stream) {
+            call.attached = Some(attachment.turn);
+        } else if stream == StreamId::GET {
+            self.get = Some(attachment.turn);
+            self.flush_all(out);
+        }
+        if ends && !has_last {
+            out.push(Output::Close(stream));
+        }
+        attachment
+    }
+
+    /// The connection that held a stream is gone. A call goes on without it: in this era, hanging up is not cancelling.
+    pub fn closed(&mut self, attachment: Attachment) {
+        if attachment.stream == StreamId::GET {
+            self.get = self.get.filter(|turn| *turn != attachment.turn);
+        } else if let Some(call) = self.calls.get_mut(&attachment.stream) {
+            call.attached = call.attached.filter(|turn| *turn != attachment.turn);
+        }
+    }
+
+    /// The call on `stream` has waited long enough: it is answered with `failure` and the server is told.
+    /// Returns whether there was such a call.
+    pub fn give_up(&mut self, stream: StreamId, failure: &Failure, out: &mut Vec<Output>) -> bool {
+        let Some(call) = self.calls.get(&stream) else { return false };
+        let (key, id, method) = (call.key.clone(), call.id.clone(), call.method.clone());
+        self.finish(stream, failure.answer(Some(&id), Some(&method)).into(), Some(failure.kind), out);
+        if self.abandoned.len() >= MAX_ABANDONED {
+            self.abandoned.pop_front();
+        }
+        self.abandoned.push_back(key);
+        // `initialize` must not be cancelled (2025-11-25, "Cancellation").
+        if &*method != "initialize" {
+            out.push(Output::ToServer(cancelled(&id)));
+        }
+        true
+    }
+
+    /// The server is gone: every call is answered with `failure` and every stream ends.
+    pub fn end(&mut self, failure: &Failure, out: &mut Vec<Output>) {
+        let mut streams: Vec<StreamId> = self.calls.keys().copied().collect();
+        streams.sort_unstable();
+        for stream in streams {
+            let Some(call) = self.calls.get(&stream) else { continue };
+            let answer = failure.answer(Some(&call.id), Some(&call.method));
+            self.finish(stream, answer.into(), Some(failure.kind), out);
+        }
+        if self.get.take().is_some() {
+            out.push(Output::Close(StreamId::GET));
+        }
+        self.waiting.clear();
+        self.asked.clear();
+    }
+
+    fn attach(&mut self, stream: StreamId) -> Attachment {
+        self.turns += 1;
+        Attachment { stream, turn: self.turns }
+    }
+
+    fn is_attached(&self, stream: StreamId) -> bool {
+        if stream == StreamId::GET {
+            self.get.is_some()
+        } else {
+            self.calls.get(&stream).is_some_and(|call| call.attached.is_some())
+        }
+    }
+
+    fn can_resume(&self, stream: StreamId) -> bool {
+        stream == StreamId::GET || self.calls.contains_key(&stream) || self.replay.knows(stream)
+    }
+
+    fn newest_call(&self) -> Option<StreamId> {
+        self.calls.iter().filter(|(_, call)| call.attached.is_some()).map(|(stream, _)| *stream).max()
+    }
+
+    fn send(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Output>) {
+        let (sent, attached) = if stream == StreamId::GET {
+            (&mut self.get_sent, self.get.is_some())
+        } else {
+            let Some(call) = self.calls.get_mut(&stream) else { return };
+            (&mut call.sent, call.attached.is_some())
+        };
+        *sent += 1;
+        let event = Event { stream, seq: *sent, message, failure: None, last: false };
+        self.deliver(event, attached, out);
+    }
+
+    fn finish(&mut self, stream: StreamId, message: Bytes, failure: Option<Kind>, out: &mut Vec<Output>) {
+        let Some(call) = self.calls.remove(&stream) else { return };
+        let event = Event { stream, seq: call.sent + 1, message, failure, last: true };
+        self.deliver(event, call.attached.is_some(), out);
+    }
+
+    fn deliver(&mut self, event: Event, attached: bool, out: &mut Vec<Output>) {
+        self.replay.push(&event);
+        if attached {
+            out.push(Output::Event(event));
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
+        let bytes = self.waiting_bytes + waiting.message.len();
+        if self.waiting.len() >= self.limits.queued || bytes > self.limits.queued_bytes {
+            self.dropped += 1;
+            if let Some(key) = waiting.request {
+                self.refuse_server_request(&key, &waiting.message, out);
+            }
+            return;
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.push_back(waiting);
+    }
+
+    fn refuse_server_request(&mut self, key: &IdKey, message: &Bytes, out: &mut Vec<Output>) {
+        self.asked.remove(key);
+        if let Ok(Message::Request(request)) = Message::parse(message) {
+            let failure = Failure::new(Kind::Overloaded, "the client has no stream open and too much waits for it");
+            out.push(Output::ToServer(failure.answer(Some(&request.id), None).into()));
+        }
+    }
+
+    fn forget_waiting(&mut self, key: &IdKey) {
+        self.waiting.retain(|waiting| waiting.request.as_ref() != Some(key));
+        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.message.len()).sum();
+    }
+
+    fn flush_all(&mut self, out: &mut Vec<Output>) {
+        self.waiting_bytes = 0;
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.send_waiting(StreamId::GET, waiting, out);
+        }
+    }
+
+    /// A call's stream takes the server's requests that wait, not the notifications, which are not about that call.
+    fn flush_requests(&mut self, stream: StreamId, out: &mut Vec<Output>) {
+        let (requests, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.request.is_some());
+        self.waiting = rest;
+        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.message.len()).sum();
+        let requests: VecDeque<Waiting> = requests;
+        for waiting in requests {
+            self.send_waiting(stream, waiting, out);
+        }
+    }
+
+    fn send_waiting(&mut self, stream: StreamId, waiting: Waiting, out: &mut Vec<Output>) {
+        if let Some(key) = waiting.request {
+            self.asked.insert(key, Some(stream));
+        }
+        self.send(stream, waiting.message, out);
+    }
+}
+
+fn parse_event_id(text: &str) -> Option<(StreamId, u64)> {
+    let (stream, seq) = text.split_once('-')?;
+    Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))
+}
+
+/// The notification that tells a peer that nobody waits for request `id` any more.
+#[must_use]
+pub fn cancelled(id: &Id) -> Bytes {
+    let id = id.as_json();
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
+    )
+    .into()
+}

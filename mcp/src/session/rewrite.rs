@@ -1,0 +1,60 @@
+//! Changes of a message that leave every other byte alone.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::envelope::Id;
+
+/// `body` as one line: JSON holds raw line breaks only between tokens, where a space means the same.
+#[must_use]
+pub fn single_line(body: &Bytes) -> Bytes {
+    let trimmed = body.slice_ref(body.trim_ascii());
+    if !trimmed.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return trimmed;
+    }
+    trimmed.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+}
+
+/// `body` with its id replaced by `id`, every other byte as it was; `None` where there is no id to replace.
+#[must_use]
+pub fn with_id(body: &[u8], id: &Id) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct WithId<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
+    }
+    let old = serde_json::from_slice::<WithId<'_>>(body).ok()?.id.get();
+    // `RawValue` borrows from `body`, so the difference of the addresses is where the id stands.
+    let start = (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let (before, after) = (body.get(..start)?, body.get(start + old.len()..)?);
+    let mut message = BytesMut::with_capacity(before.len() + id.as_json().len() + after.len());
+    message.put_slice(before);
+    message.put_slice(id.as_json().as_bytes());
+    message.put_slice(after);
+    Some(message.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_bytes_of_the_id_change() {
+        let body = br#" { "params" : {"id": 7, "n": 1.50}, "id" : "a\"b" , "jsonrpc":"2.0" }"#;
+        let rewritten = with_id(body, &Id::number(42)).expect("has an id");
+        let expected = r#" { "params" : {"id": 7, "n": 1.50}, "id" : 42 , "jsonrpc":"2.0" }"#;
+        assert_eq!(rewritten, expected.as_bytes());
+        assert_eq!(with_id(br#"{"method":"x"}"#, &Id::number(1)), None);
+    }
+
+    #[test]
+    fn a_pretty_printed_message_becomes_one_line_and_stays_the_same_json() {
+        let body = Bytes::from_static(b"\n{\r\n \"a\": \"x\\ny\"\n}\n");
+        let line = single_line(&body);
+        assert!(!line.contains(&b'\n'));
+        let (one, other): (serde_json::Value, serde_json::Value) =
+            (serde_json::from_slice(&body).expect("JSON"), serde_json::from_slice(&line).expect("JSON"));
+        assert_eq!(one, other);
+    }
+}

@@ -1,0 +1,328 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn request(id: &str, method: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"}}"#).into()
+}
+
+fn answer(id: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into()
+}
+
+fn notification(method: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#).into()
+}
+
+fn accept(session: &mut Session, body: &Bytes) -> (Result<Accepted, Refusal>, Vec<Output>) {
+    let mut out = Vec::new();
+    let message = Message::parse(body).expect("a message");
+    let accepted = session.accept(&message, body, &mut out);
+    (accepted, out)
+}
+
+fn call(session: &mut Session, id: &str) -> Attachment {
+    match accept(session, &request(id, "tools/call")).0 {
+        Ok(Accepted::Call(attachment)) => attachment,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn line(session: &mut Session, line: &Bytes) -> Vec<Output> {
+    let mut out = Vec::new();
+    session.server_line(line, &mut out).expect("a message");
+    out
+}
+
+fn open(session: &mut Session, last: Option<&str>) -> (Attachment, Vec<Output>) {
+    let mut out = Vec::new();
+    let attachment = session.open(last, &mut out);
+    (attachment, out)
+}
+
+fn streams(out: &[Output]) -> Vec<StreamId> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Event(event) => Some(event.stream),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn an_answer_goes_to_the_post_that_asked_with_its_bytes_untouched() {
+    let mut session = Session::new(Limits::default());
+    let (first, second) = (call(&mut session, "1"), call(&mut session, "\"b\""));
+    let out = line(&mut session, &answer("\"b\""));
+    let expected = Event { stream: second.stream, seq: 1, message: answer("\"b\""), failure: None, last: true };
+    assert_eq!(out, [Output::Event(expected)]);
+    assert_eq!(streams(&line(&mut session, &answer("1"))), [first.stream]);
+    assert_eq!(line(&mut session, &answer("1")), [], "an answer that nobody waits for goes nowhere");
+}
+
+#[test]
+fn an_id_that_is_in_flight_is_refused() {
+    let mut session = Session::new(Limits::default());
+    call(&mut session, "1");
+    let (refused, out) = accept(&mut session, &request("1.0", "tools/call"));
+    assert_eq!((refused, out), (Err(Refusal::DuplicateId), vec![]));
+}
+
+#[test]
+fn a_server_request_goes_to_get_then_to_the_newest_post_then_waits() {
+    let mut session = Session::new(Limits::default());
+    assert_eq!(line(&mut session, &request("1", "roots/list")), []);
+    let first = call(&mut session, "10");
+    let second = call(&mut session, "11");
+    let out = line(&mut session, &request("2", "roots/list"));
+    assert_eq!(streams(&out), [second.stream]);
+    session.closed(second);
+    let out = line(&mut session, &request("3", "roots/list"));
+    assert_eq!(streams(&out), [first.stream]);
+    open(&mut session, None);
+    assert_eq!(streams(&line(&mut session, &request("4", "roots/list"))), [StreamId::GET]);
+}
+
+#[test]
+fn a_waiting_server_request_leaves_on_the_next_stream_of_any_kind() {
+    let mut session = Session::new(Limits::default());
+    line(&mut session, &request("1", "roots/list"));
+    line(&mut session, &notification("notifications/tools/list_changed"));
+    let (accepted, out) = accept(&mut session, &request("10", "tools/call"));
+    let Ok(Accepted::Call(attachment)) = accepted else { panic!("{accepted:?}") };
+    assert_eq!(streams(&out), [attachment.stream], "the request, not the notification");
+    assert_eq!(streams(&open(&mut session, None).1), [StreamId::GET], "the notification");
+}
+
+#[test]
+fn only_answers_to_what_the_server_asked_reach_it() {
+    let mut session = Session::new(Limits::default());
+    open(&mut session, None);
+    line(&mut session, &request("7", "sampling/createMessage"));
+    assert_eq!(accept(&mut session, &answer("8")), (Ok(Accepted::Done), vec![]));
+    assert_eq!(accept(&mut session, &answer("7")).1, [Output::ToServer(answer("7"))]);
+    assert_eq!(accept(&mut session, &answer("7")).1, [], "twice is once");
+}
+
+#[test]
+fn progress_follows_its_token_and_other_notifications_the_only_call() {
+    let mut session = Session::new(Limits::default());
+    let body: Bytes =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"p"}}}"#.into();
+    let Ok(Accepted::Call(first)) = accept(&mut session, &body).0 else { panic!("a call") };
+    let log = notification("notifications/message");
+    assert_eq!(streams(&line(&mut session, &log)), [first.stream]);
+    call(&mut session, "2");
+    let progress: Bytes =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":1}}"#.into();
+    assert_eq!(streams(&line(&mut session, &progress)), [first.stream]);
+    assert_eq!(line(&mut session, &log), [], "two calls and no GET stream: it waits");
+    assert_eq!(streams(&open(&mut session, None).1), [StreamId::GET]);
+    line(&mut session, &answer("1"));
+    assert_eq!(line(&mut session, &progress), [], "nobody waits for progress of an answered call");
+}
+
+#[test]
+fn a_queue_that_nobody_reads_is_bounded_and_counted() {
+    let mut session = Session::new(Limits { queued: 2, ..Limits::default() });
+    for _ in 0..5 {
+        line(&mut session, &notification("notifications/message"));
+    }
+    assert_eq!(session.take_dropped(), 3);
+    let out = line(&mut session, &request("1", "roots/list"));
+    assert!(matches!(&out[..], [Output::ToServer(error)] if error.starts_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,")));
+    assert_eq!(session.take_dropped(), 1);
+}
+
+#[test]
+fn a_call_that_is_given_up_is_answered_cancelled_and_its_late_answer_dropped() {
+    let mut session = Session::new(Limits::default());
+    let attachment = call(&mut session, "5");
+    let mut out = Vec::new();
+    let failure = Failure::new(Kind::RequestTimeout, "too slow");
+    assert!(session.give_up(attachment.stream, &failure, &mut out));
+    let [Output::Event(event), Output::ToServer(cancel)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((event.failure, event.last), (Some(Kind::RequestTimeout), true));
+    assert!(String::from_utf8_lossy(cancel).contains(r#""requestId":5"#));
+    assert_eq!(accept(&mut session, &request("5", "x")).0, Err(Refusal::DuplicateId), "its answer may still come");
+    assert_eq!(line(&mut session, &answer("5")), []);
+    assert!(accept(&mut session, &request("5", "x")).0.is_ok());
+}
+
+#[test]
+fn a_newer_get_takes_over_and_the_older_ones_goodbye_does_no_harm() {
+    let mut session = Session::new(Limits::default());
+    let (older, _) = open(&mut session, None);
+    let (_, out) = open(&mut session, None);
+    assert_eq!(out, [Output::Close(StreamId::GET)]);
+    session.closed(older);
+    assert_eq!(streams(&line(&mut session, &notification("notifications/message"))), [StreamId::GET]);
+}
+
+#[test]
+fn a_broken_stream_is_resumed_where_it_was() {
+    let mut session = Session::new(Limits::default());
+    let attachment = call(&mut session, "1");
+    let out = line(&mut session, &notification("notifications/message"));
+    let [Output::Event(seen)] = &out[..] else { panic!("{out:?}") };
+    session.closed(attachment);
+    assert_eq!(line(&mut session, &answer("1")), []);
+    let (_, out) = open(&mut session, Some(&seen.id()));
+    let [Output::Event(resumed)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((resumed.stream, resumed.seq, resumed.last), (attachment.stream, 2, true));
+    let (_, out) = open(&mut session, Some(&resumed.id()));
+    assert_eq!(out, [Output::Close(attachment.stream)], "nothing is left of it");
+}
+
+#[test]
+fn when_the_server_is_gone_every_call_is_answered() {
+    let mut session = Session::new(Limits::default());
+    call(&mut session, "1");
+    call(&mut session, "2");
+    open(&mut session, None);
+    let mut out = Vec::new();
+    session.end(&Failure::new(Kind::ServerExited, "gone"), &mut out);
+    assert_eq!(streams(&out).len(), 2);
+    assert_eq!(out.last(), Some(&Output::Close(StreamId::GET)));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask,
+    Answer(usize),
+    AnswerTwice(usize),
+    ServerAsks,
+    ClientAnswers(usize),
+    Notify,
+    Open,
+    Resume(usize),
+    Close(usize),
+    GiveUp(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => Just(Step::Ask),
+        3 => (0usize..8).prop_map(Step::Answer),
+        1 => (0usize..8).prop_map(Step::AnswerTwice),
+        1 => Just(Step::ServerAsks),
+        1 => (0usize..8).prop_map(Step::ClientAnswers),
+        2 => Just(Step::Notify),
+        1 => Just(Step::Open),
+        1 => (0usize..8).prop_map(Step::Resume),
+        2 => (0usize..8).prop_map(Step::Close),
+        1 => (0usize..8).prop_map(Step::GiveUp),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+/// A driver that remembers everything which left the machine.
+#[derive(Default)]
+struct World {
+    ids: u64,
+    pending: BTreeMap<u64, StreamId>,
+    held: Vec<Attachment>,
+    asked: Vec<u64>,
+    passed: HashSet<u64>,
+    seen: HashMap<(StreamId, u64), usize>,
+    lasts: HashMap<StreamId, usize>,
+    last_ids: Vec<String>,
+}
+
+impl World {
+    /// Takes what left the machine; `resumed` is the stream on which sending again is the point.
+    fn take(&mut self, out: Vec<Output>, resumed: bool) {
+        for output in out {
+            let Output::Event(event) = output else { continue };
+            let times = self.seen.entry((event.stream, event.seq)).or_default();
+            *times += 1;
+            assert!(*times == 1 || resumed, "event {} was delivered twice", event.id());
+            self.last_ids.push(event.id());
+            if event.last && *times == 1 {
+                *self.lasts.entry(event.stream).or_default() += 1;
+            }
+        }
+    }
+
+    fn step(&mut self, session: &mut Session, step: Step) {
+        let mut out = Vec::new();
+        let mut resumed = false;
+        match step {
+            Step::Ask => {
+                self.ids += 1;
+                let body = request(&self.ids.to_string(), "tools/call");
+                let message = Message::parse(&body).expect("a message");
+                if let Ok(Accepted::Call(attachment)) = session.accept(&message, &body, &mut out) {
+                    self.pending.insert(self.ids, attachment.stream);
+                    self.held.push(attachment);
+                }
+            }
+            Step::Answer(n) | Step::AnswerTwice(n) => {
+                let Some((&id, _)) = self.pending.iter().nth(n) else { return };
+                for _ in 0..if matches!(step, Step::Answer(_)) { 1 } else { 2 } {
+                    session.server_line(&answer(&id.to_string()), &mut out).expect("a message");
+                }
+                self.pending.remove(&id);
+            }
+            Step::ServerAsks => {
+                self.ids += 1;
+                session.server_line(&request(&self.ids.to_string(), "roots/list"), &mut out).expect("a message");
+                self.asked.push(self.ids);
+            }
+            Step::ClientAnswers(n) => {
+                let Some(&id) = self.asked.get(n) else { return };
+                let body = answer(&id.to_string());
+                let message = Message::parse(&body).expect("a message");
+                session.accept(&message, &body, &mut out).expect("an answer is never refused");
+                let passed = out.iter().any(|output| *output == Output::ToServer(body.clone()));
+                assert!(!(passed && !self.passed.insert(id)), "answer {id} reached the server twice");
+            }
+            Step::Notify => {
+                session.server_line(&notification("notifications/message"), &mut out).expect("a message");
+            }
+            Step::Open => self.held.push(session.open(None, &mut out)),
+            Step::Resume(n) => {
+                let Some(last) = self.last_ids.iter().rev().nth(n).cloned() else { return };
+                resumed = true;
+                self.held.push(session.open(Some(&last), &mut out));
+            }
+            Step::Close(n) => {
+                if n < self.held.len() {
+                    session.closed(self.held.swap_remove(n));
+                }
+            }
+            Step::GiveUp(n) => {
+                let Some((&id, &stream)) = self.pending.iter().nth(n) else { return };
+                assert!(session.give_up(stream, &Failure::new(Kind::RequestTimeout, "slow"), &mut out));
+                self.pending.remove(&id);
+            }
+        }
+        self.take(out, resumed);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_call_is_answered_once_and_nothing_is_delivered_twice(steps in steps()) {
+        let limits = Limits { replay_events: 10_000, replay_bytes: 1 << 24, ..Limits::default() };
+        let mut session = Session::new(limits);
+        let mut world = World::default();
+        for step in steps {
+            world.step(&mut session, step);
+        }
+        prop_assert_eq!(session.in_flight(), world.pending.len());
+        let mut out = Vec::new();
+        session.end(&Failure::new(Kind::ServerExited, "gone"), &mut out);
+        world.take(out, false);
+        prop_assert_eq!(session.in_flight(), 0);
+        // An answer whose connection had gone is still there to be fetched.
+        for stream in 1..=session.last_stream {
+            let stream = StreamId(stream);
+            let kept = session.replay.after(stream, 0).iter().filter(|event| event.last).count();
+            prop_assert_eq!(kept, 1, "stream {:?} has exactly one answer", stream);
+            prop_assert!(world.lasts.get(&stream).copied().unwrap_or(0) <= 1);
+        }
+    }
+}
