@@ -115,8 +115,8 @@ async def gather(jobs: list) -> list:
 
 async def steady(options) -> dict:
     calls, failures = 0, []
-    end = time.monotonic() + options.seconds
     async with connect(options) as client:
+        end = time.monotonic() + options.seconds
         while time.monotonic() < end:
             calls += 1
             try:
