@@ -7,6 +7,8 @@
 
 #![allow(unreachable_pub, reason = "KubeSchema repeats each struct, with its visibility, inside a function")]
 
+#[cfg(feature = "cel")]
+pub mod admission;
 pub mod conditions;
 pub mod duration;
 pub mod gateway;

@@ -40,3 +40,16 @@ pub(crate) fn exactly_one(fields: &[&str], what: &str) -> Rule {
     Rule::new(format!("[{}].filter(set, set).size() == 1", set.join(", ")))
         .message(format!("{what}: write exactly one of {}", fields.join(", ")).as_str())
 }
+
+/// Every quantity of a map is one that a resource can have: neither negative nor with a unit that does not exist.
+pub(crate) fn quantities() -> Rule {
+    Rule::new(format!("self.all(resource, string(self[resource]).matches('{QUANTITY}'))")).message(QUANTITY_MESSAGE)
+}
+
+/// The same for one quantity.
+pub(crate) fn quantity() -> Rule {
+    Rule::new(format!("string(self).matches('{QUANTITY}')")).message(QUANTITY_MESSAGE)
+}
+
+const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+const QUANTITY_MESSAGE: &str = "write a quantity such as 500m, 2, 64Mi or 1Gi";

@@ -3,6 +3,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, transform::transform_subschemas};
 use serde_json::Value;
 
+/// Longest text of a quantity: every number that Kubernetes can represent fits.
+const MAX_QUANTITY_LENGTH: u32 = 32;
+
 /// An absent optional field is absent, never `null`.
 ///
 /// schemars marks every `Option` as nullable. The API server then keeps an explicit `null`, for which CEL's `has()` is
@@ -30,20 +33,13 @@ pub(crate) fn absent_not_null(schema: &mut Schema) {
 
 /// A map from resource name to quantity, written as a string (`500m`, `1Gi`) or an integer.
 pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "maxProperties": 16, "additionalProperties": quantity_schema()})
+    let quantity = json_schema!({"x-kubernetes-int-or-string": true, "maxLength": MAX_QUANTITY_LENGTH});
+    json_schema!({"type": "object", "maxProperties": 16, "additionalProperties": quantity})
 }
 
-/// One quantity, written as a string (`64Mi`) or an integer.
+/// One quantity, written as a string (`64Mi`) or an integer. Not nullable, which kube would otherwise make it.
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
-    quantity_schema()
-}
-
-fn quantity_schema() -> Schema {
-    json_schema!({
-        "x-kubernetes-int-or-string": true,
-        "maxLength": 32,
-        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
-    })
+    json_schema!({"x-kubernetes-int-or-string": true, "maxLength": MAX_QUANTITY_LENGTH, "nullable": false})
 }
 
 /// Up to 64 strings of up to 1024 characters, keyed like labels or annotations.

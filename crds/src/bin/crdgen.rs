@@ -24,7 +24,9 @@ enum Error {
     Render(#[from] portolan_crds::RenderError),
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    #[error("{0} differs from the types: run `cargo run -p portolan-crds --bin crdgen -- --out {1}` and commit the result")]
+    #[error(
+        "{0} differs from the types: run `cargo run -p portolan-crds --bin crdgen -- --out {1}` and commit the result"
+    )]
     Drift(PathBuf, PathBuf),
 }
 

@@ -302,16 +302,18 @@ pub struct LocalName {
 }
 
 /// CPU, memory and other resources of a container.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Resources {
     /// What the scheduler sets aside.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::quantities")]
+    #[x_kube(validation = crate::rules::quantities())]
     pub requests: BTreeMap<String, Quantity>,
 
     /// What the container may not exceed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::quantities")]
+    #[x_kube(validation = crate::rules::quantities())]
     pub limits: BTreeMap<String, Quantity>,
 }
 

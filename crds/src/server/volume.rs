@@ -116,12 +116,13 @@ pub struct KeyToPath {
 }
 
 /// A directory that lives as long as the pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EmptyDir {
     /// How much it may hold, such as `64Mi`: the pod is evicted past it. The node's limit when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity")]
+    #[x_kube(validation = crate::rules::quantity())]
     pub size_limit: Option<Quantity>,
 
     /// Where it is kept: the node's disk when not set.
