@@ -1,1 +1,113 @@
-fn main(){}
+//! The command `portolan`: the operator, the gateway, the same without a cluster, and the user's commands.
+
+mod apikey;
+mod client;
+mod completion;
+mod crds;
+mod demo_server;
+mod exit;
+mod logging;
+mod shutdown;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+
+use exit::{Exit, Failure, print};
+
+/// MCP servers as a service on Kubernetes.
+#[derive(Parser, Debug)]
+#[command(name = "portolan", version, propagate_version = true, max_term_width = 100, subcommand_required = true)]
+#[command(after_help = "\
+Examples:
+  portolan dev -f examples/quickstart
+  portolan tools http://127.0.0.1:8080/default/quickstart/mcp
+  portolan call http://127.0.0.1:8080/default/quickstart/mcp get-sum a=2 b=40")]
+struct Cli {
+    #[command(flatten)]
+    log: logging::LogArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Tools(client::ToolsArgs),
+    Call(client::CallArgs),
+    #[command(name = "apikey")]
+    ApiKey(apikey::ApiKeyArgs),
+    /// Print the CRDs of this release as YAML.
+    #[command(after_help = "Example:\n  portolan crds | kubectl apply --server-side -f -")]
+    Crds,
+    Completion(completion::CompletionArgs),
+    /// Print the version.
+    #[command(after_help = "Example:\n  portolan version")]
+    Version,
+    /// Serve the MCP server of the quickstart on standard input and output.
+    #[command(hide = true)]
+    DemoServer,
+}
+
+impl Command {
+    /// Whether failures are told as one JSON line.
+    fn json(&self) -> bool {
+        match self {
+            Self::Tools(args) => args.json(),
+            Self::Call(args) => args.json(),
+            _ => false,
+        }
+    }
+
+    /// The log level when neither flag nor environment asks for one.
+    fn log_level(&self) -> &'static str {
+        "off"
+    }
+
+    async fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Tools(args) => client::tools(args).await,
+            Self::Call(args) => client::call(args).await,
+            Self::ApiKey(args) => apikey::run(args),
+            Self::Crds => crds::run(),
+            Self::Completion(args) => completion::run(args, &mut Cli::command()),
+            Self::Version => print(concat!("portolan ", env!("CARGO_PKG_VERSION"), "\n")),
+            Self::DemoServer => demo_server::run().await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let json = cli.command.json();
+    match start(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn start(cli: &Cli) -> Result<(), Failure> {
+    logging::start(&cli.log, cli.command.log_level())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Negative, format!("the runtime does not start: {error}")))?;
+    let result = runtime.block_on(cli.command.run());
+    // A read of standard input cannot be taken back: nothing waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version are answers; everything else is a command line that is not right.
+fn explain(error: &clap::Error) -> ExitCode {
+    // Nothing is left to tell a failure of stdout or stderr to.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(Exit::Usage as u8),
+    }
+}

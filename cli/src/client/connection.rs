@@ -1,0 +1,135 @@
+//! One MCP session over streamable HTTP, on rmcp's client.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use http::{HeaderName, HeaderValue};
+use rmcp::ClientHandler;
+use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, ProtocolVersion};
+use rmcp::service::{
+    ClientLifecycleMode, ClientServiceExt, NotificationContext, RoleClient, RunningService,
+};
+use rmcp::transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig};
+
+use super::failure;
+use crate::exit::{Exit, Failure, note};
+
+/// How long the end of the session may take once the answer is there.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Where to, and with which credentials.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The endpoint, such as http://127.0.0.1:8080/default/quickstart/mcp
+    #[arg(value_parser = url)]
+    pub(super) url: reqwest::Url,
+
+    /// Another request header; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+
+    /// A bearer token, such as one of `kubectl create token --audience portolan`
+    #[arg(long, env = "PORTOLAN_TOKEN", hide_env_values = true, conflicts_with = "api_key")]
+    token: Option<String>,
+
+    /// An API key that `portolan apikey` made
+    #[arg(long, env = "PORTOLAN_API_KEY", hide_env_values = true, value_parser = api_key)]
+    api_key: Option<String>,
+
+    /// Give up after this long, everything together
+    #[arg(long, default_value = "30s")]
+    timeout: portolan_crds::Duration,
+}
+
+fn url(text: &str) -> Result<reqwest::Url, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{error}: write http://HOST:PORT/PATH"))?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        _ => Err("write a URL that starts with http:// or https://".into()),
+    }
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
+    let name = name.trim().parse().map_err(|_| format!("{name:?} is no header name"))?;
+    let value = value.trim().parse().map_err(|_| "the value has characters that no header may have".to_owned())?;
+    Ok((name, value))
+}
+
+fn api_key(text: &str) -> Result<String, String> {
+    let prefix = portolan_policy::api_key::PREFIX;
+    if text.starts_with(prefix) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("an API key starts with {prefix}: for other credentials write --token"))
+    }
+}
+
+/// An open session.
+pub(crate) type Session = RunningService<RoleClient, Terminal>;
+
+/// Runs `work` on a session with `target`, all within its timeout, and ends the session.
+pub(crate) async fn within<T>(
+    target: &Target,
+    work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let limit = target.timeout.as_std();
+    let talk = async {
+        let mut session = open(target).await?;
+        let answer = work(&session).await;
+        // The answer is there: a server that is slow to say goodbye changes nothing about it.
+        let _ = session.close_with_timeout(GOODBYE).await;
+        answer
+    };
+    tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
+        let message = format!("{} did not answer within {}", target.url, target.timeout);
+        Err(Failure::new(Exit::Unreachable, message).hint("--timeout gives it longer"))
+    })
+}
+
+async fn open(target: &Target) -> Result<Session, Failure> {
+    let mut config = StreamableHttpClientTransportConfig::with_uri(target.url.as_str());
+    config.custom_headers = target.header.iter().cloned().collect::<HashMap<_, _>>();
+    config.auth_header = target.api_key.clone().or_else(|| target.token.clone());
+    let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
+    let lifecycle = ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::LATEST],
+        legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
+    };
+    Terminal.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| failure::of_start(&target.url, &error))
+}
+
+fn http_client() -> Result<reqwest::Client, Failure> {
+    // `ring` is the one crypto provider; a second installation in one process is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        // A redirect could carry the credential to another host.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| Failure::new(Exit::Unreachable, format!("no HTTP client can be made: {error}")))
+}
+
+/// What this client shows of a server's notifications: progress, on a terminal.
+#[derive(Clone, Copy)]
+pub(crate) struct Terminal;
+
+impl ClientHandler for Terminal {
+    fn get_info(&self) -> ClientConfig {
+        ClientConfig::new(ClientCapabilities::default(), Implementation::new("portolan", env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        if std::io::stderr().is_terminal() {
+            let total = progress.total.map(|total| format!("/{total}")).unwrap_or_default();
+            let message = progress.message.map(|message| format!(" {message}")).unwrap_or_default();
+            note(&format!("progress: {}{total}{message}", progress.progress));
+        }
+    }
+}
