@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission rbac servers reconcile bad_input
+CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input disruption
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev
 

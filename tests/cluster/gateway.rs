@@ -1,0 +1,201 @@
+//! The default gateway on a real cluster: who is let in, sessions on any replica, what never reaches a server.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use portolan_crds::{MCPGateway, MCPServer};
+use portolan_tests::cluster::{Cluster, OTHER_TENANT, PLATFORM, TENANT, kubectl};
+use portolan_tests::mcp::{self, Reply, Session};
+use portolan_tests::thirdparty::{Place, server};
+use portolan_tests::wait::{PATIENCE, until};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+async fn serving(name: &str) -> (Cluster, String, String) {
+    let cluster = Cluster::connect().await;
+    cluster.apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, name)).await.expect("accepted");
+    cluster.ready(TENANT, name).await;
+    let token = cluster.token(TENANT, "default").await;
+    let url = cluster.gateway_url(TENANT, name).await;
+    (cluster, url, token)
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_without_a_credential_that_is_meant_for_the_gateway() {
+    let (cluster, url, token) = serving("closed").await;
+    let http = mcp::http();
+    let foreign = kubectl(&["create", "token", "default", "--namespace", TENANT])
+        .await
+        .expect("a token of the API server's audience");
+    let mut forged = token.clone();
+    forged.replace_range(forged.len() - 4.., "AAAA");
+    for credential in [None, Some("garbage"), Some("ptl_garbage"), Some(foreign.trim()), Some(forged.as_str())] {
+        let refused = mcp::post(&http, &url, credential, &mcp::initialize()).await.expect("answers");
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{credential:?}");
+        assert!(refused.headers().contains_key("www-authenticate"));
+    }
+    let unknown = url.replace("/closed/", "/no-such-server/");
+    let refused = mcp::post(&http, &unknown, None, &mcp::initialize()).await.expect("answers");
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "a stranger cannot tell which servers exist");
+    let not_found = mcp::post(&http, &unknown, Some(&token), &mcp::initialize()).await.expect("answers");
+    assert_eq!(not_found.status(), StatusCode::NOT_FOUND);
+    cluster.delete::<MCPServer>(TENANT, "closed").await;
+}
+
+#[tokio::test]
+async fn a_session_of_one_account_is_unknown_to_another() {
+    let (cluster, url, token) = serving("private").await;
+    let session = Session::open(&url, Some(&token)).await.expect("a session");
+    let other = cluster.token(OTHER_TENANT, "default").await;
+    let stolen = mcp::http()
+        .post(&url)
+        .bearer_auth(other)
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-session-id", session.id())
+        .json(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
+        .send()
+        .await
+        .expect("answers");
+    assert_eq!(stolen.status(), StatusCode::NOT_FOUND);
+    cluster.delete::<MCPServer>(TENANT, "private").await;
+}
+
+#[tokio::test]
+async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
+    let (cluster, _, token) = serving("shared").await;
+    let urls = cluster.replica_urls(TENANT, "shared").await;
+    let [a, b] = urls.as_slice() else { panic!("two replicas: {urls:?}") };
+    let on_a = Session::open(a, Some(&token)).await.expect("a session on A");
+    let on_b = on_a.at(b);
+    let mut stream = on_b.listen().await.expect("a stream on B").bytes_stream();
+
+    let call = tokio::spawn({
+        let on_a = on_a.clone();
+        async move { on_a.call(5, "trigger-sampling-request", json!({"prompt": "hello", "maxTokens": 10})).await }
+    });
+    let mut seen = String::new();
+    let asked = loop {
+        let chunk = tokio::time::timeout(Duration::from_secs(20), stream.next())
+            .await
+            .expect("the server asks")
+            .expect("the stream is open")
+            .expect("bytes");
+        seen.push_str(&String::from_utf8_lossy(&chunk));
+        let message = seen
+            .lines()
+            .filter_map(|line| line.strip_prefix("data:"))
+            .filter_map(|data| serde_json::from_str::<Value>(data).ok());
+        if let Some(asked) = message.into_iter().find(|message| message["method"] == "sampling/createMessage") {
+            break asked;
+        }
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {
+        "role": "assistant", "model": "none", "content": {"type": "text", "text": "from the other replica"}}});
+    let taken = on_a.send(&answer).await.expect("answers");
+    assert_eq!(taken.status(), StatusCode::ACCEPTED);
+    let reply = call.await.expect("the task ends").expect("the call is answered");
+    assert!(reply.answer().to_string().contains("from the other replica"), "{:?}", reply.answer());
+    assert_eq!(on_b.delete().await.expect("answers").status().is_success(), true);
+    let after =
+        Reply::read(on_a.send(&json!({"jsonrpc": "2.0", "id": 6, "method": "ping"})).await.expect("answers")).await;
+    assert_eq!(after.status, StatusCode::NOT_FOUND, "ended on B is ended on A");
+    cluster.delete::<MCPServer>(TENANT, "shared").await;
+}
+
+#[tokio::test]
+async fn an_api_key_opens_a_gateway_that_names_its_secret_and_stops_when_it_is_withdrawn() {
+    let (cluster, url, _) = serving("keyed").await;
+    let minted = tokio::process::Command::new(portolan_tests::paths::binary("portolan"))
+        .args(["apikey", "--subject", "alice", "-o", "json"])
+        .output()
+        .await
+        .expect("portolan runs");
+    let minted: Value = serde_json::from_slice(&minted.stdout).expect("JSON");
+    let (key, hash) = (minted["key"].as_str().expect("a key"), minted["hash"].as_str().expect("a hash"));
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "team-keys", "namespace": PLATFORM}, "stringData": {"alice": hash}});
+    cluster.apply::<Secret>(&secret).await.expect("made");
+    let gateways = cluster.api::<MCPGateway>(PLATFORM);
+    let patch = |keys: Value| Patch::Merge(json!({"spec": {"authentication": {"apiKeys": keys}}}));
+    gateways
+        .patch(
+            "default",
+            &PatchParams::default(),
+            &patch(json!([{"name": "team", "secretRef": {"name": "team-keys"}}])),
+        )
+        .await
+        .expect("accepted");
+    until("the key is let in", PATIENCE, || async { Session::open(&url, Some(key)).await.map(|_| ()) }).await;
+    gateways.patch("default", &PatchParams::default(), &patch(Value::Null)).await.expect("accepted");
+    until("the key is refused", PATIENCE, || async {
+        let status = mcp::post(&mcp::http(), &url, Some(key), &mcp::initialize())
+            .await
+            .map_err(|error| error.to_string())?
+            .status();
+        if status == StatusCode::UNAUTHORIZED { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    cluster.delete::<Secret>(PLATFORM, "team-keys").await;
+    cluster.delete::<MCPServer>(TENANT, "keyed").await;
+}
+
+#[tokio::test]
+async fn a_host_or_origin_that_is_not_allowed_is_refused() {
+    let (cluster, url, token) = serving("hosts").await;
+    let http = mcp::http();
+    let send = |header: &'static str, value: &'static str| {
+        http.post(&url)
+            .bearer_auth(&token)
+            .header("accept", "application/json, text/event-stream")
+            .header(header, value)
+            .json(&mcp::initialize())
+            .send()
+    };
+    let host = send("host", "evil.example").await.expect("answers");
+    assert_eq!(host.status(), StatusCode::MISDIRECTED_REQUEST);
+    let origin = send("origin", "https://evil.example").await.expect("answers");
+    assert_eq!(origin.status(), StatusCode::FORBIDDEN);
+    cluster.delete::<MCPServer>(TENANT, "hosts").await;
+}
+
+#[tokio::test]
+async fn a_bridge_answers_nobody_without_the_servers_key_and_other_pods_do_not_even_reach_it() {
+    let (cluster, _, _) = serving("guarded").await;
+    let pod = cluster.pods(TENANT, "portolan.dev/server=guarded").await.remove(0);
+    let ip = pod.status.and_then(|status| status.pod_ip).expect("an address");
+    let http = mcp::http();
+    let data = mcp::post(&http, &format!("http://{ip}:8700/mcp"), None, &mcp::initialize())
+        .await
+        .expect("the node reaches every pod");
+    assert_eq!(data.status(), StatusCode::UNAUTHORIZED);
+    let admin = http.get(format!("http://{ip}:8701/v1/status")).send().await.expect("answers");
+    assert_eq!(admin.status(), StatusCode::UNAUTHORIZED);
+
+    cluster
+        .apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, "neighbour"))
+        .await
+        .expect("accepted");
+    cluster.ready(TENANT, "neighbour").await;
+    let neighbour = cluster.pods(TENANT, "portolan.dev/server=neighbour").await.remove(0).name_any();
+    let probe = format!(
+        "fetch('http://{ip}:8700/mcp',{{signal:AbortSignal.timeout(2000)}}).then(r=>console.log('reached',r.status),e=>console.log('blocked'))"
+    );
+    let seen =
+        kubectl(&["exec", "--namespace", TENANT, &neighbour, "--container", "server", "--", "node", "-e", &probe])
+            .await
+            .expect("exec");
+    assert_eq!(seen.trim(), "blocked");
+    cluster.delete::<MCPServer>(TENANT, "neighbour").await;
+    cluster.delete::<MCPServer>(TENANT, "guarded").await;
+}
+
+#[tokio::test]
+async fn programmed_is_true_only_when_every_replica_has_loaded_it() {
+    let (cluster, _, token) = serving("programmed").await;
+    for url in cluster.replica_urls(TENANT, "programmed").await {
+        Session::open(&url, Some(&token)).await.expect("every replica serves what is Programmed");
+    }
+    cluster.delete::<MCPServer>(TENANT, "programmed").await;
+}
