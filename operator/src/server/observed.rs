@@ -1,6 +1,9 @@
 //! What the reads of one reconcile found. Everything after them is a function of this.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -8,17 +11,24 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
 };
 use portolan_crds::labels;
-use portolan_mcp::wire::BridgeStatus;
-use portolan_snapshot::report::ServerReport;
+use portolan_mcp::{mac::KEY_LEN, wire::BridgeStatus};
 
 use super::{
     build::{BRIDGE, DRAINING_SINCE, SERVER, SERVING_SINCE, annotation},
     references::Kind,
     rollout::Existing,
 };
+use crate::loaded::Programmed;
 
-/// Length of a MAC key in bytes.
-pub(super) const MAC_BYTES: usize = 32;
+/// The bytes of a MAC key; never printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mac(pub(super) [u8; KEY_LEN]);
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Mac(..)")
+    }
+}
 
 /// What the reads found.
 #[derive(Debug)]
@@ -28,7 +38,7 @@ pub(super) struct Observed {
     /// Access modes of the claims that the spec names; `None` for one that does not exist.
     pub(super) claims: BTreeMap<String, Option<Vec<String>>>,
     /// The MAC key: the one there is, or a new one.
-    pub(super) mac: [u8; MAC_BYTES],
+    pub(super) mac: Mac,
     /// Deployments of the server's revisions, without those on their way out.
     pub(super) deployments: Vec<Deployment>,
     /// The server's pods, those that are going away too, by name.
@@ -37,10 +47,10 @@ pub(super) struct Observed {
     pub(super) reports: BTreeMap<String, Result<BridgeStatus, String>>,
     /// Tool definitions that are to be stored, by revision.
     pub(super) definitions: BTreeMap<String, Definitions>,
-    /// Revisions whose definitions are stored and untouched.
-    pub(super) stored: BTreeSet<String>,
-    /// Gateways that select the server, by name.
-    pub(super) gateways: Vec<Gateway>,
+    /// The server's URL at each gateway that selects it, by `namespace/name` of the gateway.
+    pub(super) endpoints: Vec<(String, String)>,
+    /// Whether gateways serve the server as it is now, by the revision that they were asked about.
+    pub(super) programmed: BTreeMap<Option<String>, Programmed>,
     /// When the reads began.
     pub(super) now: Timestamp,
 }
@@ -63,17 +73,6 @@ pub(super) struct Definitions {
     pub(super) json: String,
 }
 
-/// A gateway that selects the server.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gateway {
-    /// `namespace/name`.
-    pub(super) name: String,
-    /// Base URL within the cluster.
-    pub(super) url: String,
-    /// Its live replicas by pod name, and what each has loaded of this server; `None` until it has said.
-    pub(super) replicas: BTreeMap<String, Option<ServerReport>>,
-}
-
 impl Observed {
     /// The revisions as the rollout sees them.
     pub(super) fn revisions(&self) -> Vec<Existing> {
@@ -93,6 +92,15 @@ impl Observed {
     /// What the bridge of a pod said, when it was asked and answered.
     pub(super) fn report(&self, pod: &Pod) -> Option<&BridgeStatus> {
         self.reports.get(pod.metadata.uid.as_deref()?)?.as_ref().ok()
+    }
+
+    /// Whether gateways send new sessions to `revision`, and to nothing else.
+    pub(super) fn programmed(&self, revision: Option<&str>) -> Programmed {
+        match self.programmed.get(&revision.map(str::to_owned)) {
+            Some(programmed) => programmed.clone(),
+            None if self.endpoints.is_empty() => Programmed::NoGateway,
+            None => Programmed::Waiting("no gateway replica knows the revision yet".into()),
+        }
     }
 
     fn revision(&self, deployment: &Deployment) -> Option<Existing> {

@@ -10,7 +10,8 @@ use portolan_crds::conditions::reasons;
 /// `<server>-<8 hex digits>`. The same template and content have the same name, in every process and for ever:
 /// applying an earlier template again finds its revision.
 pub(super) fn name(server: &str, template: &PodTemplateSpec, content: &[u8; 32]) -> Result<String, Error> {
-    let template = serde_json::to_value(template).map_err(|error| Error::stalled(reasons::INVALID, error.to_string()))?;
+    let template =
+        serde_json::to_value(template).map_err(|error| Error::stalled(reasons::INVALID, error.to_string()))?;
     let mut text = String::new();
     canonical(&template, &mut text);
     let mut context = digest::Context::new(&digest::SHA256);

@@ -44,21 +44,10 @@ pub(super) struct Wish<'a> {
     pub(super) drain_timeout: Duration,
     /// The revision that status called serving: it still is when its Deployment was deleted by hand.
     pub(super) remembered: Option<&'a str>,
-    /// The revision that every live replica of every gateway sends new sessions to; `None` while they differ.
-    pub(super) programmed: Programmed<'a>,
+    /// Revisions that every live gateway replica sends new sessions to (each of them when there is no gateway).
+    pub(super) programmed: &'a [&'a str],
     /// Now.
     pub(super) now: Timestamp,
-}
-
-/// Where gateways send new sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Programmed<'a> {
-    /// No live gateway replica selects the server.
-    Nowhere,
-    /// Some replica has not said, or they differ.
-    Unsettled,
-    /// All of them, to this revision.
-    Revision(&'a str),
 }
 
 /// What one revision is to be.
@@ -227,11 +216,7 @@ fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<
 
 /// Whether no session can be on the revision any more, nor a new one come to it.
 fn may_empty(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> bool {
-    let left = match wish.programmed {
-        Programmed::Nowhere => true,
-        Programmed::Unsettled => false,
-        Programmed::Revision(name) => Some(name) == serving,
-    };
+    let left = serving.is_some_and(|name| wish.programmed.contains(&name));
     wish.replicas == 0 || revision.replicas == 0 || (left && revision.sessions == Some(0))
 }
 

@@ -9,7 +9,7 @@ use portolan_crds::{
 use ring::digest;
 
 use super::{
-    observed::{MAC_BYTES, Observed},
+    observed::{Mac, Observed},
     references::{self, Kind, Reference},
 };
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(super) struct Validated<'a> {
     /// `metadata.generation`.
     pub(super) generation: i64,
     /// The MAC key of its bridges.
-    pub(super) mac: [u8; MAC_BYTES],
+    pub(super) mac: Mac,
     /// Digest of everything outside the spec that the process is given; what is missing otherwise. Without it nobody
     /// knows which revision is desired, and those that exist go on.
     pub(super) content: Result<[u8; 32], Error>,
@@ -60,7 +60,10 @@ fn resolve(reference: &Reference, observed: &Observed) -> Result<(), Error> {
             Kind::Secret => reasons::SECRET_NOT_FOUND,
             Kind::ConfigMap => reasons::CONFIG_MAP_NOT_FOUND,
         };
-        return Err(unresolved(reason, format!("{kind} {name} does not exist and {field} needs it: create it{}", hint(reference))));
+        return Err(unresolved(
+            reason,
+            format!("{kind} {name} does not exist and {field} needs it: create it{}", hint(reference)),
+        ));
     };
     match key {
         Some(key) if !content.keys.contains(key) => Err(unresolved(
@@ -83,7 +86,8 @@ fn unresolved(reason: &'static str, message: String) -> Error {
 fn claims(observed: &Observed) -> Result<(), Error> {
     for (name, modes) in &observed.claims {
         let Some(modes) = modes else {
-            let message = format!("PersistentVolumeClaim {name} does not exist and spec.container.volumes needs it: create it");
+            let message =
+                format!("PersistentVolumeClaim {name} does not exist and spec.container.volumes needs it: create it");
             return Err(unresolved(reasons::CLAIM_NOT_FOUND, message));
         };
         if !modes.iter().any(|mode| SHAREABLE.contains(&mode.as_str())) {
@@ -112,7 +116,7 @@ fn digest_of(references: &[Reference], observed: &Observed) -> [u8; 32] {
         context.update(content.map_or(&[0; 32], |content| &content.digest));
     }
     // A key that was made anew after its Secret was deleted reaches the bridges with the pods.
-    context.update(&observed.mac);
+    context.update(&observed.mac.0);
     let mut digest = [0; 32];
     digest.copy_from_slice(context.finish().as_ref());
     digest

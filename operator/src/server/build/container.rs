@@ -139,8 +139,8 @@ fn bridge(parts: &Parts<'_>) -> Container {
         Some(amounts)
     };
     Container {
-        image: Some(parts.bridge.image.clone()),
-        image_pull_policy: parts.bridge.pull_policy.clone(),
+        image: Some(parts.bridge.image.to_owned()),
+        image_pull_policy: parts.bridge.pull_policy.map(str::to_owned),
         resources: Some(ResourceRequirements {
             requests: amount(Some("10m"), "16Mi"),
             limits: amount(None, "256Mi"),
@@ -230,10 +230,7 @@ fn env_from(users: &server::EnvFrom) -> Option<EnvFromSource> {
     Some(match users.source()? {
         server::EnvFromSource::Secret(source) => EnvFromSource {
             prefix,
-            secret_ref: Some(SecretEnvSource {
-                name: source.name.clone(),
-                optional: source.optional.then_some(true),
-            }),
+            secret_ref: Some(SecretEnvSource { name: source.name.clone(), optional: source.optional.then_some(true) }),
             ..EnvFromSource::default()
         },
         server::EnvFromSource::ConfigMap(source) => EnvFromSource {

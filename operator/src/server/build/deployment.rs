@@ -22,10 +22,8 @@ pub(in crate::server) const DRAINING_SINCE: &str = "portolan.dev/draining-since"
 
 /// The desired revision's Deployment, from the template that the spec makes.
 pub(super) fn desired(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
-    let selector = [
-        (labels::SERVER.to_owned(), parts.server.to_owned()),
-        (labels::REVISION.to_owned(), planned.name.clone()),
-    ];
+    let selector =
+        [(labels::SERVER.to_owned(), parts.server.to_owned()), (labels::REVISION.to_owned(), planned.name.clone())];
     let mut template = template.clone();
     let pod_labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     pod_labels.insert(labels::REVISION.into(), planned.name.clone());

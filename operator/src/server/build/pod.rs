@@ -49,7 +49,8 @@ pub(super) fn template(parts: &Parts<'_>) -> PodTemplateSpec {
 
 /// `kubectl logs` and `kubectl exec` without `-c` mean the server.
 fn annotations(users: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::from([("kubectl.kubernetes.io/default-container".to_owned(), container::SERVER.to_owned())]);
+    let mut all =
+        BTreeMap::from([("kubectl.kubernetes.io/default-container".to_owned(), container::SERVER.to_owned())]);
     all.extend(users.clone());
     all
 }
@@ -69,7 +70,7 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(grace_period(parts.spec)),
         security_context: Some(security_context(pod)),
-        image_pull_secrets: some(pull_secrets(&parts.spec.container)),
+        image_pull_secrets: some(pull_secrets(parts)),
         node_selector: some_map(pod.node_selector.clone()),
         tolerations: some(pod.tolerations.clone()),
         topology_spread_constraints: Some(spread(parts)),
@@ -117,8 +118,13 @@ fn spread(parts: &Parts<'_>) -> Vec<TopologySpreadConstraint> {
     }]
 }
 
-fn pull_secrets(container: &server::Container) -> Vec<LocalObjectReference> {
-    container.image_pull_secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() }).collect()
+/// The user's for the server's image, the operator's for the bridge's.
+fn pull_secrets(parts: &Parts<'_>) -> Vec<LocalObjectReference> {
+    let users = parts.spec.container.image_pull_secrets.iter().map(|secret| &secret.name);
+    let mut names: Vec<_> = users.chain(parts.bridge.pull_secrets).collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
 }
 
 fn volumes(parts: &Parts<'_>) -> Vec<Volume> {

@@ -18,7 +18,7 @@ pub(super) fn secret(parts: &Parts<'_>) -> Secret {
     Secret {
         metadata: parts.metadata(name(parts.server)),
         type_: Some("Opaque".into()),
-        data: Some(BTreeMap::from([(MAC_KEY.to_owned(), ByteString(parts.validated.mac.to_vec()))])),
+        data: Some(BTreeMap::from([(MAC_KEY.to_owned(), ByteString(parts.validated.mac.0.to_vec()))])),
         ..Secret::default()
     }
 }

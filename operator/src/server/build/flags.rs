@@ -1,0 +1,44 @@
+//! What the bridge is told on its command line.
+
+use portolan_crds::{
+    MCPServerSpec,
+    server::{HealthCheck, SessionType},
+};
+
+use super::container::KEY_FILE;
+
+/// Flags of a bridge that starts the server's processes.
+pub(super) fn stdio(spec: &MCPServerSpec) -> Vec<String> {
+    common(spec)
+}
+
+/// Flags of a bridge in front of an HTTP server on loopback.
+pub(super) fn http(spec: &MCPServerSpec) -> Vec<String> {
+    let port = spec.container.port.unwrap_or_default();
+    let mut flags = vec!["--upstream".to_owned(), format!("http://127.0.0.1:{port}{}", spec.container.http_path())];
+    flags.extend(common(spec));
+    flags
+}
+
+fn common(spec: &MCPServerSpec) -> Vec<String> {
+    let HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold } = &spec.health_check;
+    let type_ = match spec.sessions.type_ {
+        SessionType::Stateful => "stateful",
+        SessionType::Stateless => "stateless",
+    };
+    [
+        ("--mac-key-file", KEY_FILE.to_owned()),
+        ("--session-type", type_.to_owned()),
+        ("--max-sessions", spec.sessions.max_per_replica.to_string()),
+        ("--idle-timeout", spec.sessions.idle_timeout.to_string()),
+        ("--probe-interval", interval.to_string()),
+        ("--probe-timeout", timeout.to_string()),
+        ("--unhealthy-threshold", unhealthy_threshold.to_string()),
+        ("--healthy-threshold", healthy_threshold.to_string()),
+        ("--request-timeout", spec.timeouts.request.to_string()),
+        ("--drain-timeout", spec.rollout.drain_timeout.to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .collect()
+}

@@ -1,0 +1,218 @@
+//! What the cluster is to hold for one server. Pure: no client, no clock, no environment; one kind a file.
+
+mod container;
+mod deployment;
+mod flags;
+mod network_policy;
+mod pod;
+mod secret;
+mod service;
+mod service_account;
+mod tools;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, PodTemplateSpec, Service},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use portolan_crds::{MCPServerSpec, labels};
+
+pub(super) use container::{BRIDGE, SERVER};
+pub(super) use deployment::{DRAINING_SINCE, SERVING_SINCE, annotation};
+pub(super) use secret::{MAC_KEY, name as mac_secret_name};
+pub(super) use tools::{name as tools_name, stored_hash};
+
+use super::{
+    observed::Observed,
+    revision,
+    rollout::{self, Plan, Wish},
+    validate::Validated,
+};
+use crate::{
+    apply::{Owner, Prepared, Resources},
+    config::{Config, OPERATOR_APP},
+    error::Error,
+    loaded::Programmed,
+};
+
+/// Value of `app.kubernetes.io/name` on what belongs to a server.
+const APP: &str = "mcp-server";
+/// Value of `app.kubernetes.io/name` on gateways' pods.
+const GATEWAY_APP: &str = "portolan-gateway";
+
+/// Children and the decision that they follow from.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// The children.
+    pub(super) resources: Resources<Prepared>,
+    /// What every revision is to be.
+    pub(super) plan: Plan,
+    /// The revision that the spec asks for; `None` while what it refers to is missing.
+    pub(super) desired: Option<String>,
+}
+
+/// Builds everything.
+pub(super) fn build(
+    validated: &Validated<'_>,
+    observed: &Observed,
+    remembered: Option<&str>,
+    owner: &Owner,
+    config: &Config,
+) -> Result<Built, Error> {
+    let parts = Parts::new(validated, owner, config);
+    let template = pod::template(&parts);
+    let desired = match &validated.content {
+        Ok(content) => Some(revision::name(parts.server, &template, content)?),
+        Err(_) => None,
+    };
+    let plan = plan(validated, observed, remembered, desired.as_deref());
+    let mut resources = Resources::new(owner.clone());
+    resources.add(&service_account::service_account(&parts))?;
+    resources.add(&secret::secret(&parts))?;
+    resources.add(&network_policy::network_policy(&parts))?;
+    for planned in &plan.revisions {
+        let template = (desired.as_deref() == Some(&planned.name)).then_some(&template);
+        add_revision(&mut resources, &parts, observed, planned, template)?;
+    }
+    let selector = format!("{}={}", labels::SERVER, parts.server);
+    resources.prune::<Deployment>(&selector);
+    resources.prune::<Service>(&selector);
+    resources.prune::<ConfigMap>(&selector);
+    Ok(Built { resources, plan, desired })
+}
+
+fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>, desired: Option<&str>) -> Plan {
+    let existing = observed.revisions();
+    let programmed: Vec<_> = existing
+        .iter()
+        .map(|revision| revision.name.as_str())
+        .filter(|name| !matches!(observed.programmed(Some(name)), Programmed::Waiting(_)))
+        .collect();
+    let wish = Wish {
+        desired,
+        generation: validated.generation,
+        replicas: validated.spec.replicas,
+        drain_timeout: validated.spec.rollout.drain_timeout.as_std(),
+        remembered,
+        programmed: &programmed,
+        now: observed.now,
+    };
+    rollout::plan(&wish, &existing)
+}
+
+/// The objects of one revision; `template` is the desired one's. Of an older one the Deployment stays as it is, apart
+/// from its replicas and what is remembered on it.
+fn add_revision(
+    resources: &mut Resources<Prepared>,
+    parts: &Parts<'_>,
+    observed: &Observed,
+    planned: &rollout::Planned,
+    template: Option<&PodTemplateSpec>,
+) -> Result<(), Error> {
+    resources.add(&service::service(parts, &planned.name))?;
+    match (template, observed.deployment(&planned.name)) {
+        (Some(template), _) => resources.add(&deployment::desired(parts, planned, template))?,
+        (None, Some(live)) => match deployment::kept(parts, planned, live) {
+            Some(deployment) => resources.add(&deployment)?,
+            None => resources.keep::<Deployment>(&planned.name),
+        },
+        (None, None) => {}
+    }
+    match observed.definitions.get(&planned.name) {
+        Some(definitions) => resources.add(&tools::config_map(parts, &planned.name, definitions)?)?,
+        None => resources.keep::<ConfigMap>(&tools::name(&planned.name)),
+    }
+    Ok(())
+}
+
+/// What every builder needs.
+pub(super) struct Parts<'a> {
+    server: &'a str,
+    spec: &'a MCPServerSpec,
+    validated: &'a Validated<'a>,
+    owner: &'a Owner,
+    bridge: Bridge<'a>,
+    network: Network,
+}
+
+struct Bridge<'a> {
+    image: &'a str,
+    pull_policy: Option<&'a str>,
+    pull_secrets: &'a [String],
+}
+
+/// Pods that may connect to a server's.
+struct Network {
+    gateways: Peers,
+    operators: Peers,
+}
+
+struct Peers {
+    namespaces: Vec<String>,
+    pod_labels: BTreeMap<String, String>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(validated: &'a Validated<'a>, owner: &'a Owner, config: &'a Config) -> Self {
+        let app = |name: &str| BTreeMap::from([(labels::NAME.to_owned(), name.to_owned())]);
+        Self {
+            server: validated.server,
+            spec: validated.spec,
+            validated,
+            owner,
+            bridge: Bridge {
+                image: &config.images.bridge,
+                pull_policy: config.images.pull_policy.as_deref(),
+                pull_secrets: &config.images.pull_secrets,
+            },
+            network: Network {
+                gateways: Peers { namespaces: config.platform_namespaces.clone(), pod_labels: app(GATEWAY_APP) },
+                operators: Peers { namespaces: vec![config.operator_namespace.clone()], pod_labels: app(OPERATOR_APP) },
+            },
+        }
+    }
+
+    /// Name of the ServiceAccount and the NetworkPolicy.
+    fn account_name(&self) -> String {
+        format!("{}-mcp", self.server)
+    }
+
+    /// Labels of everything that belongs to the server.
+    fn labels(&self) -> BTreeMap<String, String> {
+        [
+            (labels::NAME, APP),
+            (labels::INSTANCE, self.server),
+            (labels::MANAGED_BY, labels::MANAGER),
+            (labels::SERVER, self.server),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// Labels that choose the server's pods.
+    fn selector(&self) -> BTreeMap<String, String> {
+        [(labels::SERVER.to_owned(), self.server.to_owned())].into()
+    }
+
+    /// Metadata of a child of that name.
+    fn metadata(&self, name: String) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name),
+            namespace: Some(self.owner.namespace().to_owned()),
+            labels: Some(self.labels()),
+            owner_references: Some(vec![self.owner.reference()]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// Metadata of a child that belongs to one revision and has its name.
+    fn revision_metadata(&self, revision: &str) -> ObjectMeta {
+        let mut metadata = self.metadata(revision.to_owned());
+        metadata.labels.get_or_insert_default().insert(labels::REVISION.into(), revision.to_owned());
+        metadata
+    }
+}

@@ -1,0 +1,184 @@
+//! From what was applied and observed to conditions. Pure.
+
+use portolan_crds::conditions::{reasons, types};
+
+use super::{
+    diagnosis::{self, Diagnosis},
+    rollout::Planned,
+    summary::Outcome,
+};
+use crate::{
+    error::Error,
+    loaded::Programmed,
+    status::{self, Fact},
+};
+
+impl Outcome<'_> {
+    /// Every condition.
+    pub(super) fn facts(&self) -> Vec<Fact> {
+        let accepted = Fact::yes(types::ACCEPTED, reasons::ACCEPTED, "the spec is valid");
+        let (resolved, available, programmed) = (self.resolved(), self.available(), self.programmed());
+        let ready = self.ready(&available, &programmed);
+        let mut facts = vec![ready, accepted, resolved, programmed, available, self.progressing()];
+        facts.extend(self.kstatus(&facts));
+        facts
+    }
+
+    fn resolved(&self) -> Fact {
+        match &self.validated.content {
+            Ok(_) => Fact::yes(types::RESOLVED_REFS, reasons::RESOLVED_REFS, "everything that the spec names exists"),
+            Err(error) => Fact::no(types::RESOLVED_REFS, error.reason, error.message.clone()),
+        }
+    }
+
+    /// Whether callers are answered, by whichever revision serves.
+    fn available(&self) -> Fact {
+        let no = |diagnosis: Diagnosis| Fact::no(types::AVAILABLE, diagnosis.reason, diagnosis.message);
+        let Some(serving) = self.plan.serving() else {
+            return no(self.why_nothing_serves());
+        };
+        if serving.replicas == 0 {
+            return no(self.scaled_to_zero());
+        }
+        let ready = self.ready_of(&serving.name);
+        let lacks = self.diagnosis(serving);
+        if ready == 0 {
+            return no(lacks.unwrap_or_else(|| self.coming_up(serving)));
+        }
+        let mut message = format!("{ready} of {} replicas answer", serving.replicas);
+        if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
+            message = format!("{message}; {}", lacks.message);
+        }
+        Fact::yes(types::AVAILABLE, reasons::AVAILABLE, message)
+    }
+
+    fn programmed(&self) -> Fact {
+        let no = |reason, message: String| Fact::no(types::PROGRAMMED, reason, message);
+        let serving = self.plan.serving().map(|serving| serving.name.as_str());
+        match self.observed.programmed(serving) {
+            Programmed::NoGateway => no(
+                reasons::NO_GATEWAY,
+                "no MCPGateway selects the server: see kubectl get mcpgateways -A, and spec.servers of each".into(),
+            ),
+            Programmed::Waiting(lack) => no(reasons::NOT_LOADED, lack),
+            Programmed::Yes if serving.is_none() => no(reasons::PENDING, "no revision serves yet".into()),
+            Programmed::Yes => {
+                Fact::yes(types::PROGRAMMED, reasons::PROGRAMMED, "every live gateway replica has loaded the server")
+            }
+        }
+    }
+
+    fn progressing(&self) -> Fact {
+        if let Some(pending) = self.pending() {
+            let message = format!("revision {} comes up; {}", pending.name, self.serves_meanwhile());
+            return Fact::yes(types::PROGRESSING, reasons::ROLLOUT_IN_PROGRESS, message);
+        }
+        let Some(serving) = self.plan.serving() else {
+            return Fact::no(types::PROGRESSING, reasons::PENDING, "there is no revision yet");
+        };
+        let draining: Vec<_> = self.plan.draining().map(|revision| revision.name.as_str()).collect();
+        if draining.is_empty() {
+            let message = format!("revision {} serves", serving.name);
+            return Fact::no(types::PROGRESSING, reasons::ROLLOUT_COMPLETE, message);
+        }
+        let message = format!(
+            "revision {} serves; {} keeps its sessions until they end, for {} at most",
+            serving.name,
+            draining.join(", "),
+            self.validated.spec.rollout.drain_timeout
+        );
+        Fact::no(types::PROGRESSING, reasons::DRAINING, message)
+    }
+
+    /// Available, programmed, and the latest generation is what serves. The first that is not so is the reason.
+    fn ready(&self, available: &Fact, programmed: &Fact) -> Fact {
+        let not = |reason, message: String| Fact::no(types::READY, reason, message);
+        if let Err(error) = &self.validated.content {
+            return not(error.reason, error.message.clone());
+        }
+        if let Some(pending) = self.pending() {
+            let why = self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
+            return not(
+                why.reason,
+                format!("revision {} does not serve yet: {}; {}", pending.name, why.message, self.serves_meanwhile()),
+            );
+        }
+        let required = [types::AVAILABLE, types::PROGRAMMED];
+        status::summarise(&[available.clone(), programmed.clone()], &required, available.message.clone())
+    }
+
+    /// What is still to be done, or what only a person can do.
+    fn kstatus(&self, facts: &[Fact]) -> [Fact; 2] {
+        if let Err(error) = &self.validated.content {
+            return unresolved(error);
+        }
+        let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
+        let missing = self.plan.serving().filter(|serving| self.ready_of(&serving.name) < serving.replicas);
+        let of = |type_| facts.iter().find(|fact| fact.type_ == type_);
+        let pending = if let Some(pending) = self.pending() {
+            Some((reasons::ROLLOUT_IN_PROGRESS, format!("revision {} comes up", pending.name)))
+        } else if let Some(serving) = missing {
+            Some((reasons::RECONCILING, format!("not all {} replicas answer yet", serving.replicas)))
+        } else if is_stopped {
+            None
+        } else {
+            of(types::PROGRAMMED)
+                .filter(|fact| fact.reason == reasons::NOT_LOADED)
+                .map(|fact| (fact.reason, fact.message.clone()))
+        };
+        status::progress(pending)
+    }
+
+    /// The desired revision while it does not serve.
+    pub(super) fn pending(&self) -> Option<&Planned> {
+        let desired = self.desired?;
+        let serves = self.plan.serving().is_some_and(|serving| serving.name == desired);
+        if serves { None } else { self.plan.revision(desired) }
+    }
+
+    /// What is wrong with a revision's pods.
+    pub(super) fn diagnosis(&self, revision: &Planned) -> Option<Diagnosis> {
+        diagnosis::worst(self.observed.pods_of(&revision.name), |pod| self.observed.report(pod))
+            .or_else(|| diagnosis::refused(self.observed.deployment(&revision.name)?))
+    }
+
+    fn why_nothing_serves(&self) -> Diagnosis {
+        if let Some(pending) = self.pending() {
+            return self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
+        }
+        match &self.validated.content {
+            Err(error) => Diagnosis { reason: error.reason, message: error.message.clone() },
+            Ok(_) => Diagnosis { reason: reasons::PENDING, message: "there is no revision yet".into() },
+        }
+    }
+
+    fn coming_up(&self, revision: &Planned) -> Diagnosis {
+        let ready = self.ready_of(&revision.name);
+        let message = format!("{ready} of {} replicas of revision {} answer", revision.replicas, revision.name);
+        Diagnosis { reason: reasons::PENDING, message }
+    }
+
+    fn scaled_to_zero(&self) -> Diagnosis {
+        let name = self.validated.server;
+        let message = format!("spec.replicas is 0; kubectl scale mcpserver/{name} --replicas=1 starts it");
+        Diagnosis { reason: reasons::SCALED_TO_ZERO, message }
+    }
+
+    fn serves_meanwhile(&self) -> String {
+        match self.plan.serving() {
+            Some(serving) => format!("revision {} serves meanwhile", serving.name),
+            None => "no revision serves meanwhile".into(),
+        }
+    }
+}
+
+/// A missing object may come any moment; a claim that cannot be shared stays so.
+fn unresolved(error: &Error) -> [Fact; 2] {
+    if error.reason == reasons::CLAIM_NOT_SHAREABLE {
+        return [
+            Fact::no(types::RECONCILING, error.reason, "see Stalled"),
+            Fact::yes(types::STALLED, error.reason, error.message.clone()),
+        ];
+    }
+    status::progress(Some((error.reason, error.message.clone())))
+}

@@ -1,0 +1,235 @@
+//! Every read of a reconcile: what the spec names, what exists, and what bridges and gateways say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
+    },
+    jiff::Timestamp,
+};
+use kube::ResourceExt;
+use portolan_crds::{MCPServer, labels, server::Container};
+use portolan_mcp::{
+    mac::{KEY_LEN, MacKey},
+    wire::{BridgeStatus, ToolsFound},
+};
+use ring::{
+    digest,
+    rand::{SecureRandom, SystemRandom},
+};
+
+use super::{
+    build::{self, DRAINING_SINCE, MAC_KEY},
+    observed::{Content, Definitions, Mac, Observed, revision_of, runs_bridge, takes_sessions},
+    references::{self, Kind},
+};
+use crate::{
+    apply::Owner,
+    context::Ctx,
+    error::{API_SERVER_ERROR, Error},
+};
+
+/// Bridges that are asked at once.
+const PARALLEL: usize = 16;
+
+/// Reads everything.
+pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Observed, Error> {
+    let now = Timestamp::now();
+    let namespace = owner.namespace();
+    let selector = format!("{}={}", labels::SERVER, owner.name());
+    let (contents, claims, deployments, pods, tools) = futures::try_join!(
+        contents(&server.spec.container, namespace, ctx),
+        claims(&server.spec.container, namespace, ctx),
+        ctx.cluster.list::<Deployment>(namespace, &selector),
+        ctx.cluster.list::<Pod>(namespace, &selector),
+        ctx.cluster.list::<ConfigMap>(namespace, &selector),
+    )?;
+    let deployments: Vec<_> = deployments
+        .into_iter()
+        .filter(|deployment| owner.owns(deployment) && deployment.metadata.deletion_timestamp.is_none())
+        .collect();
+    let mut pods = pods;
+    pods.sort_by_key(ResourceExt::name_any);
+    let mac = mac(server, owner, ctx).await?;
+    // What gateways do is read before bridges are asked: a session that came before a gateway changed over is counted.
+    let endpoints = ctx.gateways.endpoints_of(server);
+    let programmed = programmed(server, &deployments, ctx);
+    let reports = reports(&pods, &deployments, mac, ctx).await;
+    let definitions = definitions(&tools, &pods, &reports, mac, ctx).await;
+    Ok(Observed { contents, claims, mac, deployments, pods, reports, definitions, endpoints, programmed, now })
+}
+
+async fn contents(
+    container: &Container,
+    namespace: &str,
+    ctx: &Ctx,
+) -> Result<BTreeMap<(Kind, String), Option<Content>>, Error> {
+    let named: BTreeSet<_> =
+        references::references(container).into_iter().map(|reference| (reference.kind, reference.name)).collect();
+    let mut contents = BTreeMap::new();
+    for (kind, name) in named {
+        let content = match kind {
+            Kind::ConfigMap => ctx.cluster.get::<ConfigMap>(namespace, &name).await?.map(|found| config_map(&found)),
+            Kind::Secret => ctx.cluster.get::<Secret>(namespace, &name).await?.map(|found| secret(&found)),
+        };
+        contents.insert((kind, name), content);
+    }
+    Ok(contents)
+}
+
+fn config_map(found: &ConfigMap) -> Content {
+    let plain = found.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
+    let binary = found.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
+    content(plain.chain(binary).collect())
+}
+
+fn secret(found: &Secret) -> Content {
+    content(found.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect())
+}
+
+fn content(entries: BTreeMap<&str, &[u8]>) -> Content {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (key, value) in &entries {
+        for part in [key.as_bytes(), value] {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    Content { keys: entries.into_keys().map(str::to_owned).collect(), digest }
+}
+
+async fn claims(
+    container: &Container,
+    namespace: &str,
+    ctx: &Ctx,
+) -> Result<BTreeMap<String, Option<Vec<String>>>, Error> {
+    let mut claims = BTreeMap::new();
+    for name in references::claims(container) {
+        let claim = ctx.cluster.get::<PersistentVolumeClaim>(namespace, &name).await?;
+        let modes = claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default());
+        claims.insert(name, modes);
+    }
+    Ok(claims)
+}
+
+/// The server's key; the gateways' copy of it if its Secret was deleted, so that running pods stay reachable; a new one
+/// otherwise.
+async fn mac(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Mac, Error> {
+    let name = build::mac_secret_name(owner.name());
+    let secret = ctx.cluster.get::<Secret>(owner.namespace(), &name).await?.filter(|secret| owner.owns(secret));
+    if let Some(key) = secret.and_then(|secret| key(&secret, MAC_KEY)) {
+        return Ok(key);
+    }
+    let copy = format!("server.{}.{}", owner.namespace(), owner.name());
+    for (gateway, _) in ctx.gateways.endpoints_of(server) {
+        let Some((namespace, gateway)) = gateway.split_once('/') else { continue };
+        let secret = ctx.cluster.get::<Secret>(namespace, &format!("portolan-gateway-{gateway}")).await?;
+        if let Some(key) = secret.and_then(|secret| key(&secret, &copy)) {
+            return Ok(key);
+        }
+    }
+    let mut key = [0; KEY_LEN];
+    SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| Error::transient(API_SERVER_ERROR, "the system gives no random numbers"))?;
+    Ok(Mac(key))
+}
+
+fn key(secret: &Secret, name: &str) -> Option<Mac> {
+    secret.data.as_ref()?.get(name)?.0.as_slice().try_into().ok().map(Mac)
+}
+
+fn programmed(
+    server: &MCPServer,
+    deployments: &[Deployment],
+    ctx: &Ctx,
+) -> BTreeMap<Option<String>, crate::loaded::Programmed> {
+    let revisions = deployments.iter().map(|deployment| Some(deployment.name_any()));
+    revisions
+        .chain([None])
+        .map(|revision| {
+            let programmed = ctx.loaded.programmed(server, revision.as_deref());
+            (revision, programmed)
+        })
+        .collect()
+}
+
+/// Asks the bridges that know something new: every one of a draining revision, of another those that are not ready
+/// and one that is.
+async fn reports(
+    pods: &[Pod],
+    deployments: &[Deployment],
+    mac: Mac,
+    ctx: &Ctx,
+) -> BTreeMap<String, Result<BridgeStatus, String>> {
+    let mut asked = Vec::new();
+    for deployment in deployments {
+        let name = deployment.name_any();
+        let drains = build::annotation(deployment, DRAINING_SINCE).is_some();
+        let mut running = pods.iter().filter(|pod| revision_of(pod) == Some(&name) && runs_bridge(pod));
+        if drains {
+            asked.extend(running);
+        } else {
+            let ready = running.clone().find(|pod| takes_sessions(pod));
+            asked.extend(
+                running.by_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !takes_sessions(pod)),
+            );
+            asked.extend(ready);
+        }
+    }
+    stream::iter(asked)
+        .map(|pod| async move { Some((pod.metadata.uid.clone()?, ask(pod, mac, false, ctx).await?)) })
+        .buffer_unordered(PARALLEL)
+        .filter_map(futures::future::ready)
+        .collect()
+        .await
+}
+
+/// What a pod's bridge says; `None` while the pod has no address.
+async fn ask(pod: &Pod, mac: Mac, definitions: bool, ctx: &Ctx) -> Option<Result<BridgeStatus, String>> {
+    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let report = ctx.bridges.status(ip, &MacKey::new(&mac.0)?, definitions).await;
+    Some(report.map_err(|error| error.to_string()))
+}
+
+/// Definitions that are to be stored, by revision: those whose bridge has others than the ConfigMap.
+async fn definitions(
+    tools: &[ConfigMap],
+    pods: &[Pod],
+    reports: &BTreeMap<String, Result<BridgeStatus, String>>,
+    mac: Mac,
+    ctx: &Ctx,
+) -> BTreeMap<String, Definitions> {
+    let mut seen = BTreeSet::new();
+    let mut definitions = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| takes_sessions(pod)) {
+        let report = pod.metadata.uid.as_ref().and_then(|uid| reports.get(uid)?.as_ref().ok());
+        let found = report.and_then(|report| report.probe.tools.as_ref());
+        let (Some(revision), Some(found)) = (revision_of(pod), found) else { continue };
+        let config_map = tools.iter().find(|config_map| config_map.name_any() == build::tools_name(revision));
+        if !seen.insert(revision) || config_map.and_then(build::stored_hash) == Some(&found.hash) {
+            continue;
+        }
+        match ask(pod, mac, true, ctx).await {
+            Some(Ok(report)) => {
+                definitions.extend(report.probe.tools.and_then(with_text).map(|found| (revision.to_owned(), found)));
+            }
+            Some(Err(error)) => tracing::warn!(revision, error, "tool definitions cannot be read; asked again later"),
+            None => {}
+        }
+    }
+    definitions
+}
+
+fn with_text(found: ToolsFound) -> Option<Definitions> {
+    let json = found.definitions?.get().to_owned();
+    Some(Definitions { hash: found.hash, json })
+}

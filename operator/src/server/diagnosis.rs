@@ -1,0 +1,233 @@
+//! Why a pod does not answer, from what the kubelet and the bridge in it say. Pure.
+//!
+//! A diagnosis says the same while the cause is the same: it leaves out the kubelet's back-off times, and a container
+//! that is being restarted is judged by how it ended.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec},
+};
+use portolan_crds::conditions::reasons;
+use portolan_mcp::wire::{BridgeStatus, ProbeReason, SessionExit};
+
+use super::{
+    build::SERVER,
+    observed::{container, is_condition, takes_sessions},
+};
+use crate::error::FORBIDDEN;
+
+/// Longest piece of a server's output in a message, in characters.
+const QUOTE_CHARS: usize = 240;
+/// The session's name in the exits that a bridge reports.
+const PROBE_SESSION: &str = "probe";
+
+/// A cause, in the words of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Diagnosis {
+    /// Condition reason.
+    pub(super) reason: &'static str,
+    /// What is wrong with which pod, and the command that shows more.
+    pub(super) message: String,
+}
+
+/// The most telling cause among pods that do not answer; `None` when all do, or there are none.
+pub(super) fn worst<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    report: impl Fn(&Pod) -> Option<&'a BridgeStatus>,
+) -> Option<Diagnosis> {
+    pods.filter(|pod| !takes_sessions(pod) && pod.metadata.deletion_timestamp.is_none())
+        .map(|pod| diagnose(pod, report(pod)))
+        // Pods come by name, and the first of equals is taken: the answer does not depend on chance.
+        .min_by_key(|diagnosis| diagnosis.reason == reasons::PENDING)
+}
+
+/// Why a Deployment has no pods, when the API server refuses them.
+pub(super) fn refused(deployment: &Deployment) -> Option<Diagnosis> {
+    let conditions = deployment.status.as_ref()?.conditions.as_deref()?;
+    let failure =
+        conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    let message = failure.message.clone().unwrap_or_default();
+    Some(Diagnosis { reason: FORBIDDEN, message: format!("the API server refuses the pods: {message}") })
+}
+
+/// Why one pod does not answer.
+pub(super) fn diagnose(pod: &Pod, report: Option<&BridgeStatus>) -> Diagnosis {
+    let found = unscheduled(pod)
+        .or_else(|| waiting(pod))
+        .or_else(|| ended(pod))
+        .or_else(|| report.and_then(probe).filter(|found| found.reason != ProbeReason::Unreachable.as_str()))
+        .or_else(|| ended_before(pod))
+        .or_else(|| report.and_then(probe))
+        .unwrap_or_else(starting);
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let command = match found.look {
+        Look::Describe => format!("kubectl describe pod -n {namespace} {name}"),
+        Look::Logs => format!("kubectl logs -n {namespace} {name} -c {SERVER}"),
+        Look::LogsBefore => format!("kubectl logs -n {namespace} {name} -c {SERVER} --previous"),
+    };
+    Diagnosis { reason: found.reason, message: format!("pod {name}: {}; see {command}", found.what) }
+}
+
+/// A cause before it is put into a sentence.
+struct Found {
+    reason: &'static str,
+    what: String,
+    look: Look,
+}
+
+/// What shows more.
+enum Look {
+    Describe,
+    Logs,
+    LogsBefore,
+}
+
+fn starting() -> Found {
+    Found { reason: reasons::PENDING, what: "it is starting".into(), look: Look::Describe }
+}
+
+fn unscheduled(pod: &Pod) -> Option<Found> {
+    if !is_condition(pod, "PodScheduled", "False") {
+        return None;
+    }
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
+    let what = format!("no node takes it: {}", condition.message.as_deref().unwrap_or("the scheduler gives no reason"));
+    Some(Found { reason: reasons::POD_NOT_SCHEDULED, what, look: Look::Describe })
+}
+
+/// A container that the kubelet cannot start.
+fn waiting(pod: &Pod) -> Option<Found> {
+    all_containers(pod).find_map(|status| {
+        let waiting = status.state.as_ref()?.waiting.as_ref()?;
+        let message = waiting.message.as_deref().unwrap_or_default();
+        let describe = |reason, what| Some(Found { reason, what, look: Look::Describe });
+        match waiting.reason.as_deref()? {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "ImageInspectError"
+            | "RegistryUnavailable" => describe(
+                reasons::IMAGE_PULL_FAILED,
+                format!("image {} cannot be pulled: {}", image(pod, status), pull_cause(message)),
+            ),
+            "CreateContainerConfigError" => describe(
+                reasons::CONTAINER_CONFIG_ERROR,
+                format!("container {} cannot be made: {message}", status.name),
+            ),
+            "CreateContainerError" | "RunContainerError" => {
+                describe(reasons::SPAWN_FAILED, format!("container {} cannot be started: {message}", status.name))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// `Back-off pulling image "x": ErrImagePull: CAUSE` and `CAUSE` are one cause.
+fn pull_cause(message: &str) -> &str {
+    const MARK: &str = "ErrImagePull: ";
+    message.find(MARK).map_or(message, |at| &message[at + MARK.len()..])
+}
+
+/// The image as the spec has it: the kubelet's own name for it may be a digest.
+fn image(pod: &Pod, status: &ContainerStatus) -> String {
+    let of = |spec: &PodSpec| {
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        containers.filter(|container| container.name == status.name).find_map(|container| container.image.clone())
+    };
+    pod.spec.as_ref().and_then(of).unwrap_or_else(|| status.image.clone())
+}
+
+/// A container that is not running now and has run.
+fn ended(pod: &Pod) -> Option<Found> {
+    all_containers(pod).find_map(|status| {
+        let state = status.state.as_ref()?;
+        if let Some(terminated) = &state.terminated {
+            let is_done = is_init(pod, status) && terminated.exit_code == 0;
+            return (!is_done).then(|| end(status, terminated, Look::Logs));
+        }
+        state.waiting.as_ref().and_then(|_| last_end(status))
+    })
+}
+
+/// How a container that was started again had ended.
+fn ended_before(pod: &Pod) -> Option<Found> {
+    container(pod, SERVER).and_then(last_end)
+}
+
+fn last_end(status: &ContainerStatus) -> Option<Found> {
+    let terminated = status.last_state.as_ref().and_then(|state: &ContainerState| state.terminated.as_ref())?;
+    Some(end(status, terminated, Look::LogsBefore))
+}
+
+fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Look) -> Found {
+    let message = terminated.message.as_deref().unwrap_or_default();
+    let name = &status.name;
+    match terminated.reason.as_deref() {
+        Some("StartError" | "ContainerCannotRun") => Found {
+            reason: reasons::SPAWN_FAILED,
+            what: format!("container {name} cannot be started: {message}"),
+            look: Look::Describe,
+        },
+        Some("OOMKilled") => Found {
+            reason: reasons::SERVER_EXITED,
+            what: format!(
+                "container {name} used more memory than its limit and was killed: raise spec.container.resources.limits.memory"
+            ),
+            look,
+        },
+        _ => {
+            let signal = terminated.signal.filter(|signal| *signal != 0);
+            let how = how(Some(terminated.exit_code), signal);
+            Found {
+                reason: reasons::SERVER_EXITED,
+                what: format!("container {name} {how}{}", last_words(message)),
+                look,
+            }
+        }
+    }
+}
+
+/// What the kept probe session found.
+fn probe(report: &BridgeStatus) -> Option<Found> {
+    let reason = report.probe.reason?;
+    let exit = report.exits.iter().rev().find(|exit| exit.session == PROBE_SESSION);
+    let what = match (reason, exit) {
+        (ProbeReason::ServerExited, Some(exit)) => describe_exit(exit),
+        _ => report.probe.message.clone(),
+    };
+    Some(Found { reason: reason.as_str(), what, look: Look::Logs })
+}
+
+fn describe_exit(exit: &SessionExit) -> String {
+    format!("the server {}{}", how(exit.code, exit.signal), last_words(&exit.last_stderr))
+}
+
+fn how(code: Option<i32>, signal: Option<i32>) -> String {
+    match (signal, code) {
+        (Some(signal), _) => format!("was ended by signal {signal}"),
+        (None, Some(code)) => format!("exited with code {code}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+fn last_words(output: &str) -> String {
+    match output.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => format!("; its last line on stderr: {}", line.chars().take(QUOTE_CHARS).collect::<String>()),
+        None => "; it wrote nothing to stderr".into(),
+    }
+}
+
+fn all_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+    let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    init.iter().chain(main)
+}
+
+fn is_init(pod: &Pod, status: &ContainerStatus) -> bool {
+    let init = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+    init.iter().any(|other| std::ptr::eq(other, status))
+}

@@ -1,0 +1,59 @@
+//! When to look again although no watch says so. Pure.
+//!
+//! Watches wake the reconciler for pods, Deployments and what gateways have loaded. What nothing announces is what a
+//! bridge knows, and the content of ConfigMaps and Secrets, which the operator may read by name and not watch.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{
+    observed::{runs_bridge, takes_sessions},
+    summary::Outcome,
+};
+use crate::controller::Next;
+
+/// While a pod starts: its bridge knows first why it does not get ready.
+const STARTING: Duration = Duration::from_millis(500);
+/// While a pod has not been answering for longer than [`YOUNG`].
+const FAILING: Duration = Duration::from_secs(5);
+/// How long a pod counts as starting.
+const YOUNG: Duration = Duration::from_secs(60);
+/// While sessions drain.
+const DRAINING: Duration = Duration::from_secs(2);
+/// While something that the spec names is missing.
+const MISSING: Duration = Duration::from_secs(5);
+/// While ConfigMaps or Secrets are named.
+const CONTENT: Duration = Duration::from_secs(30);
+/// In any case: tools may change while a server runs.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// When to reconcile again.
+pub(super) fn next(outcome: &Outcome<'_>) -> Next {
+    let waits = [
+        outcome.plan.draining().next().is_some().then_some(DRAINING),
+        outcome.observed.pods.iter().filter_map(|pod| unready(outcome, pod)).min(),
+        outcome.validated.content.is_err().then_some(MISSING),
+        (!outcome.observed.contents.is_empty()).then_some(CONTENT),
+        is_undescribed(outcome).then_some(FAILING),
+    ];
+    Next::After(waits.into_iter().flatten().min().unwrap_or(RESYNC))
+}
+
+/// A pod whose bridge runs and that is not ready, though it should be.
+fn unready(outcome: &Outcome<'_>, pod: &Pod) -> Option<Duration> {
+    if !runs_bridge(pod) || takes_sessions(pod) || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let started = pod.status.as_ref()?.start_time.as_ref()?.0;
+    let age = outcome.observed.now.duration_since(started);
+    Some(if age.unsigned_abs() < YOUNG { STARTING } else { FAILING })
+}
+
+/// The serving revision answers, and what it is or has is not known yet.
+fn is_undescribed(outcome: &Outcome<'_>) -> bool {
+    let Some(serving) = outcome.plan.serving() else { return false };
+    let reports = outcome.observed.pods_of(&serving.name).filter_map(|pod| outcome.observed.report(pod));
+    let is_known = reports.into_iter().any(|report| report.probe.tools.is_some());
+    outcome.ready_of(&serving.name) > 0 && !is_known
+}
