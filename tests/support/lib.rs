@@ -3,6 +3,7 @@
 //! A suite that cannot run fails: nothing here skips.
 
 pub mod cluster;
+pub mod dev;
 pub mod mcp;
 pub mod paths;
 pub mod thirdparty;

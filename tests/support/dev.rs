@@ -1,0 +1,97 @@
+//! `portolan dev` as a process: started on a folder, read by its JSON lines, ended with its children.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::paths;
+use crate::wait::PATIENCE;
+
+/// A running `portolan dev`.
+pub struct Dev {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Dev {
+    /// Starts it on a folder of manifests, on a free loopback port, with the third-party servers first on PATH.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let path =
+            format!("{}:{}", paths::repo("target/thirdparty/bin").display(), std::env::var("PATH").unwrap_or_default());
+        let mut child = Command::new(paths::binary("portolan"))
+            .args(["dev", "--listen", "127.0.0.1:0", "-o", "json", "-f"])
+            .arg(folder)
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("portolan dev starts");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Self { child, lines }
+    }
+
+    /// Reads lines until one satisfies `wanted`, and returns it.
+    ///
+    /// # Panics
+    /// None comes within [`PATIENCE`], or the process ends.
+    pub async fn line(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Vec::new();
+        let search = async {
+            while let Some(line) = self.lines.next_line().await.expect("stdout can be read") {
+                let value: Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+                if wanted(&value) {
+                    return Some(value);
+                }
+                seen.push(line);
+            }
+            None
+        };
+        match tokio::time::timeout(PATIENCE, search).await {
+            Ok(Some(value)) => value,
+            Ok(None) => panic!("{what}: portolan dev ended; it said {seen:?}"),
+            Err(_) => panic!("{what}: not within {PATIENCE:?}; it said {seen:?}"),
+        }
+    }
+
+    /// Waits until a server is ready and returns its URL.
+    ///
+    /// # Panics
+    /// It does not get ready.
+    pub async fn ready(&mut self, name: &str) -> String {
+        let line = self.line(&format!("{name} is ready"), |line| line["name"] == name && line["ready"] == true).await;
+        line["url"].as_str().expect("a URL").to_owned()
+    }
+
+    /// The process's id.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.id().and_then(|pid| pid.try_into().ok()).expect("it runs")
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Panics
+    /// It does not end within half a minute.
+    pub async fn end(mut self, signal: Signal) -> std::process::ExitStatus {
+        kill(Pid::from_raw(self.pid()), signal).expect("the signal is sent");
+        tokio::time::timeout(Duration::from_secs(30), self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("its status is known")
+    }
+}
