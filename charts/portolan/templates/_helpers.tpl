@@ -13,14 +13,18 @@
 {{- end }}
 
 {{- define "portolan.labels" -}}
+{{ include "portolan.chartLabels" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "portolan.chartLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "portolan.operatorSelector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: portolan
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
 {{- define "portolan.operatorSelector" -}}
@@ -50,5 +54,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if not .Values.tenantNamespaces }}
 {{- fail "tenantNamespaces is empty: name at least one namespace whose MCPServers count" }}
+{{- end }}
+{{- $own := include "portolan.chartLabels" . | fromYaml }}
+{{- range $value, $labels := dict "commonLabels" .Values.commonLabels "operator.podLabels" .Values.operator.podLabels }}
+{{- range $label := keys $labels | sortAlpha }}
+{{- if hasKey $own $label }}
+{{- fail (printf "%s sets %s, by which the chart finds its own objects: choose another label" $value $label) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
