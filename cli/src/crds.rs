@@ -6,8 +6,7 @@ use crate::exit::{Exit, Failure, print};
 pub(crate) fn run() -> Result<(), Failure> {
     let mut text = String::new();
     for (_, crd) in portolan_crds::crds() {
-        let yaml = serde_saphyr::to_string(&crd)
-            .map_err(|error| Failure::new(Exit::Negative, format!("a CRD cannot be written as YAML: {error}")))?;
+        let yaml = portolan_crds::render(&crd).map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;
         text.push_str("---\n");
         text.push_str(&yaml);
     }

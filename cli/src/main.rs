@@ -5,6 +5,7 @@ mod client;
 mod completion;
 mod crds;
 mod demo_server;
+mod dev;
 mod exit;
 mod logging;
 mod shutdown;
