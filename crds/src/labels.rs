@@ -1,6 +1,6 @@
 //! Labels and annotations on the objects that the operator makes.
 
-/// Recommended label: what kind of program this is, `mcp-server` or `mcp-gateway`.
+/// Recommended label: what kind of program this is, [`SERVER_APP`] or [`GATEWAY_APP`].
 pub const NAME: &str = "app.kubernetes.io/name";
 /// Recommended label: the name of the owning `MCPServer` or `MCPGateway`.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -11,10 +11,15 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Recommended label: always [`PRODUCT`].
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
 
-/// Value of [`MANAGED_BY`]: the ownership check refuses a child without it.
-pub const MANAGER: &str = "portolan-operator";
+/// Value of [`MANAGED_BY`].
+pub const MANAGER: &str = "portolan";
 /// Value of [`PART_OF`].
 pub const PRODUCT: &str = "portolan";
+
+/// Value of [`NAME`] on children of an `MCPServer`.
+pub const SERVER_APP: &str = "mcp-server";
+/// Value of [`NAME`] on children of an `MCPGateway`.
+pub const GATEWAY_APP: &str = "portolan-gateway";
 
 /// Name of the `MCPServer` that a child, pod or EndpointSlice belongs to.
 pub const SERVER: &str = "portolan.dev/server";

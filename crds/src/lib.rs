@@ -42,8 +42,10 @@ pub const OPERATOR_MANAGER: &str = "portolan-operator";
 /// Field manager of the status subresources, apart from [`OPERATOR_MANAGER`] so that an apply of one never drops the other.
 pub const STATUS_MANAGER: &str = "portolan-operator-status";
 
-/// Longest `metadata.name`: `<name>-<8 hex digits>` names a Service, whose name is a DNS label of 63 characters.
-pub const MAX_NAME_LENGTH: usize = 50;
+/// Longest name of an `MCPServer`: `<name>-<8 hex digits>` is a Service, whose name has at most 63 characters.
+pub const MAX_SERVER_NAME_LENGTH: usize = 50;
+/// Longest name of an `MCPGateway`: `portolan-gateway-<name>` is a Service, whose name has at most 63 characters.
+pub const MAX_GATEWAY_NAME_LENGTH: usize = 46;
 
 /// Every CRD, in the order in which `crdgen` writes them, with the file that holds it.
 #[must_use]

@@ -8,3 +8,5 @@ pub const BRIDGE_ADMIN: u16 = 8701;
 pub const GATEWAY_HTTP: u16 = 8080;
 /// Where a gateway serves `/livez`, `/readyz`, `/metrics` and the operator's stream.
 pub const GATEWAY_ADMIN: u16 = 8081;
+/// Where the operator serves `/livez`, `/readyz` and `/metrics`.
+pub const OPERATOR_ADMIN: u16 = 8082;

@@ -2,7 +2,7 @@
 
 use kube::core::Rule;
 
-use crate::{MAX_NAME_LENGTH, duration::PATTERN, labels::RESERVED_PREFIXES};
+use crate::{duration::PATTERN, labels::RESERVED_PREFIXES};
 
 /// A duration string between two bounds, both included.
 pub(crate) fn duration(least: &str, most: &str, example: &str) -> Rule {
@@ -18,12 +18,10 @@ pub(crate) fn name_is_a_service_name() -> Rule {
         .message("metadata.name names Services: write lower-case letters, digits and '-', starting with a letter and not ending with '-'")
 }
 
-/// `metadata.name` leaves room for what the operator appends to it.
-pub(crate) fn name_is_short() -> Rule {
-    Rule::new(format!("size(self.metadata.name) <= {MAX_NAME_LENGTH}")).message(
-        format!("metadata.name names Services once a hash is appended: write at most {MAX_NAME_LENGTH} characters")
-            .as_str(),
-    )
+/// `metadata.name` leaves room for what the operator adds to it.
+pub(crate) fn name_has_at_most(characters: usize) -> Rule {
+    Rule::new(format!("size(self.metadata.name) <= {characters}"))
+        .message(format!("metadata.name is part of a Service's name: write at most {characters} characters").as_str())
 }
 
 /// Keys of a map of labels or annotations keep off the prefixes that are not the user's to set.
@@ -53,3 +51,26 @@ pub(crate) fn quantity() -> Rule {
 
 const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
 const QUANTITY_MESSAGE: &str = "write a quantity such as 500m, 2, 64Mi or 1Gi";
+
+/// A host name, an IPv4 address or an IPv6 address in brackets, with or without a port from 1 to 65535.
+const HOST: &str = concat!(
+    r"([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?|[\[][0-9A-Fa-f:.]+[\]])",
+    "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?",
+);
+
+/// Every item is a host as it may stand in a `Host` header.
+pub(crate) fn hosts() -> Rule {
+    Rule::new(format!("self.all(host, host.matches('^{}$'))", escaped(HOST)))
+        .message("write hosts without scheme or path, such as mcp.example.com or mcp.example.com:8443")
+}
+
+/// Every item is an origin as it may stand in an `Origin` header.
+pub(crate) fn origins() -> Rule {
+    Rule::new(format!("self.all(origin, origin.matches('^[a-z][-+.a-z0-9]*://{}$'))", escaped(HOST)))
+        .message("write origins as scheme://host or scheme://host:port without a path, such as https://app.example.com")
+}
+
+/// A regular expression within a CEL string literal.
+fn escaped(pattern: &str) -> String {
+    pattern.replace('\\', r"\\")
+}

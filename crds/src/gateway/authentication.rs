@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Authentication {
-    /// Callers that show an API key (`Authorization: Bearer ptl_…`) whose SHA-256 is in one of these Secrets.
+    /// Callers that show an API key (`Authorization: Bearer ptl_…`) whose hash is in one of these Secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -35,13 +35,14 @@ impl Authentication {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiKeys {
-    /// What the access log and policies call the holders of these keys.
+    /// What this list of keys is called, within the gateway.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("write a name of lower-case letters, digits and '-', such as ci"))]
     pub name: String,
 
-    /// The Secret of the same namespace. Each of its values is the SHA-256 of one key, in hexadecimal.
+    /// The Secret of the same namespace. Each entry is one key: its name is the subject that the key stands for, its
+    /// value `sha256:` and the SHA-256 of the key in 64 hexadecimal digits.
     pub secret_ref: SecretName,
 }
 

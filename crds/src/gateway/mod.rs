@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     status = "MCPGatewayStatus",
     validation = crate::rules::name_is_a_service_name(),
-    validation = crate::rules::name_is_short(),
+    validation = crate::rules::name_has_at_most(crate::MAX_GATEWAY_NAME_LENGTH),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -94,15 +94,13 @@ pub struct Http {
     /// without a port stands for every port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::strings::<64, 260>")]
-    #[x_kube(validation = Rule::new("self.all(host, host.matches('^([A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?$'))")
-        .message("write hosts without scheme or path, such as mcp.example.com or mcp.example.com:8443"))]
+    #[x_kube(validation = crate::rules::hosts())]
     pub allowed_hosts: Vec<String>,
 
     /// Origins of web pages that may call. A request without an `Origin` header needs no entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::strings::<64, 512>")]
-    #[x_kube(validation = Rule::new("self.all(origin, origin.matches('^[a-z][-+.a-z0-9]*://([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?$'))")
-        .message("write origins as scheme://host or scheme://host:port without a path, such as https://app.example.com"))]
+    #[x_kube(validation = crate::rules::origins())]
     pub allowed_origins: Vec<String>,
 
     /// Largest request body in bytes. A larger one gets 413.

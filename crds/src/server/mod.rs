@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     status = "MCPServerStatus",
     validation = crate::rules::name_is_a_service_name(),
-    validation = crate::rules::name_is_short(),
+    validation = crate::rules::name_has_at_most(crate::MAX_SERVER_NAME_LENGTH),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
