@@ -1,1 +1,35 @@
-//! gateway
+//! The data path: authenticates callers, routes their MCP messages to the bridges of servers, and relays what comes back.
+//!
+//! `listen` → `stack` (the order of the layers) → `message` or `stream` → `session`, `limit`, `upstream` → `relay`.
+//! What is served comes in by `source`, is compiled by `portolan_snapshot`, and swapped whole in `state`.
+
+mod admin;
+mod authenticate;
+mod body;
+#[cfg(feature = "kube")]
+pub mod config;
+mod cors;
+mod drain;
+mod endpoint;
+mod gateway;
+mod limit;
+mod listen;
+mod message;
+mod metrics;
+mod negotiate;
+mod options;
+mod record;
+mod recorded;
+mod relay;
+mod respond;
+mod route;
+mod session;
+mod source;
+mod stack;
+mod state;
+mod stream;
+mod upstream;
+
+pub use gateway::{Bound, StartError, run};
+pub use options::{Bounds, Config, Drain};
+pub use source::{Latest, Source};

@@ -151,7 +151,7 @@ impl Route {
     }
 
     /// Pods of `revision`.
-    pub fn pods_of<'a>(&'a self, revision: Option<&'a str>) -> impl Iterator<Item = &'a Pod> {
+    pub fn pods_of<'a, 'b>(&'a self, revision: Option<&'b str>) -> impl Iterator<Item = &'a Pod> + use<'a, 'b> {
         self.pods.values().filter(move |pod| revision == Some(&*pod.revision))
     }
 }

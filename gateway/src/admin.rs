@@ -1,0 +1,124 @@
+//! The admin port: probes, metrics, and the operator's stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use portolan_mcp::mac;
+use portolan_snapshot::Report;
+use tokio::sync::watch;
+
+use crate::gateway::Gateway;
+use crate::respond::{self, Body, BoxError};
+use crate::state::unix_time;
+
+const TEXT: &str = "text/plain; version=0.0.4";
+const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// Path of the operator's stream.
+pub(crate) const STREAM: &str = "/v1/stream";
+
+/// A line at least this often, so that a reader notices a replica that vanished.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Answers one request.
+pub(crate) async fn serve(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readyz(&gateway),
+        "/metrics" => metrics(&gateway),
+        STREAM => reports(&gateway, &request),
+        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /v1/stream\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    respond::full(status, TEXT, body)
+}
+
+fn readyz(gateway: &Gateway) -> Response<Body> {
+    if gateway.drain.is_draining() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    if !gateway.state.is_loaded() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet\n");
+    }
+    text(StatusCode::OK, "ok\n")
+}
+
+fn metrics(gateway: &Gateway) -> Response<Body> {
+    match gateway.metrics.render() {
+        Ok(body) => text(StatusCode::OK, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// The stream is for whoever has the gateway's stream key: the operator.
+fn reports(gateway: &Gateway, request: &Request<Incoming>) -> Response<Body> {
+    let Ok(serving) = gateway.state.serving() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet\n");
+    };
+    let Some(key) = &serving.snapshot.stream_key else {
+        return text(StatusCode::UNAUTHORIZED, "this gateway's Secret has no stream key\n");
+    };
+    let header = request.headers().get(mac::HEADER).and_then(|value| value.to_str().ok());
+    let subject = mac::Subject { method: "GET", path: STREAM, session: "" };
+    let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
+    if let Err(error) = key.verify(header, subject, now) {
+        return text(StatusCode::UNAUTHORIZED, format!("{error}\n"));
+    }
+    let lines = Lines { reports: gateway.state.reports(), last: None };
+    let done = gateway.drain.done.clone();
+    let frames = stream::unfold(lines, move |lines| {
+        let done = done.clone();
+        async move {
+            tokio::select! {
+                () = done.cancelled() => None,
+                next = lines.next() => next,
+            }
+        }
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, LINES);
+    response
+}
+
+/// Where one reader of the stream is.
+struct Lines {
+    reports: watch::Receiver<Option<Arc<Report>>>,
+    last: Option<Arc<Report>>,
+}
+
+impl Lines {
+    /// The next line: everything, then what changed, or a heartbeat.
+    async fn next(mut self) -> Option<(Result<Frame<Bytes>, BoxError>, Self)> {
+        let line = match &self.last {
+            None => {
+                let whole = self.reports.wait_for(Option::is_some).await.ok()?.clone()?;
+                self.last = Some(whole.clone());
+                Report::clone(&whole)
+            }
+            Some(last) => match tokio::time::timeout(HEARTBEAT, self.reports.changed()).await {
+                Ok(changed) => {
+                    changed.ok()?;
+                    let whole = self.reports.borrow_and_update().clone()?;
+                    let line = whole.since(last);
+                    self.last = Some(whole);
+                    line
+                }
+                Err(_) => last.heartbeat(),
+            },
+        };
+        let mut bytes = serde_json::to_vec(&line).ok()?;
+        bytes.push(b'\n');
+        Some((Ok(Frame::data(bytes.into())), self))
+    }
+}

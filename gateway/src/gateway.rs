@@ -1,0 +1,160 @@
+//! One gateway process: what its requests share, and its life from bind to drained.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use crate::admin;
+use crate::authenticate::Authenticator;
+use crate::body::Budget;
+use crate::drain::Drain;
+use crate::listen::Listener;
+use crate::metrics::Metrics;
+use crate::options::{Bounds, Config};
+use crate::source::{self, Source};
+use crate::stack;
+use crate::state::State;
+use crate::upstream::Upstream;
+
+/// Connections of the admin port: probes, a scraper or two, the operator.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The metrics contradict each other: a fault of ours.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The key that seals the last good inputs cannot be used.
+    #[cfg(feature = "kube")]
+    #[error(transparent)]
+    Seal(#[from] crate::config::SealError),
+}
+
+/// What every request of a process shares.
+pub(crate) struct Gateway {
+    pub(crate) state: State,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) upstream: Upstream,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) bounds: Bounds,
+    pub(crate) drain: Drain,
+}
+
+impl Gateway {
+    fn clients(&self, socket: TcpListener, bounds: Bounds) -> Listener {
+        Listener {
+            name: "http",
+            socket,
+            max_connections: bounds.max_connections,
+            header_timeout: bounds.header_timeout,
+            closing: self.drain.closing.clone(),
+            connections: self.drain.connections.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    /// Open until the very end: probes and the operator see how the drain goes.
+    fn admin(&self, socket: TcpListener, bounds: Bounds) -> Listener {
+        Listener {
+            name: "admin",
+            socket,
+            max_connections: MAX_ADMIN_CONNECTIONS,
+            header_timeout: bounds.header_timeout,
+            closing: self.drain.done.clone(),
+            connections: TaskTracker::new(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// A gateway that listens, but does not serve yet.
+pub struct Bound {
+    config: Config,
+    socket: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Bound {
+    /// Takes the addresses of `config`.
+    ///
+    /// # Errors
+    /// One of them cannot be listened on.
+    pub async fn new(config: Config) -> Result<Self, StartError> {
+        let socket = listen(config.listen).await?;
+        let admin = match config.admin {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { config, socket, admin })
+    }
+
+    /// Where clients are served; with a port even where the configuration left that to the system.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    /// Where the admin port is.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    /// Serves what `source` says until `shutdown`, then drains.
+    ///
+    /// # Errors
+    /// Something that is needed from the start is not there.
+    pub async fn run(self, source: Source, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let gateway = Arc::new(Gateway {
+            state: State::new(),
+            authenticator: source::authenticator(&source, &metrics),
+            upstream: Upstream::new(),
+            budget: Budget::new(self.config.bounds.max_buffered_bytes),
+            bounds: self.config.bounds,
+            drain: Drain::default(),
+            metrics,
+        });
+        // Configuration is followed to the end: sessions that drain need to know where their pods are.
+        let _source = source::start(source, &gateway)?;
+        let clients = gateway.clients(self.socket, self.config.bounds);
+        let _clients = AbortOnDropHandle::new(tokio::spawn(clients.serve({
+            let gateway = gateway.clone();
+            move |peer, request| stack::serve(gateway.clone(), peer, request)
+        })));
+        let _admin = self.admin.map(|socket| {
+            let listener = gateway.admin(socket, self.config.bounds);
+            let gateway = gateway.clone();
+            AbortOnDropHandle::new(tokio::spawn(
+                listener.serve(move |_, request| admin::serve(gateway.clone(), request)),
+            ))
+        });
+        shutdown.await;
+        gateway.drain.run(self.config.drain).await;
+        Ok(())
+    }
+}
+
+/// Runs a gateway from start to drained.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(config: Config, source: Source, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    Bound::new(config).await?.run(source, shutdown).await
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })
+}

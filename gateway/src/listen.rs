@@ -1,0 +1,134 @@
+//! Accepts connections: bounded in number, in the size of a request's head and in the time it takes.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+use crate::respond::Body;
+
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+const MAX_HEADERS: usize = 100;
+/// After a failed accept (out of file descriptors, say): long enough not to spin, short enough not to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One listening socket and its bounds.
+pub(crate) struct Listener {
+    pub(crate) name: &'static str,
+    pub(crate) socket: TcpListener,
+    pub(crate) max_connections: usize,
+    pub(crate) header_timeout: Duration,
+    /// Ends accepting; open connections finish what they are at.
+    pub(crate) closing: CancellationToken,
+    pub(crate) connections: TaskTracker,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Counts a connection while it is open.
+struct Open {
+    gauge: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+impl Listener {
+    /// Serves until `closing`.
+    pub(crate) async fn serve<S, F>(self, service: S)
+    where
+        S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(self.max_connections));
+        loop {
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, listener = self.name, "a connection could not be accepted");
+                    self.metrics.bound_hit("Accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Closing at once tells the client to go to another replica; letting it wait would not.
+            let Ok(permit) = places.clone().try_acquire_owned() else {
+                self.metrics.bound_hit("Connections");
+                continue;
+            };
+            self.start(stream, peer, permit, service.clone());
+        }
+    }
+
+    fn start<S, F>(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, service: S)
+    where
+        S: Fn(SocketAddr, Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let gauge = self.metrics.connections.with_label_values(&[self.name]);
+        gauge.inc();
+        let open = Open { gauge, _permit: permit };
+        let connection = connection(stream, peer, self.header_timeout, self.closing.clone(), service);
+        self.connections.spawn(async move {
+            connection.await;
+            drop(open);
+        });
+    }
+}
+
+async fn connection<S, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    header_timeout: Duration,
+    closing: CancellationToken,
+    service: S,
+) where
+    S: Fn(SocketAddr, Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    // Small events must leave at once.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "no TCP_NODELAY");
+    }
+    let service = service_fn(|request| {
+        let answer = service(peer, request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that go away are no news.
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+}

@@ -1,0 +1,145 @@
+//! POST: one message to a server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
+use hyper::body::Incoming;
+use portolan_mcp::{
+    envelope::Message,
+    failure::{Failure, Kind},
+    token::{self, SessionKey},
+};
+use portolan_snapshot::snapshot::Pod;
+use tokio::time::Instant;
+
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::relay::{self, For};
+use crate::respond::Body;
+use crate::route::Asked;
+use crate::upstream::{Call, GRACE};
+use crate::{body, negotiate, session};
+
+/// Takes one message and hands back the server's answer.
+pub(crate) async fn post(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    incoming: Incoming,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let headers = &asked.request.headers;
+    negotiate::post(headers)?;
+    let cap = asked.snapshot.http.max_body_bytes;
+    let read = body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget);
+    // Held until the bridge has answered: the share of the budget is what the body takes.
+    let buffered = record.wait(read).await?;
+    let message = Message::parse(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
+    record.set_message(&message, buffered.bytes.len());
+    let is_initialize = matches!(&message, Message::Request(request) if request.method == "initialize");
+    era(headers, &message, is_initialize)?;
+    let deadline = Instant::now() + asked.entry.route.settings.request_timeout;
+    if is_initialize {
+        enter(asked, deadline, record, held).await?;
+        return initialize(gateway, asked, buffered.bytes.clone(), deadline, record, held).await;
+    }
+    // The session before the limit: who has none takes nobody's place.
+    let session =
+        session::find(headers, asked.snapshot, &asked.entry.route, &asked.caller.principal, &gateway.metrics)?;
+    record.set_session(&session.key);
+    // Only requests take a place: an answer to the server may be what the call that holds one waits for.
+    if matches!(message, Message::Request(_)) {
+        enter(asked, deadline, record, held).await?;
+    }
+    let call = Call {
+        method: &Method::POST,
+        headers,
+        session: &session.key,
+        body: buffered.bytes.clone(),
+        timeout: left(deadline),
+    };
+    held.pod = Some(asked.entry.begin_call(&session.pod.uid));
+    let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
+    let response = record.wait(sent).await?;
+    Ok(hand_back(response, call.timeout, record))
+}
+
+/// A client of the sessionless era is told so, and a revision that nobody serves is refused. `initialize` says in its
+/// body what it speaks, whatever its headers say.
+fn era(headers: &HeaderMap, message: &Message<'_>, is_initialize: bool) -> Result<(), Failure> {
+    if is_initialize {
+        return Ok(());
+    }
+    if message.is_modern() {
+        return Err(negotiate::modern());
+    }
+    negotiate::version(headers)
+}
+
+async fn enter(asked: &Asked<'_>, deadline: Instant, record: &mut Record, held: &mut Held) -> Result<(), Failure> {
+    held.place = Some(record.wait(asked.entry.limiter.enter(deadline)).await?);
+    Ok(())
+}
+
+/// Opens a session on the less busy of two pods; on the other when that one is full, goes away or cannot be reached.
+async fn initialize(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    body: Bytes,
+    deadline: Instant,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let settings = &asked.entry.route.settings;
+    let mut pods = session::candidates(asked.entry)?.into_iter().peekable();
+    while let Some(pod) = pods.next() {
+        // A name of its own for each attempt: what a lost one left behind is never taken for this one.
+        let key = session::generate()?;
+        let headers = &asked.request.headers;
+        let call = Call { method: &Method::POST, headers, session: &key, body: body.clone(), timeout: left(deadline) };
+        held.pod = Some(asked.entry.begin_call(&pod.uid));
+        let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;
+        let failure = match &sent {
+            Ok(response) => relay::failure_of(response.headers()),
+            Err(failure) => Some(failure.kind),
+        };
+        if pods.peek().is_some() && failure.is_some_and(is_worth_another_pod) {
+            continue;
+        }
+        let timeout = call.timeout;
+        let response = sent?;
+        record.set_session(&key);
+        let opened = response.status().is_success() && failure.is_none();
+        let mut answer = hand_back(response, timeout, record);
+        if opened {
+            name_session(&mut answer, key, pod, asked)?;
+            let route = asked.entry.route.name.as_str();
+            gateway.metrics.sessions_opened.with_label_values(&[route]).inc();
+        }
+        return Ok(answer);
+    }
+    Err(Failure::new(Kind::NotReady, "no pod of the server is ready; try again"))
+}
+
+fn is_worth_another_pod(kind: Kind) -> bool {
+    matches!(kind, Kind::Overloaded | Kind::Draining | Kind::NotReady | Kind::ServerUnreachable)
+}
+
+fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: &Asked<'_>) -> Result<(), Failure> {
+    let token: HeaderValue = session::seal(key, pod, asked.snapshot, &asked.entry.route, &asked.caller.principal)?;
+    answer.headers_mut().insert(HeaderName::from_static(token::HEADER), token);
+    Ok(())
+}
+
+fn hand_back(response: Response<Incoming>, timeout: Duration, record: &mut Record) -> Response<Body> {
+    record.set_answer(response.status(), relay::failure_of(response.headers()));
+    let (id, method) = record.request();
+    let purpose = For::Post { id: id.cloned(), method: method.map(Into::into), silence: timeout + GRACE };
+    relay::answer(response, purpose)
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

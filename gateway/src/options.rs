@@ -1,0 +1,57 @@
+//! What a gateway process is told when it starts. What it serves is configuration of another kind: see `snapshot`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How one gateway process runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients are served.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz`, `/metrics` and the operator's stream are served; nowhere when `None`.
+    pub admin: Option<SocketAddr>,
+    /// Bounds on what clients can make this process hold.
+    pub bounds: Bounds,
+    /// How the process ends.
+    pub drain: Drain,
+}
+
+/// Bounds on what clients can make one process hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections open at once; the next one is closed at once.
+    pub max_connections: usize,
+    /// Bytes of request bodies held at once, all requests together; past it callers get 503.
+    pub max_buffered_bytes: usize,
+    /// From the first byte of a request, or from the last answer, to the end of the next request's head.
+    pub header_timeout: Duration,
+    /// From the end of a request's head to the end of its body.
+    pub body_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_buffered_bytes: 64 * 1024 * 1024,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+/// How a process ends: unready, then for `delay` as before (until every load balancer has noticed), then without new
+/// connections for at most `timeout`, until the calls in flight are answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// From unready to the end of accepting.
+    pub delay: Duration,
+    /// How long calls in flight are waited for.
+    pub timeout: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(5), timeout: Duration::from_secs(40) }
+    }
+}

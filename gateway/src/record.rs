@@ -1,0 +1,195 @@
+//! The record of one request: its access-log line and its metrics, written once, however the request ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use portolan_mcp::{
+    envelope::{Id, Message, string_param},
+    failure::Kind,
+    token::SessionKey,
+};
+use portolan_policy::identity::Identity;
+use portolan_snapshot::RouteName;
+use ring::digest;
+
+use crate::metrics::{self, Metrics};
+
+const OK: &str = "OK";
+/// The client went away before the answer was complete.
+const CLIENT_GONE: &str = "ClientGone";
+/// The answer broke off.
+const BROKEN: &str = "Broken";
+
+/// What clients write into the log is cut to this many characters.
+const SHOWN_CHARS: usize = 128;
+
+/// One request, from its head to the end of its answer. Dropping it writes it down.
+pub(crate) struct Record {
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// Time that was the client's or the server's.
+    waited: Duration,
+    peer: SocketAddr,
+    http_method: Method,
+    path: String,
+    route: Option<RouteName>,
+    caller: Option<Identity>,
+    method: &'static str,
+    rpc_method: Option<Box<str>>,
+    tool: Option<String>,
+    id: Option<Id>,
+    session: Option<String>,
+    status: Option<StatusCode>,
+    outcome: &'static str,
+    bytes_in: usize,
+    bytes_out: u64,
+}
+
+impl Record {
+    pub(crate) fn open(metrics: Arc<Metrics>, peer: SocketAddr, http_method: Method, path: &str) -> Self {
+        Self {
+            metrics,
+            started: Instant::now(),
+            waited: Duration::ZERO,
+            peer,
+            http_method,
+            // Never the query: a client may have put a credential there.
+            path: shown(path),
+            route: None,
+            caller: None,
+            method: metrics::NONE,
+            rpc_method: None,
+            tool: None,
+            id: None,
+            session: None,
+            status: None,
+            outcome: CLIENT_GONE,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    pub(crate) fn set_caller(&mut self, caller: &Identity) {
+        self.caller = Some(caller.clone());
+    }
+
+    pub(crate) fn set_route(&mut self, route: &RouteName) {
+        self.metrics.in_flight.with_label_values(&[route.as_str()]).inc();
+        self.route = Some(route.clone());
+    }
+
+    /// Notes a method that is none of JSON-RPC's.
+    pub(crate) fn set_method(&mut self, method: &'static str) {
+        self.method = method;
+    }
+
+    pub(crate) fn set_message(&mut self, message: &Message<'_>, bytes: usize) {
+        self.bytes_in = bytes;
+        self.method = message.method().map_or(metrics::RESPONSE, metrics::method_label);
+        self.rpc_method = message.method().map(Into::into);
+        if let Message::Request(request) = message {
+            self.id = Some(request.id.clone());
+            if request.method == "tools/call" {
+                self.tool = request.params.and_then(|params| string_param(params, "name")).map(|name| shown(&name));
+            }
+        }
+    }
+
+    /// Notes the session by a digest: what is logged opens nothing.
+    pub(crate) fn set_session(&mut self, session: &SessionKey) {
+        let hash = digest::digest(&digest::SHA256, session.as_str().as_bytes());
+        self.session = Some(hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+
+    /// Notes the answer's head; the outcome is final when its body ends.
+    pub(crate) fn set_answer(&mut self, status: StatusCode, failure: Option<Kind>) {
+        self.status = Some(status);
+        if let Some(kind) = failure {
+            self.outcome = kind.as_str();
+        }
+        let overhead = self.started.elapsed().saturating_sub(self.waited);
+        self.metrics.overhead.observe(overhead.as_secs_f64());
+    }
+
+    pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// The whole answer was handed over.
+    pub(crate) fn complete(&mut self) {
+        if self.outcome == CLIENT_GONE {
+            self.outcome = OK;
+        }
+    }
+
+    /// The answer broke off on the server's side.
+    pub(crate) fn broken(&mut self) {
+        self.outcome = BROKEN;
+    }
+
+    /// The request's id and method, for an answer in the server's stead.
+    pub(crate) fn request(&self) -> (Option<&Id>, Option<&str>) {
+        (self.id.as_ref(), self.rpc_method.as_deref())
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Runs what waits for the client or the server, so that the wait does not count as ours.
+    pub(crate) async fn wait<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let output = other.await;
+        self.waited += began.elapsed();
+        output
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let route = self.route.as_ref().map(RouteName::as_str);
+        let duration = self.started.elapsed();
+        self.metrics.request(route, self.method, self.outcome, duration.as_secs_f64());
+        if let Some(route) = route {
+            self.metrics.in_flight.with_label_values(&[route]).dec();
+        }
+        tracing::info!(
+            target: "portolan::access",
+            peer = %self.peer,
+            http_method = shown(self.http_method.as_str()),
+            path = self.path,
+            route,
+            method = self.rpc_method.as_deref().map_or_else(|| self.method.into(), shown),
+            tool = self.tool,
+            issuer = self.caller.as_ref().map(|caller| shown(&caller.issuer)),
+            subject = self.caller.as_ref().map(|caller| shown(&caller.subject)),
+            session = self.session,
+            status = self.status.map(|status| status.as_u16()),
+            outcome = self.outcome,
+            milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            "request"
+        );
+    }
+}
+
+/// Text from outside as it may stand in a log: short, on one line, nothing that a terminal would act on.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_clients_write_starts_a_new_line_or_reaches_a_terminal() {
+        let text = shown("a\nb\u{1b}[31m\u{202e}\u{0}");
+        assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text}");
+        assert!(shown(&"x".repeat(1000)).len() == SHOWN_CHARS);
+        assert_eq!(shown("system:serviceaccount:a:b"), "system:serviceaccount:a:b");
+    }
+}

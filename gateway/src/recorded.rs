@@ -1,0 +1,70 @@
+//! An answer's body that ends its request's record, and gives back what the request held.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::limit::Place;
+use crate::record::Record;
+use crate::respond::{Body, BoxError};
+use crate::state::PodCall;
+
+/// What a request holds until its answer has ended.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// Its place among the route's parallel requests.
+    pub(crate) place: Option<Place>,
+    /// That it counts at its pod.
+    pub(crate) pod: Option<PodCall>,
+    /// That the process waits for it before it ends.
+    pub(crate) call: Option<TaskTrackerToken>,
+}
+
+/// Ties `record` and `held` to the end of the answer's body.
+pub(crate) fn tie(response: Response<Body>, record: Record, held: Held) -> Response<Body> {
+    response.map(|inner| RecordedBody { inner, record, _held: held }.boxed_unsync())
+}
+
+struct RecordedBody {
+    inner: Body,
+    record: Record,
+    _held: Held,
+}
+
+impl HttpBody for RecordedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => this.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => this.record.broken(),
+            None => this.record.complete(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for RecordedBody {
+    fn drop(&mut self) {
+        // A body of known length is not asked again after its last byte.
+        if self.inner.is_end_stream() {
+            self.record.complete();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Hands an answer through as it comes: bytes, without a buffer in either direction.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Incoming};
+use portolan_mcp::{
+    envelope::Id,
+    failure::{Failure, Kind},
+    sse, wire,
+};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::respond::{Body, BoxError};
+use crate::upstream;
+
+/// Headers of a server's answer that mean something to a client. Nothing between gateway and bridge is among them.
+const RETURNED: [HeaderName; 4] = [header::CONTENT_TYPE, header::CACHE_CONTROL, header::RETRY_AFTER, header::ALLOW];
+
+/// Three of the comments that a bridge writes on an idle stream: a call that waits for its user is not a dead one.
+const MIN_SILENCE: Duration = Duration::from_secs(15);
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+/// Tells nginx and its kind not to hold events back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What a bridge's answer is for: it decides what to say when it breaks off.
+pub(crate) enum For {
+    /// The answer of a POST; silence for longer than this is a failure, but never for less than [`MIN_SILENCE`].
+    /// The id is that of the request.
+    Post { id: Option<Id>, method: Option<Box<str>>, silence: Duration },
+    /// The standing stream: it lasts until either side, or this replica, goes.
+    Stream(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
+/// The failure that a bridge says it answered in the server's stead.
+pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
+    headers.get(wire::FAILURE)?.to_str().ok().and_then(Kind::parse)
+}
+
+/// The client's answer out of the bridge's.
+pub(crate) fn answer(response: Response<Incoming>, purpose: For) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let is_stream =
+        parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(EVENT_STREAM));
+    let mut response = Response::new(RelayBody::new(body, is_stream, purpose).boxed_unsync());
+    *response.status_mut() = parts.status;
+    for name in RETURNED {
+        if let Some(value) = parts.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    if is_stream {
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    response
+}
+
+/// A bridge's body on its way to a client.
+struct RelayBody {
+    inner: Incoming,
+    purpose: For,
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Whether the last event is whole, so that one of ours can follow. `None` for a body that is no stream of events.
+    between_events: Option<bool>,
+    ended: bool,
+}
+
+impl RelayBody {
+    fn new(inner: Incoming, is_stream: bool, mut purpose: For) -> Self {
+        let silence = match &mut purpose {
+            For::Post { silence, .. } => {
+                *silence = (*silence).max(MIN_SILENCE);
+                Some(Box::pin(tokio::time::sleep(*silence)))
+            }
+            For::Stream(_) => None,
+        };
+        Self { inner, purpose, silence, between_events: is_stream.then_some(true), ended: false }
+    }
+
+    /// Notes what passes, and that there was no silence.
+    fn note(&mut self, data: &[u8]) {
+        if let (For::Post { silence, .. }, Some(timer)) = (&self.purpose, &mut self.silence) {
+            timer.as_mut().reset(Instant::now() + *silence);
+        }
+        if let Some(between_events) = &mut self.between_events
+            && !data.is_empty()
+        {
+            *between_events = data.ends_with(b"\n\n") || data.ends_with(b"\r\r") || data.ends_with(b"\r\n\r\n");
+        }
+    }
+
+    /// What to hand over when nothing more will come: the request's answer where it can still be said, else the break.
+    fn break_off(&mut self, failure: &Failure) -> Result<Frame<Bytes>, BoxError> {
+        self.ended = true;
+        match &self.purpose {
+            For::Post { id: Some(id), method, .. } if self.between_events == Some(true) => {
+                let answer = failure.answer(Some(id), method.as_deref());
+                Ok(Frame::data(sse::encode(None, &answer)))
+            }
+            _ => Err(failure.clone().into()),
+        }
+    }
+}
+
+impl HttpBody for RelayBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) => {
+                    this.note(frame.data_ref().map_or(&[], |data| data));
+                    Some(Ok(frame))
+                }
+                Some(Err(_)) => Some(this.break_off(&upstream::broke_off())),
+                None => {
+                    this.ended = true;
+                    None
+                }
+            });
+        }
+        match &mut this.purpose {
+            For::Stream(closing) => {
+                ready!(closing.as_mut().poll(cx));
+                this.ended = true;
+                Poll::Ready(None)
+            }
+            For::Post { silence, .. } => {
+                let silence = *silence;
+                if let Some(timer) = &mut this.silence {
+                    ready!(timer.as_mut().poll(cx));
+                }
+                Poll::Ready(Some(this.break_off(&upstream::timed_out(silence))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // A stream may end with an answer of ours, or sooner than announced.
+        if self.between_events.is_some() { SizeHint::default() } else { self.inner.size_hint() }
+    }
+}

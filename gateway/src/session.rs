@@ -1,0 +1,151 @@
+//! Sessions as clients name them: a sealed token says which pod holds a session, so that any replica can find it.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use portolan_crds::server::SessionType;
+use portolan_mcp::{
+    failure::{Failure, Kind},
+    token::{self, Binding, Claims, SessionKey, TokenError},
+};
+use portolan_policy::identity::Principal;
+use portolan_snapshot::{
+    Route,
+    snapshot::{Pod, Snapshot},
+};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::metrics::Metrics;
+use crate::state::{Entry, unix_time};
+
+/// How long a token is good for. What ends an idle session is the bridge.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When a caller may come back while no pod is ready.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// An open session: its name at the bridge, and the pod to ask.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    pub(crate) key: SessionKey,
+    pub(crate) pod: &'a Pod,
+}
+
+/// Finds the session that a request names.
+pub(crate) fn find<'a>(
+    headers: &HeaderMap,
+    snapshot: &Snapshot,
+    route: &'a Route,
+    principal: &Principal,
+    metrics: &Metrics,
+) -> Result<Session<'a>, Failure> {
+    let mut values = headers.get_all(token::HEADER).iter();
+    let value = values.next().ok_or_else(|| missing("open a session with initialize and send its Mcp-Session-Id"))?;
+    if values.next().is_some() {
+        return Err(missing("send one Mcp-Session-Id"));
+    }
+    let binding = Binding { principal, route: route.name.as_str() };
+    let token = value.to_str().unwrap_or_default();
+    let claims = snapshot.keyring.open(token, binding, unix_time().as_secs()).map_err(|error| {
+        metrics.sessions_refused.with_label_values(&[reason(error)]).inc();
+        unknown()
+    })?;
+    let pod = holder(route, &claims).map_err(|failure| {
+        metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
+        failure
+    })?;
+    Ok(Session { key: claims.session, pod })
+}
+
+/// The pod that holds a session. A UID is looked up, never an address: what another pod got since is not asked.
+fn holder<'a>(route: &'a Route, claims: &Claims) -> Result<&'a Pod, Failure> {
+    let Some(uid) = claims.pod.as_deref() else {
+        let own = route.pods_of(Some(&claims.revision)).find(|pod| pod.ready);
+        return own.or_else(|| route.ready_pods().next()).ok_or_else(|| not_ready(route));
+    };
+    match route.pods.get(uid) {
+        Some(pod) if pod.revision != claims.revision => Err(unknown()),
+        Some(pod) if pod.serving => Ok(pod),
+        Some(_) => {
+            let message = "the pod that holds this session does not answer at the moment; try again";
+            Err(Failure::new(Kind::NotReady, message).retry_after(COME_BACK))
+        }
+        None => Err(unknown()),
+    }
+}
+
+/// Pods for a new session, best first: the less busy of two that were drawn, then another one.
+pub(crate) fn candidates(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
+    let mut pods: Vec<&Pod> = entry.route.ready_pods().collect();
+    if pods.is_empty() {
+        return Err(not_ready(&entry.route));
+    }
+    let drawn = pods.len().min(2);
+    for position in 0..drawn {
+        let other = position + random(pods.len() - position)?;
+        pods.swap(position, other);
+    }
+    pods.truncate(drawn);
+    pods.sort_by_key(|pod| entry.calls(&pod.uid));
+    Ok(pods)
+}
+
+/// A number below `bound`.
+fn random(bound: usize) -> Result<usize, Failure> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| internal(TokenError::NoRandomness))?;
+    Ok((u64::from_le_bytes(bytes) % (bound as u64).max(1)) as usize)
+}
+
+/// A name for a session that is about to be opened.
+pub(crate) fn generate() -> Result<SessionKey, Failure> {
+    SessionKey::generate().map_err(internal)
+}
+
+/// The header that names a session to its client.
+pub(crate) fn seal(
+    key: SessionKey,
+    pod: &Pod,
+    snapshot: &Snapshot,
+    route: &Route,
+    principal: &Principal,
+) -> Result<HeaderValue, Failure> {
+    let claims = Claims {
+        session: key,
+        revision: pod.revision.clone(),
+        pod: (route.settings.sessions == SessionType::Stateful).then(|| pod.uid.clone()),
+        expires: (unix_time() + LIFETIME).as_secs(),
+    };
+    let token = snapshot.keyring.seal(&claims, Binding { principal, route: route.name.as_str() }).map_err(internal)?;
+    HeaderValue::try_from(token).map_err(|_| internal(TokenError::Malformed))
+}
+
+fn missing(message: &str) -> Failure {
+    Failure::new(Kind::MissingSession, message)
+}
+
+/// The client is told nothing of why: it opens another session either way.
+fn unknown() -> Failure {
+    Failure::new(Kind::UnknownSession, "there is no such session; open one with initialize")
+}
+
+fn not_ready(route: &Route) -> Failure {
+    let message = format!("no pod of {} is ready; try again", route.name);
+    Failure::new(Kind::NotReady, message).retry_after(COME_BACK)
+}
+
+fn internal(error: TokenError) -> Failure {
+    tracing::error!(%error, "a session id could not be made");
+    Failure::new(Kind::Internal, "the gateway could not make a session id")
+}
+
+fn reason(error: TokenError) -> &'static str {
+    match error {
+        TokenError::Malformed => "Malformed",
+        TokenError::UnknownVersion => "UnknownVersion",
+        TokenError::UnknownKey => "UnknownKey",
+        TokenError::NotYours => "NotYours",
+        TokenError::Expired => "Expired",
+        TokenError::NoRandomness | TokenError::BadKey => "Internal",
+    }
+}

@@ -1,0 +1,103 @@
+//! The way of a request. The order of the layers is written here and nowhere else.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use hyper::body::Incoming;
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_policy::{authorize, hosts::Refusal};
+
+use crate::endpoint;
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::recorded::{self, Held};
+use crate::respond::{self, Body};
+use crate::route::{Asked, Caller};
+use crate::{cors, message, stream};
+
+/// Answers one request.
+pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let (request, body) = request.into_parts();
+    // Access log and metrics are outermost: a request leaves one line, however it ends, refused or in a panic too.
+    let mut record = Record::open(gateway.metrics.clone(), peer, request.method.clone(), request.uri.path());
+    let mut held = Held::default();
+    // Calls are counted from here on, so that a replica that goes away waits for what it has begun.
+    held.call = (request.method != Method::GET).then(|| gateway.drain.calls.token());
+    let mut origin = None;
+    // A panic ends one request; the others on this replica know nothing of it.
+    let layers = AssertUnwindSafe(layers(&gateway, &request, body, &mut record, &mut held, &mut origin));
+    let answer = layers.catch_unwind().await.unwrap_or_else(|_| {
+        gateway.metrics.panics.inc();
+        Err(Failure::new(Kind::Internal, "the gateway failed on this request"))
+    });
+    let mut response = answer.unwrap_or_else(|failure| refuse(&failure, &mut record));
+    if let Some(origin) = origin {
+        cors::admit(origin, response.headers_mut());
+    }
+    if gateway.drain.is_draining() {
+        // Moves clients with open connections to a replica that stays.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    recorded::tie(response, record, held)
+}
+
+async fn layers(
+    gateway: &Gateway,
+    request: &Parts,
+    body: Incoming,
+    record: &mut Record,
+    held: &mut Held,
+    origin: &mut Option<HeaderValue>,
+) -> Result<Response<Body>, Failure> {
+    // One snapshot from here to the end: a change in between never mixes two.
+    let serving = gateway.state.serving()?;
+    let snapshot = &serving.snapshot;
+    // Host and Origin first: a page that was led here by a false DNS answer learns nothing, not even who may call.
+    snapshot.http.rules.check(&request.uri, &request.headers).map_err(misdirected)?;
+    *origin = request.headers.get(header::ORIGIN).cloned();
+    if let Some(response) = cors::preflight(request) {
+        record.set_answer(response.status(), None);
+        return Ok(response);
+    }
+    // Who is calling, by headers alone: not a byte of a stranger's body is read, and no stranger learns which routes exist.
+    let identity = gateway.authenticator.authenticate(&request.headers, &snapshot.authentication).await?;
+    record.set_caller(&identity);
+    let caller = Caller { principal: identity.principal(), identity };
+    // Route and right to it together: one that is not there and one that may not be used are the same answer.
+    let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
+    let permit = authorize::authorize(&caller.identity, entry.route.name.target()).map_err(|_| no_route())?;
+    record.set_route(&entry.route.name);
+    let asked = Asked { request, snapshot, entry, caller: &caller, permit };
+    match request.method {
+        // Media types, body, envelope and era, session, limits, upstream: see there, in this order.
+        Method::POST => message::post(gateway, &asked, body, record, held).await,
+        Method::GET => stream::open(gateway, &asked, record, held).await,
+        Method::DELETE => stream::delete(gateway, &asked, record, held).await,
+        _ => Err(Failure::new(Kind::MethodNotAllowed, format!("use one of {}", respond::ALLOWED_METHODS))),
+    }
+}
+
+fn refuse(failure: &Failure, record: &mut Record) -> Response<Body> {
+    let (id, method) = record.request();
+    let response = respond::failure(failure, id, method);
+    if matches!(failure.kind, Kind::BodyTooLarge | Kind::BodyTimeout | Kind::Overloaded) {
+        record.metrics().bound_hit(failure.kind.as_str());
+    }
+    record.set_answer(response.status(), Some(failure.kind));
+    response
+}
+
+fn misdirected(refusal: Refusal) -> Failure {
+    let kind = match refusal {
+        Refusal::Host => Kind::HostNotAllowed,
+        Refusal::Origin => Kind::OriginNotAllowed,
+    };
+    Failure::new(kind, refusal.to_string())
+}
+
+fn no_route() -> Failure {
+    Failure::new(Kind::UnknownRoute, "there is no such endpoint; write /<namespace>/<server>/mcp")
+}

@@ -1,0 +1,150 @@
+//! What is served now: the snapshot, and what must outlive it (places in use, calls per pod).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_snapshot::{Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Unusable, compile};
+use tokio::sync::watch;
+
+use crate::limit::Limiter;
+use crate::metrics::Metrics;
+
+/// When a caller may come back while nothing is loaded yet.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// The one place that is swapped.
+pub(crate) struct State {
+    current: ArcSwapOption<Serving>,
+    reports: watch::Sender<Option<Arc<Report>>>,
+}
+
+/// One snapshot in use.
+pub(crate) struct Serving {
+    pub(crate) snapshot: Snapshot,
+    routes: HashMap<RouteName, Entry>,
+}
+
+/// A route with what outlives its snapshot.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) route: Arc<Route>,
+    pub(crate) limiter: Arc<Limiter>,
+    calls: Arc<HashMap<Box<str>, Arc<AtomicUsize>>>,
+}
+
+/// Counts a call at a pod while it is held.
+#[derive(Debug)]
+pub(crate) struct PodCall(Arc<AtomicUsize>);
+
+impl Drop for PodCall {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self { current: ArcSwapOption::empty(), reports: watch::Sender::new(None) }
+    }
+
+    /// What is served now.
+    pub(crate) fn serving(&self) -> Result<Arc<Serving>, Failure> {
+        let message = "this gateway replica has not read its configuration yet; try again";
+        self.current.load_full().ok_or_else(|| Failure::new(Kind::NotReady, message).retry_after(COME_BACK))
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Follows what is loaded.
+    pub(crate) fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.reports.subscribe()
+    }
+
+    /// Compiles `inputs` and serves from the outcome. Requests under way go on with the snapshot that they began with.
+    pub(crate) fn load(&self, inputs: &Inputs, metrics: &Metrics) -> Result<(), Unusable> {
+        let previous = self.current.load_full();
+        let Compiled { snapshot, diagnostics } = compile(inputs, previous.as_ref().map(|serving| &serving.snapshot))?;
+        let serving = Arc::new(Serving::new(snapshot, previous.as_deref()));
+        record(&serving.snapshot, &diagnostics, previous.as_deref(), metrics);
+        let report = Arc::new(Report::whole(&serving.snapshot, &diagnostics));
+        self.current.store(Some(serving));
+        // Only after the swap: what is reported is what the next request meets.
+        self.reports.send_replace(Some(report));
+        Ok(())
+    }
+}
+
+impl Serving {
+    fn new(snapshot: Snapshot, previous: Option<&Self>) -> Self {
+        let routes = snapshot
+            .routes
+            .iter()
+            .map(|(name, route)| {
+                let last = previous.and_then(|previous| previous.routes.get(name));
+                (name.clone(), Entry::new(route.clone(), last))
+            })
+            .collect();
+        Self { snapshot, routes }
+    }
+
+    /// The route `namespace/server`.
+    pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
+        self.routes.get(name)
+    }
+}
+
+impl Entry {
+    fn new(route: Arc<Route>, last: Option<&Self>) -> Self {
+        let (parallel, pending) = (route.settings.max_parallel_requests, route.settings.max_pending_requests);
+        let limiter = match last {
+            Some(last) => last.limiter.adjusted(parallel, pending),
+            None => Arc::new(Limiter::new(parallel, pending)),
+        };
+        let calls_of = |uid: &Box<str>| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
+        let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
+        Self { route, limiter, calls: Arc::new(calls) }
+    }
+
+    /// Calls under way at a pod, of this replica.
+    pub(crate) fn calls(&self, uid: &str) -> usize {
+        self.calls.get(uid).map_or(0, |calls| calls.load(Ordering::Acquire))
+    }
+
+    /// Counts a call at a pod.
+    pub(crate) fn begin_call(&self, uid: &str) -> PodCall {
+        let calls = self.calls.get(uid).cloned().unwrap_or_default();
+        calls.fetch_add(1, Ordering::AcqRel);
+        PodCall(calls)
+    }
+}
+
+/// Logs and counts what the new snapshot says; each problem is logged when it is new.
+fn record(snapshot: &Snapshot, diagnostics: &Diagnostics, previous: Option<&Serving>, metrics: &Metrics) {
+    metrics.config_generation.set(snapshot.generation.try_into().unwrap_or(i64::MAX));
+    metrics.config_loaded.set(unix_time().as_secs().try_into().unwrap_or(i64::MAX));
+    metrics.rejected_objects.reset();
+    for problem in &diagnostics.gateway {
+        metrics.rejected_objects.with_label_values(&["MCPGateway", "Invalid"]).inc();
+        tracing::warn!(%problem, "the gateway's configuration has a problem");
+    }
+    for (server, problem) in &diagnostics.servers {
+        metrics.rejected_objects.with_label_values(&["MCPServer", problem.reason()]).inc();
+        tracing::warn!(%server, %problem, "the latest version of a server is not served");
+    }
+    let gone = previous.into_iter().flat_map(|previous| previous.routes.keys());
+    for route in gone.filter(|route| !snapshot.routes.contains_key(*route)) {
+        metrics.forget(route.as_str());
+    }
+    tracing::debug!(generation = snapshot.generation, routes = snapshot.routes.len(), "loaded a snapshot");
+}
+
+/// Time since 1970.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

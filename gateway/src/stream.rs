@@ -1,0 +1,62 @@
+//! GET opens a session's standing stream, DELETE ends a session.
+
+use bytes::Bytes;
+use http::{Method, Response};
+use hyper::body::Incoming;
+use portolan_mcp::failure::Failure;
+
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::relay::{self, For};
+use crate::respond::Body;
+use crate::route::Asked;
+use crate::upstream::{Call, GRACE};
+use crate::{metrics, negotiate, session};
+
+/// Opens the stream on which a server speaks first.
+pub(crate) async fn open(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    record.set_method(metrics::STREAM);
+    negotiate::get(&asked.request.headers)?;
+    let response = forward(gateway, asked, &Method::GET, record, held).await?;
+    let closing = Box::pin(gateway.drain.streams.clone().cancelled_owned());
+    Ok(relay::answer(response, For::Stream(closing)))
+}
+
+/// Ends a session.
+pub(crate) async fn delete(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    record.set_method(metrics::DELETE);
+    let response = forward(gateway, asked, &Method::DELETE, record, held).await?;
+    let silence = asked.entry.route.settings.request_timeout + GRACE;
+    Ok(relay::answer(response, For::Post { id: None, method: None, silence }))
+}
+
+async fn forward(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    method: &Method,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Incoming>, Failure> {
+    let headers = &asked.request.headers;
+    let route = &asked.entry.route;
+    negotiate::version(headers)?;
+    let session = session::find(headers, asked.snapshot, route, &asked.caller.principal, &gateway.metrics)?;
+    record.set_session(&session.key);
+    let timeout = route.settings.request_timeout;
+    let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout };
+    held.pod = Some(asked.entry.begin_call(&session.pod.uid));
+    let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;
+    record.set_answer(response.status(), relay::failure_of(response.headers()));
+    Ok(response)
+}

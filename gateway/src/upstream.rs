@@ -1,0 +1,152 @@
+//! Speaks to bridges: one pool of connections, one way to sign.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use portolan_mcp::{
+    failure::{Failure, Kind},
+    mac,
+    token::SessionKey,
+    wire,
+};
+use portolan_snapshot::snapshot::{Pod, Settings};
+
+use crate::relay;
+use crate::state::unix_time;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Below the time after which a bridge closes an idle connection, so that no request meets a closing one.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+const POOL_MAX_IDLE_PER_POD: usize = 64;
+/// A pod that vanished without a word is noticed on open streams after three of these.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// What the gateway itself grants beyond the timeout that the bridge keeps: its answer is the better one.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// When a caller may come back after a pod could not be reached.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// Headers of a client that mean something to a server. Its credential is not among them, and nothing of ours is.
+const FORWARDED: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    header::ACCEPT,
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("last-event-id"),
+];
+
+/// The pool of connections to bridges.
+pub(crate) struct Upstream(Client<HttpConnector, Full<Bytes>>);
+
+/// A request to a bridge.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) session: &'a SessionKey,
+    pub(crate) body: Bytes,
+    /// How long the caller still waits.
+    pub(crate) timeout: Duration,
+}
+
+impl Upstream {
+    pub(crate) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_keepalive(Some(TCP_KEEPALIVE));
+        connector.set_keepalive_interval(Some(TCP_KEEPALIVE));
+        connector.set_keepalive_retries(Some(3));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(POOL_MAX_IDLE_PER_POD)
+            // Only what was never written to a connection is tried on another: nothing is ever sent twice.
+            .retry_canceled_requests(true)
+            .build(connector);
+        Self(client)
+    }
+
+    /// Sends `call` to `pod` and waits for the head of its answer.
+    pub(crate) async fn send(
+        &self,
+        call: &Call<'_>,
+        pod: &Pod,
+        settings: &Settings,
+    ) -> Result<Response<Incoming>, Failure> {
+        let request = request(call, pod, settings)?;
+        match tokio::time::timeout(call.timeout + GRACE, self.0.request(request)).await {
+            Ok(Ok(response)) if is_refusal_of_us(&response) => Err(refused(pod)),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(unreachable(pod, &error)),
+            Err(_) => Err(timed_out(call.timeout)),
+        }
+    }
+}
+
+fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Full<Bytes>>, Failure> {
+    let subject = mac::Subject { method: call.method.as_str(), path: wire::DATA_PATH, session: call.session.as_str() };
+    let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
+    let timeout = u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX);
+    let uri = format!("http://{}{}", pod.address, wire::DATA_PATH).parse::<Uri>();
+    let uri = uri.map_err(|error| internal(&error))?;
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    for name in FORWARDED {
+        if let Some(value) = call.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    headers.insert(wire::SESSION, value(call.session.as_str())?);
+    headers.insert(mac::HEADER, value(&settings.mac.sign(subject, now))?);
+    headers.insert(wire::TIMEOUT, timeout.into());
+    Ok(request)
+}
+
+fn value(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|error| internal(&error))
+}
+
+fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
+    tracing::error!(error, "a request to a bridge could not be made");
+    Failure::new(Kind::Internal, "the gateway could not make its request to the server")
+}
+
+pub(crate) fn timed_out(after: Duration) -> Failure {
+    let message = format!("the server did not answer within {} ms (spec.timeouts.request)", after.as_millis());
+    Failure::new(Kind::RequestTimeout, message)
+}
+
+pub(crate) fn broke_off() -> Failure {
+    Failure::new(Kind::ServerUnreachable, "the connection to the server broke off during the call; try again")
+        .retry_after(COME_BACK)
+}
+
+/// A bridge that does not take our MAC says nothing about the client's credential: its 401 must not reach the client.
+fn is_refusal_of_us(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        && relay::failure_of(response.headers()) == Some(Kind::Unauthenticated)
+}
+
+fn refused(pod: &Pod) -> Failure {
+    tracing::error!(pod = %pod.name, address = %pod.address, "the pod's bridge does not take this gateway's MAC: the keys differ, or the clocks");
+    Failure::new(Kind::ServerUnreachable, "the server's pod does not take requests of this gateway")
+        .retry_after(COME_BACK)
+}
+
+/// The words say whether the server may have begun: only the caller knows whether asking again does harm.
+fn unreachable(pod: &Pod, error: &Error) -> Failure {
+    tracing::warn!(pod = %pod.name, address = %pod.address, error = error as &(dyn std::error::Error + 'static), "no answer from a pod");
+    if error.is_connect() {
+        let message = "the server's pod cannot be reached, so the call did not begin; try again";
+        return Failure::new(Kind::ServerUnreachable, message).retry_after(COME_BACK);
+    }
+    broke_off()
+}
