@@ -57,7 +57,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- $own := include "portolan.chartLabels" . | fromYaml }}
 {{- range $value, $labels := dict "commonLabels" .Values.commonLabels "operator.podLabels" .Values.operator.podLabels }}
-{{- range $label := keys $labels | sortAlpha }}
+{{- range $label := keys (default dict $labels) | sortAlpha }}
 {{- if hasKey $own $label }}
 {{- fail (printf "%s sets %s, by which the chart finds its own objects: choose another label" $value $label) }}
 {{- end }}
