@@ -182,3 +182,6 @@ fn unresolved(error: &Error) -> [Fact; 2] {
     }
     status::progress(Some((error.reason, error.message.clone())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
     core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec},
 };
 use portolan_crds::conditions::reasons;
-use portolan_mcp::wire::{BridgeStatus, ProbeReason, SessionExit};
+use portolan_mcp::wire::{BridgeStatus, ProbeReason};
 
 use super::{
     build::SERVER,
@@ -18,8 +18,6 @@ use crate::error::FORBIDDEN;
 
 /// Longest piece of a server's output in a message, in characters.
 const QUOTE_CHARS: usize = 240;
-/// The session's name in the exits that a bridge reports.
-const PROBE_SESSION: &str = "probe";
 
 /// A cause, in the words of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,8 +177,10 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Lo
             look,
         },
         _ => {
-            let signal = terminated.signal.filter(|signal| *signal != 0);
-            let how = how(Some(terminated.exit_code), signal);
+            let how = match terminated.signal.filter(|signal| *signal != 0) {
+                Some(signal) => format!("was ended by signal {signal}"),
+                None => format!("exited with code {}", terminated.exit_code),
+            };
             Found {
                 reason: reasons::SERVER_EXITED,
                 what: format!("container {name} {how}{}", last_words(message)),
@@ -193,30 +193,21 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Lo
 /// What the kept probe session found.
 fn probe(report: &BridgeStatus) -> Option<Found> {
     let reason = report.probe.reason?;
-    let exit = report.exits.iter().rev().find(|exit| exit.session == PROBE_SESSION);
-    let what = match (reason, exit) {
-        (ProbeReason::ServerExited, Some(exit)) => describe_exit(exit),
-        _ => report.probe.message.clone(),
-    };
-    Some(Found { reason: reason.as_str(), what, look: Look::Logs })
+    Some(Found { reason: reason.as_str(), what: report.probe.message.clone(), look: Look::Logs })
 }
 
-fn describe_exit(exit: &SessionExit) -> String {
-    format!("the server {}{}", how(exit.code, exit.signal), last_words(&exit.last_stderr))
-}
-
-fn how(code: Option<i32>, signal: Option<i32>) -> String {
-    match (signal, code) {
-        (Some(signal), _) => format!("was ended by signal {signal}"),
-        (None, Some(code)) => format!("exited with code {code}"),
-        (None, None) => "ended".into(),
-    }
-}
-
+/// The bridge leaves its reason as JSON; of another process the kubelet keeps the last output.
 fn last_words(output: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Termination {
+        message: String,
+    }
+    if let Ok(Termination { message }) = serde_json::from_str(output) {
+        return format!(": {message}");
+    }
     match output.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-        Some(line) => format!("; its last line on stderr: {}", line.chars().take(QUOTE_CHARS).collect::<String>()),
-        None => "; it wrote nothing to stderr".into(),
+        Some(line) => format!("; its last line: {}", line.chars().take(QUOTE_CHARS).collect::<String>()),
+        None => " and wrote nothing".into(),
     }
 }
 
@@ -231,3 +222,6 @@ fn is_init(pod: &Pod, status: &ContainerStatus) -> bool {
     let init = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
     init.iter().any(|other| std::ptr::eq(other, status))
 }
+
+#[cfg(test)]
+mod tests;

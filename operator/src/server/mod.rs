@@ -4,6 +4,8 @@ mod build;
 mod conditions;
 mod dereference;
 mod diagnosis;
+#[cfg(test)]
+mod fixtures;
 mod observed;
 mod references;
 mod requeue;

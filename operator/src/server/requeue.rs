@@ -54,6 +54,6 @@ fn unready(outcome: &Outcome<'_>, pod: &Pod) -> Option<Duration> {
 fn is_undescribed(outcome: &Outcome<'_>) -> bool {
     let Some(serving) = outcome.plan.serving() else { return false };
     let reports = outcome.observed.pods_of(&serving.name).filter_map(|pod| outcome.observed.report(pod));
-    let is_known = reports.into_iter().any(|report| report.probe.tools.is_some());
+    let is_known = reports.into_iter().any(|report| report.probe.server.is_some());
     outcome.ready_of(&serving.name) > 0 && !is_known
 }

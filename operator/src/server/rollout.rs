@@ -123,7 +123,7 @@ pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 /// The revision that is to serve: the desired one once it can, else the one that does.
 fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
     let current = current(wish, existing);
-    let desired = wish.desired?;
+    let Some(desired) = wish.desired else { return current };
     let verified = existing.iter().any(|revision| revision.name == desired && revision.ready >= wish.replicas);
     // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
     if verified || wish.replicas == 0 { Some(desired) } else { current }
@@ -137,12 +137,17 @@ fn current<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
         .filter_map(|revision| Some((revision.serving_since?, revision.name.as_str())))
         .max()
         .map(|(_, name)| name)
-        .or_else(|| wish.remembered.filter(|name| Some(*name) == wish.desired))
+        .or_else(|| wish.remembered.filter(|name| wish.desired == Some(*name) || is_known(existing, name)))
+}
+
+/// Whether the revision has a Deployment, though perhaps one whose annotations someone took away.
+fn is_known(existing: &[Existing], name: &str) -> bool {
+    existing.iter().any(|revision| revision.name == name && revision.draining_since.is_none())
 }
 
 /// What an existing revision becomes; `None` when it goes away.
 fn next(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
-    if is_served_by(wish, serving, &revision.name) {
+    if serving == Some(&revision.name) {
         return Some(serve(wish, revision));
     }
     match (revision.serving_since, wish.desired) {
@@ -151,11 +156,6 @@ fn next(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<P
         (None, Some(desired)) if desired != revision.name => None,
         (None, _) => Some(await_ready(wish, revision)),
     }
-}
-
-/// While references are missing nobody knows what is desired, and what serves goes on.
-fn is_served_by(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> bool {
-    serving == Some(name) || (wish.desired.is_none() && wish.remembered == Some(name) && serving.is_none())
 }
 
 fn serve(wish: &Wish<'_>, revision: &Existing) -> Planned {
@@ -236,3 +236,6 @@ fn created(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> Planned {
         draining_since: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

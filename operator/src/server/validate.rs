@@ -121,3 +121,6 @@ fn digest_of(references: &[Reference], observed: &Observed) -> [u8; 32] {
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
+
+#[cfg(test)]
+mod tests;

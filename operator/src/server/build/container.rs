@@ -79,7 +79,9 @@ pub(super) fn http(parts: &Parts<'_>) -> Container {
         protocol: Some("TCP".into()),
         ..ContainerPort::default()
     });
-    let wait = ExecAction { command: Some(vec![BRIDGE_IN_POD.into(), "wait-drained".into()]) };
+    let mut wait = vec![BRIDGE_IN_POD.to_owned(), "wait-drained".into()];
+    wait.extend(flags::wait_drained(parts.spec));
+    let wait = ExecAction { command: Some(wait) };
     Container {
         command: some(users.command.clone()),
         args: some(users.args.clone()),

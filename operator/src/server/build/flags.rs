@@ -1,7 +1,7 @@
 //! What the bridge is told on its command line.
 
 use portolan_crds::{
-    MCPServerSpec,
+    Duration, MCPServerSpec,
     server::{HealthCheck, SessionType},
 };
 
@@ -36,9 +36,19 @@ fn common(spec: &MCPServerSpec) -> Vec<String> {
         ("--unhealthy-threshold", unhealthy_threshold.to_string()),
         ("--healthy-threshold", healthy_threshold.to_string()),
         ("--request-timeout", spec.timeouts.request.to_string()),
-        ("--drain-timeout", spec.rollout.drain_timeout.to_string()),
+        ("--drain-timeout", at_least_a_moment(spec.rollout.drain_timeout).to_string()),
     ]
     .into_iter()
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect()
+}
+
+/// Flags of the command that waits, in an HTTP server's container, until the bridge beside it has drained.
+pub(super) fn wait_drained(spec: &MCPServerSpec) -> Vec<String> {
+    vec!["--timeout".into(), at_least_a_moment(spec.rollout.drain_timeout).to_string()]
+}
+
+/// The bridge takes no duration of zero; `drainTimeout: 0s` is the shortest that it takes.
+fn at_least_a_moment(duration: Duration) -> Duration {
+    duration.max(Duration::from_millis(1))
 }

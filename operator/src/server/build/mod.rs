@@ -216,3 +216,6 @@ impl<'a> Parts<'a> {
         metadata
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use portolan_crds::{MCPServer, server::RevisionState};
+
+use super::{rollout::Planned, *};
+use crate::server::{fixtures, observed::Definitions, validate};
+
+const HTTP: &str = "
+container:
+  image: registry.example/http:2
+  transport: StreamableHTTP
+  port: 3000
+  path: /rpc
+  command: [serve]
+  args: [--verbose]
+  env:
+  - {name: EMPTY, value: ''}
+  - {name: TOKEN, valueFrom: {secretKeyRef: {name: api, key: token}}}
+  envFrom: [{configMapRef: {name: settings, optional: true}, prefix: APP_}]
+  resources: {limits: {memory: 128Mi}}
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: shared}}
+  - {name: scratch, emptyDir: {}}
+  volumeMounts:
+  - {name: data, mountPath: /data, readOnly: true, subPath: sub}
+  - {name: scratch, mountPath: /tmp}
+  imagePullPolicy: Always
+  imagePullSecrets: [{name: registry}]
+sessions: {type: Stateless, idleTimeout: 5m, maxPerReplica: 8}
+healthCheck: {interval: 20s, timeout: 4s, unhealthyThreshold: 5, healthyThreshold: 2}
+timeouts: {request: 1m}
+rollout: {drainTimeout: 90s}
+pod:
+  labels: {team: a}
+  annotations: {note: b}
+  nodeSelector: {disk: ssd}
+  tolerations: [{key: gpu, operator: Exists}]
+  priorityClassName: high
+  runtimeClassName: gvisor
+  runAsUser: 1000
+  runAsGroup: 1001
+  fsGroup: 1002
+  supplementalGroups: [1003]
+";
+
+fn with<T>(server: &MCPServer, look: impl FnOnce(&Parts<'_>) -> T) -> T {
+    let validated = validate::validate(server, "everything", &fixtures::nothing());
+    let owner = Owner::of(server).unwrap();
+    look(&Parts::new(&validated, &owner, &fixtures::config()))
+}
+
+fn pod_spec(server: &MCPServer) -> PodSpec {
+    with(server, |parts| pod::template(parts).spec.unwrap())
+}
+
+fn deployment(server: &MCPServer) -> Deployment {
+    let planned = fixtures::planned("everything-01234567", RevisionState::Pending, server.spec.replicas);
+    with(server, |parts| deployment::desired(parts, &planned, &pod::template(parts)))
+}
+
+fn stdio(more: &str) -> MCPServer {
+    fixtures::server(&format!("{{container: {{image: i, transport: Stdio, command: [node, x.js], args: [-v]}}{more}}}"))
+}
+
+fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
+}
+
+#[test]
+fn a_stdio_server_runs_behind_the_bridge() {
+    insta::assert_yaml_snapshot!(deployment(&fixtures::stdio()));
+}
+
+#[test]
+fn an_http_server_runs_beside_the_bridge() {
+    insta::assert_yaml_snapshot!(deployment(&fixtures::server(HTTP)));
+}
+
+#[test]
+fn what_surrounds_the_pods() {
+    let objects = with(&fixtures::stdio(), |parts| {
+        (
+            service::service(parts, "everything-01234567"),
+            service_account::service_account(parts),
+            network_policy::network_policy(parts),
+        )
+    });
+    insta::assert_yaml_snapshot!(objects);
+}
+
+#[test]
+fn every_container_meets_the_restricted_standard_whatever_the_spec_says() {
+    for server in [stdio(""), fixtures::server(HTTP)] {
+        let spec = pod_spec(&server);
+        let pod = spec.security_context.clone().unwrap();
+        assert_eq!(pod.run_as_non_root, Some(true));
+        assert_eq!(pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        assert!([pod.run_as_user, pod.run_as_group, pod.fs_group].iter().all(|id| id.is_some_and(|id| id > 0)));
+        assert_eq!((spec.automount_service_account_token, spec.enable_service_links), (Some(false), Some(false)));
+        for container in all_containers(&spec) {
+            let context = container.security_context.clone().unwrap();
+            assert_eq!(context.allow_privilege_escalation, Some(false));
+            assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".into()]));
+            assert_eq!((context.read_only_root_filesystem, context.run_as_non_root), (Some(true), Some(true)));
+        }
+    }
+}
+
+#[test]
+fn labels_that_the_operator_depends_on_win() {
+    let mut server = stdio("");
+    server.spec.pod.labels.insert(labels::SERVER.into(), "another".into());
+    let labels = with(&server, |parts| pod::template(parts).metadata.unwrap().labels.unwrap());
+    assert_eq!(labels[labels::SERVER], "everything");
+}
+
+#[test]
+fn tmp_and_home_are_writable_unless_the_user_mounts_there() {
+    let mounts = |server: &MCPServer| -> Vec<(String, String)> {
+        let container = pod_spec(server).containers.swap_remove(0);
+        container.volume_mounts.unwrap().into_iter().map(|mount| (mount.mount_path, mount.name)).collect()
+    };
+    let own = mounts(&stdio(""));
+    assert!(own.contains(&("/tmp".into(), "portolan-tmp".into())), "{own:?}");
+    assert!(own.contains(&("/home/mcp".into(), "portolan-home".into())), "{own:?}");
+    let users = mounts(&fixtures::server(HTTP));
+    assert_eq!(users.iter().filter(|(path, _)| path == "/tmp").count(), 1, "{users:?}");
+    assert!(users.contains(&("/tmp".into(), "scratch".into())), "{users:?}");
+}
+
+#[test]
+fn home_is_the_users_when_the_user_sets_it() {
+    let homes = |server: &MCPServer| -> Vec<Option<String>> {
+        let container = pod_spec(server).containers.swap_remove(0);
+        container.env.unwrap().into_iter().filter(|env| env.name == "HOME").map(|env| env.value).collect()
+    };
+    assert_eq!(homes(&stdio("")), [Some("/home/mcp".into())]);
+    let server = "container: {image: i, transport: Stdio, command: [x], env: [{name: HOME, value: /data}]}";
+    assert_eq!(homes(&fixtures::server(server)), [Some("/data".into())]);
+}
+
+#[test]
+fn a_pod_outlives_its_drain_timeout_by_fifteen_seconds() {
+    for (drain, seconds) in [("10m", 615), ("0s", 15), ("1500ms", 17)] {
+        let spec = pod_spec(&stdio(&format!(", rollout: {{drainTimeout: {drain}}}")));
+        assert_eq!(spec.termination_grace_period_seconds, Some(seconds), "{drain}");
+    }
+}
+
+#[test]
+fn an_older_revision_keeps_its_template_and_is_written_only_when_its_state_changes() {
+    let serving = Planned {
+        serving_since: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        ..fixtures::planned("r", RevisionState::Serving, 1)
+    };
+    let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
+    let live = with(&old, |parts| deployment::desired(parts, &serving, &pod::template(parts)));
+    assert_eq!(with(&new, |parts| deployment::kept(parts, &serving, &live)), None);
+    let draining = Planned { draining_since: serving.serving_since, state: RevisionState::Draining, ..serving };
+    let kept = with(&new, |parts| deployment::kept(parts, &draining, &live)).unwrap();
+    assert_eq!(kept.spec, live.spec);
+    assert_eq!(annotation(&kept, DRAINING_SINCE), Some("2026-01-01T00:00:00Z"));
+}
+
+#[test]
+fn definitions_are_stored_plain_while_small_and_compressed_when_large() {
+    let build = |json: String| {
+        let definitions = Definitions { hash: "sha256:1".into(), json };
+        with(&stdio(""), |parts| tools::config_map(parts, "everything-01234567", &definitions).unwrap())
+    };
+    let small = build("[]".into());
+    assert_eq!(small.metadata.name.as_deref(), Some("everything-01234567-tools"));
+    assert_eq!(small.data.as_ref().unwrap()["tools.json"], "[]");
+    let large = build(format!("[{:?}]", "x".repeat(2_000_000)));
+    let compressed = &large.binary_data.as_ref().unwrap()["tools.json"].0;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(compressed.as_slice()), &mut text).unwrap();
+    assert_eq!(text.len(), 2_000_004);
+    for config_map in [small, large] {
+        assert_eq!(tools::stored_hash(&config_map), Some("sha256:1"));
+        let mut edited = config_map;
+        edited.data = Some([("tools.json".to_owned(), "[1]".to_owned())].into());
+        assert_eq!(tools::stored_hash(&edited), None, "an edit by hand is noticed");
+    }
+}

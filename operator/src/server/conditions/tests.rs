@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+
+use portolan_crds::{
+    MCPServer,
+    server::RevisionState::{self, Draining, Pending, Serving},
+};
+
+use super::*;
+use crate::{
+    server::{
+        fixtures::{self, pod},
+        observed::Observed,
+        rollout::Plan,
+        validate,
+    },
+    status::State,
+};
+
+/// A plan, what is observed, and the revision that the spec asks for.
+struct Case {
+    server: MCPServer,
+    revisions: Vec<(&'static str, RevisionState, i32)>,
+    observed: Observed,
+    desired: Option<&'static str>,
+}
+
+impl Case {
+    fn new(revisions: &[(&'static str, RevisionState, i32)], desired: &'static str) -> Self {
+        let revisions = revisions.to_vec();
+        Self { server: fixtures::stdio(), revisions, observed: loaded("new"), desired: Some(desired) }
+    }
+
+    fn pod(mut self, name: &str, revision: &str, ready: bool) -> Self {
+        self.observed.pods.push(pod(name, revision, ready));
+        self
+    }
+
+    fn programmed(mut self, programmed: Programmed) -> Self {
+        self.observed.programmed = BTreeMap::from([(self.desired.map(str::to_owned), programmed)]);
+        self
+    }
+
+    fn facts(&self) -> BTreeMap<&'static str, Fact> {
+        let validated = validate::validate(&self.server, "everything", &self.observed);
+        let revisions =
+            self.revisions.iter().map(|(name, state, replicas)| fixtures::planned(name, *state, *replicas)).collect();
+        let plan = Plan { revisions, delete: Vec::new() };
+        let Self { server, observed, desired, .. } = self;
+        let outcome = Outcome { server, validated: &validated, observed, plan: &plan, desired: *desired };
+        outcome.facts().into_iter().map(|fact| (fact.type_, fact)).collect()
+    }
+}
+
+fn loaded(revision: &str) -> Observed {
+    Observed {
+        endpoints: vec![("platform/default".into(), "http://gateway/tools/everything/mcp".into())],
+        programmed: [(Some(revision.to_owned()), Programmed::Yes)].into(),
+        ..fixtures::nothing()
+    }
+}
+
+#[track_caller]
+fn assert_is(facts: &BTreeMap<&'static str, Fact>, type_: &str, state: State, reason: &str) {
+    let fact = &facts[type_];
+    assert_eq!((fact.state, fact.reason), (state, reason), "{fact:?}");
+}
+
+#[test]
+fn every_condition_is_written_on_first_touch() {
+    let types: Vec<_> = Case::new(&[("new", Pending, 1)], "new").facts().into_keys().collect();
+    let all = ["Accepted", "Available", "Programmed", "Progressing", "Ready", "Reconciling", "ResolvedRefs", "Stalled"];
+    assert_eq!(types, all);
+}
+
+#[test]
+fn a_server_is_ready_when_its_latest_revision_answers_and_every_gateway_has_loaded_it() {
+    let facts = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).facts();
+    assert_is(&facts, "Ready", State::True, "Ready");
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Reconciling", State::False, "Ready");
+    assert_is(&facts, "Progressing", State::False, "RolloutComplete");
+}
+
+#[test]
+fn a_bad_edit_leaves_available_true_and_says_at_ready_what_is_wrong() {
+    let facts = Case::new(&[("new", Pending, 1), ("old", Serving, 1)], "new")
+        .pod("p", "old", true)
+        .pod("q", "new", false)
+        .facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::False, "Pending");
+    assert!(facts["Ready"].message.contains("pod q") && facts["Ready"].message.contains("revision old serves"));
+    assert_is(&facts, "Progressing", State::True, "RolloutInProgress");
+    assert_is(&facts, "Reconciling", State::True, "RolloutInProgress");
+}
+
+#[test]
+fn a_server_without_a_gateway_is_available_and_not_ready() {
+    let facts =
+        Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).programmed(Programmed::NoGateway).facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Programmed", State::False, "NoGateway");
+    assert_is(&facts, "Ready", State::False, "NoGateway");
+}
+
+#[test]
+fn the_gateway_replica_that_lags_is_named() {
+    let lack = Programmed::Waiting("replica g-1 of gateway platform/default has not reported yet".into());
+    let facts = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).programmed(lack).facts();
+    assert_is(&facts, "Ready", State::False, "NotLoaded");
+    assert!(facts["Ready"].message.contains("replica g-1"));
+    assert_is(&facts, "Reconciling", State::True, "NotLoaded");
+}
+
+#[test]
+fn a_server_that_is_scaled_to_zero_says_how_to_start_it() {
+    let facts = Case::new(&[("new", Serving, 0)], "new").facts();
+    assert_is(&facts, "Available", State::False, "ScaledToZero");
+    assert_is(&facts, "Ready", State::False, "ScaledToZero");
+    assert!(facts["Ready"].message.contains("kubectl scale mcpserver/everything"));
+    assert_is(&facts, "Reconciling", State::False, "Ready");
+}
+
+#[test]
+fn a_serving_revision_is_available_while_one_replica_answers_and_names_the_one_that_does_not() {
+    let facts = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", true).pod("q", "new", false).facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert!(facts["Available"].message.contains("1 of 2") && facts["Available"].message.contains("pod q"));
+    assert_is(&facts, "Reconciling", State::True, "Reconciling");
+    let facts = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", false).facts();
+    assert_is(&facts, "Available", State::False, "Pending");
+    assert_is(&facts, "Ready", State::False, "Pending");
+}
+
+#[test]
+fn sessions_that_drain_do_not_keep_a_server_from_being_ready() {
+    let facts = Case::new(&[("new", Serving, 1), ("old", Draining, 1)], "new").pod("p", "new", true).facts();
+    assert_is(&facts, "Ready", State::True, "Ready");
+    assert_is(&facts, "Progressing", State::False, "Draining");
+}
+
+#[test]
+fn a_missing_secret_is_the_reason_and_what_serves_is_available() {
+    let spec = "container: {image: i, transport: Stdio, command: [x], envFrom: [{secretRef: {name: api}}]}";
+    let case = Case { server: fixtures::server(spec), desired: None, ..Case::new(&[("new", Serving, 1)], "new") };
+    let facts = case.pod("p", "new", true).facts();
+    assert_is(&facts, "ResolvedRefs", State::False, "SecretNotFound");
+    assert_is(&facts, "Ready", State::False, "SecretNotFound");
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
+}
+
+#[test]
+fn a_claim_that_two_revisions_cannot_share_stalls() {
+    let volume = "volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]";
+    let spec = format!("container: {{image: i, transport: Stdio, command: [x], {volume}}}");
+    let mut case = Case { server: fixtures::server(&spec), desired: None, ..Case::new(&[], "new") };
+    case.observed.claims = [("data".to_owned(), Some(vec!["ReadWriteOnce".to_owned()]))].into();
+    let facts = case.facts();
+    assert_is(&facts, "Stalled", State::True, "ClaimNotShareable");
+    assert_is(&facts, "Ready", State::False, "ClaimNotShareable");
+    assert_is(&facts, "Available", State::False, "ClaimNotShareable");
+}

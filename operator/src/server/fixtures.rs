@@ -1,0 +1,75 @@
+//! What the tests of the pure steps start from.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use portolan_crds::{MCPServer, labels, server::RevisionState};
+use serde_json::json;
+
+use super::{
+    observed::{Mac, Observed},
+    rollout::Planned,
+};
+use crate::config::{Config, Images};
+
+/// A server named `everything` in `tools`, generation 3.
+pub(super) fn server(spec: &str) -> MCPServer {
+    let spec: serde_json::Value = serde_saphyr::from_str(spec).unwrap();
+    serde_json::from_value(json!({
+        "apiVersion": "portolan.dev/v1alpha1",
+        "kind": "MCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "u-1", "generation": 3},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// The least that a stdio server needs.
+pub(super) fn stdio() -> MCPServer {
+    server("container: {image: 'registry.example/everything:1', transport: Stdio, command: [node, index.js]}")
+}
+
+/// Nothing exists.
+pub(super) fn nothing() -> Observed {
+    Observed {
+        contents: BTreeMap::new(),
+        claims: BTreeMap::new(),
+        mac: Mac([7; 32]),
+        deployments: Vec::new(),
+        pods: Vec::new(),
+        reports: BTreeMap::new(),
+        definitions: BTreeMap::new(),
+        endpoints: Vec::new(),
+        programmed: BTreeMap::new(),
+        now: Timestamp::from_second(1000).unwrap(),
+    }
+}
+
+pub(super) fn config() -> Config {
+    let images = Images {
+        portolan: "registry.example/portolan:1".into(),
+        bridge: "registry.example/bridge:1".into(),
+        pull_policy: Some("IfNotPresent".into()),
+        pull_secrets: Vec::new(),
+    };
+    Config::new("portolan", images)
+}
+
+/// A pod of `revision`.
+pub(super) fn pod(name: &str, revision: &str, ready: bool) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "tools", "uid": name, "labels": {(labels::REVISION): revision}},
+        "status": {
+            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+            "containerStatuses": [{
+                "name": "server", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": {"running": {}},
+            }],
+        },
+    }))
+    .unwrap()
+}
+
+pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planned {
+    Planned { name: name.into(), generation: 3, state, replicas, serving_since: None, draining_since: None }
+}

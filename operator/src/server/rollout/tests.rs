@@ -1,0 +1,331 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
+    Wish {
+        desired: Some(desired),
+        generation: 7,
+        replicas,
+        drain_timeout: MINUTE,
+        remembered: None,
+        programmed: &[],
+        now: at(1000),
+    }
+}
+
+fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
+    Existing {
+        name: name.into(),
+        generation: 1,
+        serving_since: None,
+        draining_since: None,
+        replicas,
+        ready,
+        pods: replicas,
+        sessions: None,
+        gave_up: false,
+    }
+}
+
+fn serving(name: &str, replicas: i32, since: i64) -> Existing {
+    Existing { serving_since: Some(at(since)), ready: replicas, ..pending(name, replicas, replicas) }
+}
+
+fn draining(name: &str, replicas: i32, since: i64, sessions: Option<u32>) -> Existing {
+    Existing { draining_since: Some(at(since)), sessions, ..serving(name, replicas, 1) }
+}
+
+fn states(plan: &Plan) -> Vec<(&str, RevisionState, i32)> {
+    plan.revisions.iter().map(|revision| (revision.name.as_str(), revision.state, revision.replicas)).collect()
+}
+
+use RevisionState::{Draining, Failed, Pending, Serving};
+
+#[test]
+fn a_first_revision_is_pending_until_its_replicas_answer() {
+    assert_eq!(states(&plan(&wish("a", 2), &[])), [("a", Pending, 2)]);
+    assert_eq!(states(&plan(&wish("a", 2), &[pending("a", 2, 1)])), [("a", Pending, 2)]);
+    let plan = plan(&wish("a", 2), &[pending("a", 2, 2)]);
+    assert_eq!(states(&plan), [("a", Serving, 2)]);
+    assert_eq!((plan.revisions[0].serving_since, plan.revisions[0].weight()), (Some(at(1000)), 100));
+}
+
+#[test]
+fn a_new_template_comes_up_beside_the_one_that_serves() {
+    let plan = plan(&wish("b", 2), &[serving("a", 2, 5)]);
+    assert_eq!(states(&plan), [("a", Serving, 2), ("b", Pending, 2)]);
+    assert_eq!((plan.revisions[1].generation, plan.revisions[1].weight()), (7, 0));
+}
+
+#[test]
+fn when_every_wanted_replica_answers_the_new_revision_serves_and_the_old_one_drains() {
+    let plan = plan(&wish("b", 2), &[serving("a", 2, 5), pending("b", 2, 2)]);
+    assert_eq!(states(&plan), [("a", Draining, 2), ("b", Serving, 2)]);
+    assert_eq!(plan.revisions[0].draining_since, Some(at(1000)));
+    assert_eq!(plan.revisions[1].serving_since, Some(at(1000)));
+}
+
+#[test]
+fn a_revision_that_does_not_get_ready_never_takes_the_place_of_one_that_does() {
+    let broken = Existing { gave_up: true, ..pending("b", 2, 1) };
+    assert_eq!(states(&plan(&wish("b", 2), &[serving("a", 2, 5), broken])), [("a", Serving, 2), ("b", Failed, 2)]);
+}
+
+#[test]
+fn a_revision_that_gave_up_serves_once_it_answers() {
+    let late = Existing { gave_up: true, ..pending("b", 2, 2) };
+    assert_eq!(states(&plan(&wish("b", 2), &[late])), [("b", Serving, 2)]);
+}
+
+#[test]
+fn a_serving_revision_whose_pods_fail_keeps_serving() {
+    let sick = Existing { ready: 0, ..serving("a", 2, 5) };
+    let plan = plan(&wish("a", 2), &[sick]);
+    assert_eq!(states(&plan), [("a", Serving, 2)]);
+    assert_eq!(plan.revisions[0].serving_since, Some(at(5)));
+}
+
+#[test]
+fn scaling_changes_replicas_and_makes_no_revision() {
+    assert_eq!(states(&plan(&wish("a", 5), &[serving("a", 2, 5)])), [("a", Serving, 5)]);
+    assert_eq!(states(&plan(&wish("a", 0), &[serving("a", 2, 5)])), [("a", Serving, 0)]);
+}
+
+#[test]
+fn a_stopped_server_changes_over_at_once_and_stops_what_drains() {
+    let existing = [serving("a", 2, 5), draining("z", 2, 990, Some(3))];
+    assert_eq!(states(&plan(&wish("b", 0), &existing)), [("a", Draining, 0), ("b", Serving, 0), ("z", Draining, 0)]);
+}
+
+#[test]
+fn a_draining_revision_with_sessions_keeps_its_pods() {
+    for sessions in [Some(1), None] {
+        let existing = [draining("a", 2, 990, sessions), serving("b", 2, 990)];
+        let wish = Wish { programmed: &["b"], ..wish("b", 2) };
+        assert_eq!(states(&plan(&wish, &existing)), [("a", Draining, 2), ("b", Serving, 2)], "{sessions:?}");
+    }
+}
+
+#[test]
+fn a_draining_revision_is_emptied_without_sessions_once_gateways_send_new_ones_elsewhere() {
+    let existing = [draining("a", 2, 990, Some(0)), serving("b", 2, 990)];
+    assert_eq!(states(&plan(&wish("b", 2), &existing))[0], ("a", Draining, 2), "a gateway may still send new ones");
+    let heard = Wish { programmed: &["b"], ..wish("b", 2) };
+    assert_eq!(states(&plan(&heard, &existing))[0], ("a", Draining, 0));
+}
+
+#[test]
+fn an_emptied_revision_goes_away_with_its_last_pod() {
+    let leaving = Existing { replicas: 0, pods: 1, ..draining("a", 0, 990, Some(0)) };
+    let gone = Existing { pods: 0, ..leaving.clone() };
+    let wish = Wish { programmed: &["b"], ..wish("b", 2) };
+    assert_eq!(plan(&wish, &[leaving, serving("b", 2, 990)]).delete, Vec::<String>::new());
+    assert_eq!(plan(&wish, &[gone, serving("b", 2, 990)]).delete, ["a"]);
+}
+
+#[test]
+fn the_drain_timeout_ends_a_draining_revision_with_its_sessions() {
+    let existing = |since| [draining("a", 2, since, Some(9)), serving("b", 2, 5)];
+    assert_eq!(plan(&wish("b", 2), &existing(941)).delete, Vec::<String>::new());
+    assert_eq!(plan(&wish("b", 2), &existing(940)).delete, ["a"]);
+}
+
+#[test]
+fn a_drain_timeout_of_zero_ends_the_old_revision_at_the_cut_over() {
+    let wish = Wish { drain_timeout: Duration::ZERO, ..wish("b", 1) };
+    let plan = plan(&wish, &[serving("a", 1, 5), pending("b", 1, 1)]);
+    assert_eq!((states(&plan), plan.delete.clone()), (vec![("b", Serving, 1)], vec!["a".to_owned()]));
+}
+
+#[test]
+fn an_earlier_template_finds_its_revision_while_that_drains() {
+    let existing = [draining("a", 2, 990, Some(4)), serving("b", 2, 990)];
+    let plan = plan(&wish("a", 2), &existing);
+    assert_eq!(states(&plan), [("a", Serving, 2), ("b", Draining, 2)]);
+    assert_eq!((plan.revisions[0].serving_since, plan.revisions[0].draining_since), (Some(at(1000)), None));
+    assert_eq!(plan.revisions[0].generation, 1, "it is the revision that an earlier generation made");
+}
+
+#[test]
+fn a_revision_that_is_wanted_again_keeps_its_sessions_while_its_pods_come_back() {
+    let existing = [Existing { ready: 0, ..draining("a", 0, 100, Some(0)) }, serving("b", 2, 990)];
+    let plan = plan(&wish("a", 2), &existing);
+    assert_eq!(states(&plan), [("a", Draining, 2), ("b", Serving, 2)]);
+}
+
+#[test]
+fn a_revision_that_never_served_goes_away_when_another_is_wanted() {
+    let plan = plan(&wish("c", 1), &[serving("a", 1, 5), pending("b", 1, 0)]);
+    assert_eq!(
+        (states(&plan), plan.delete.clone()),
+        (vec![("a", Serving, 1), ("c", Pending, 1)], vec!["b".to_owned()])
+    );
+}
+
+#[test]
+fn while_references_are_missing_everything_stays_and_scaling_and_draining_go_on() {
+    let wish = Wish { desired: None, ..wish("", 3) };
+    let existing = [serving("a", 2, 5), pending("b", 2, 2), draining("c", 2, 1, Some(1))];
+    let plan = plan(&wish, &existing);
+    assert_eq!(
+        (states(&plan), plan.delete.clone()),
+        (vec![("a", Serving, 3), ("b", Pending, 3)], vec!["c".to_owned()])
+    );
+}
+
+#[test]
+fn of_two_that_are_marked_as_serving_the_younger_serves() {
+    let plan = plan(&wish("c", 1), &[serving("a", 1, 5), serving("b", 1, 6)]);
+    assert_eq!(states(&plan), [("a", Draining, 1), ("b", Serving, 1), ("c", Pending, 1)]);
+}
+
+#[test]
+fn a_serving_revision_whose_annotations_were_taken_away_serves() {
+    let wish = Wish { remembered: Some("a"), ..wish("b", 2) };
+    let existing = [Existing { ready: 2, ..pending("a", 2, 2) }];
+    assert_eq!(states(&plan(&wish, &existing)), [("a", Serving, 2), ("b", Pending, 2)]);
+}
+
+#[test]
+fn a_serving_revision_whose_deployment_was_deleted_is_made_anew_and_serves() {
+    let wish = Wish { remembered: Some("a"), ..wish("a", 2) };
+    assert_eq!(states(&plan(&wish, &[])), [("a", Serving, 2)]);
+}
+
+/// What happens to a cluster between two reconciles.
+#[derive(Clone, Debug)]
+enum Happening {
+    Edit(u8),
+    ReferencesGo,
+    Scale(i32),
+    PodsAnswer(u8, bool),
+    Sessions(u8, u32),
+    GatewaysHear,
+    Time(u16),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        (0..4_u8).prop_map(Happening::Edit),
+        Just(Happening::ReferencesGo),
+        (1..4_i32).prop_map(Happening::Scale),
+        (0..4_u8, any::<bool>()).prop_map(|(revision, answers)| Happening::PodsAnswer(revision, answers)),
+        (0..4_u8, 0..3_u32).prop_map(|(revision, sessions)| Happening::Sessions(revision, sessions)),
+        Just(Happening::GatewaysHear),
+        (1..90_u16).prop_map(Happening::Time),
+    ]
+}
+
+/// A cluster as the operator leaves it.
+struct World {
+    revisions: Vec<Existing>,
+    answers: [bool; 4],
+    sessions: [u32; 4],
+    desired: Option<String>,
+    replicas: i32,
+    programmed: Option<String>,
+    now: i64,
+}
+
+impl World {
+    fn new() -> Self {
+        let (answers, sessions) = ([true; 4], [0; 4]);
+        Self { revisions: Vec::new(), answers, sessions, desired: None, replicas: 1, programmed: None, now: 0 }
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        match *happening {
+            Happening::Edit(revision) => self.desired = Some(revision.to_string()),
+            Happening::ReferencesGo => self.desired = None,
+            Happening::Scale(replicas) => self.replicas = replicas,
+            Happening::PodsAnswer(revision, answers) => self.answers[usize::from(revision)] = answers,
+            Happening::Sessions(revision, sessions) => self.sessions[usize::from(revision)] = sessions,
+            Happening::GatewaysHear => self.programmed = self.serving().map(str::to_owned),
+            Happening::Time(seconds) => self.now += i64::from(seconds),
+        }
+    }
+
+    fn serving(&self) -> Option<&str> {
+        let serves = |revision: &&Existing| revision.serving_since.is_some() && revision.draining_since.is_none();
+        self.revisions.iter().find(serves).map(|revision| revision.name.as_str())
+    }
+
+    fn reconcile(&mut self) -> Plan {
+        let programmed: Vec<_> = self.programmed.iter().map(String::as_str).collect();
+        let wish = Wish {
+            desired: self.desired.as_deref(),
+            replicas: self.replicas,
+            programmed: &programmed,
+            now: at(self.now),
+            ..wish("", 1)
+        };
+        let plan = plan(&wish, &self.revisions);
+        self.revisions = plan.revisions.iter().map(|planned| self.made(planned)).collect();
+        plan
+    }
+
+    fn made(&self, planned: &Planned) -> Existing {
+        let revision: usize = planned.name.parse().unwrap();
+        Existing {
+            name: planned.name.clone(),
+            generation: planned.generation,
+            serving_since: planned.serving_since,
+            draining_since: planned.draining_since,
+            replicas: planned.replicas,
+            ready: if self.answers[revision] { planned.replicas } else { 0 },
+            pods: planned.replicas,
+            sessions: Some(self.sessions[revision]),
+            gave_up: false,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn once_a_revision_served_one_always_does_and_never_two(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut world = World::new();
+        let mut served = false;
+        for happening in &happenings {
+            world.happen(happening);
+            let plan = world.reconcile();
+            let serving = plan.revisions.iter().filter(|revision| revision.state == Serving).count();
+            served |= serving == 1;
+            prop_assert_eq!(serving, usize::from(served), "{:?}", plan);
+        }
+    }
+
+    #[test]
+    fn no_revision_with_sessions_goes_away_before_the_drain_timeout(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+            let before = world.revisions.clone();
+            let plan = world.reconcile();
+            for name in &plan.delete {
+                let revision = before.iter().find(|revision| revision.name == *name).unwrap();
+                let kept_long_enough = revision.draining_since.is_some_and(|since| world.now - since.as_second() >= 60);
+                let is_empty = revision.replicas == 0 && revision.pods == 0;
+                prop_assert!(revision.serving_since.is_none() || kept_long_enough || is_empty, "{:?}", revision);
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_look_at_the_same_changes_nothing(happenings in prop::collection::vec(happening(), 1..40)) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+            world.reconcile();
+        }
+        // Pods that answer by now may change a plan once, and a revision that is emptied goes away after that.
+        (0..4).for_each(|_| drop(world.reconcile()));
+        prop_assert_eq!(world.reconcile(), world.reconcile());
+    }
+}
