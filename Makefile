@@ -53,11 +53,13 @@ $(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
 generate: ## Write the CRDs from their types, into crds/ and the chart
 	cargo run -q -p portolan-crds --bin crdgen -- --out crds/generated
 	hack/chart-crds
+	hack/rooms
 
 .PHONY: drift
 drift: ## Fail when generated files differ from their source
 	cargo run -q --locked -p portolan-crds --bin crdgen -- --check crds/generated
 	hack/chart-crds --check
+	hack/rooms --check
 
 .PHONY: unit
 unit: ## Tests of every crate, without a cluster
