@@ -7,7 +7,8 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
-use serde::de::DeserializeOwned;
+use portolan_crds::OPERATOR_MANAGER;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -68,6 +69,21 @@ impl Cluster {
     pub async fn list<K: Namespaced>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         self.pages(&api, &K::kind(&()), namespace, selector).await
+    }
+
+    /// Makes an object; whether there was none of its name.
+    pub(crate) async fn create<K: Namespaced + Serialize>(&self, namespace: &str, object: &K) -> Result<bool, Error> {
+        self.metrics.write("create");
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams { field_manager: Some(OPERATOR_MANAGER.to_owned()), ..PostParams::default() };
+        let call = async {
+            match api.create(&params, object).await {
+                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
+                other => other.map(|_| true),
+            }
+        };
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        bounded("create", &describe(&K::kind(&()), namespace, name), call).await
     }
 
     /// One object of a kind that is known at run time.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kube::runtime::events::Recorder;
 
 use crate::{
-    bridge_client::BridgeClient, cluster::Cluster, config::Config, gateways::Gateways, loaded::LoadedView,
-    metrics::Metrics, requeue::Requeue,
+    bridge_client::BridgeClient, cluster::Cluster, config::Config, gateway::MacCache, gateways::Gateways,
+    loaded::LoadedView, metrics::Metrics, requeue::Requeue, stores::Stores,
 };
 
 /// What every reconcile shares; one per process.
@@ -25,8 +25,28 @@ pub struct Ctx {
     pub gateways: Arc<Gateways>,
     /// What their replicas have loaded.
     pub loaded: LoadedView,
+    /// MAC keys of servers, for the gateways' Secrets.
+    pub macs: MacCache,
+    /// Every `MCPServer` and `MCPGateway`, as watched.
+    pub stores: Stores,
     /// Wakes `MCPServer` objects.
     pub servers: Requeue,
     /// Wakes `MCPGateway` objects.
     pub gateway_requeue: Requeue,
+}
+
+impl Ctx {
+    /// Wakes every server: something changed about all gateways.
+    pub fn wake_servers(&self) {
+        for (namespace, name) in self.stores.server_names() {
+            self.servers.wake(&namespace, &name);
+        }
+    }
+
+    /// Wakes every gateway: something changed about the servers that they may select.
+    pub fn wake_gateways(&self) {
+        for (namespace, name) in self.stores.gateway_names() {
+            self.gateway_requeue.wake(&namespace, &name);
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::{
 use kube::ResourceExt;
 use portolan_crds::{MCPServer, gateway::ServerSelection};
 use portolan_snapshot::select::{self, Namespaces};
+use tokio::sync::watch;
 
 /// `namespace/name` of a gateway.
 pub type GatewayName = String;
@@ -35,7 +36,10 @@ pub struct Replica {
 
 /// The gateways that count.
 #[derive(Debug, Default)]
-pub struct Gateways(RwLock<State>);
+pub struct Gateways {
+    state: RwLock<State>,
+    changes: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -85,12 +89,30 @@ impl Gateways {
 
     /// Sets what is known of a gateway, or forgets it. Whether that changed anything.
     pub fn set(&self, name: &str, gateway: Option<Gateway>) -> bool {
-        let mut state = self.write();
-        match gateway {
-            Some(gateway) if state.gateways.get(name) == Some(&gateway) => false,
-            Some(gateway) => state.gateways.insert(name.to_owned(), gateway).is_none_or(|_| true),
-            None => state.gateways.remove(name).is_some(),
+        let changed = {
+            let mut state = self.write();
+            let before = match &gateway {
+                Some(gateway) => state.gateways.insert(name.to_owned(), gateway.clone()),
+                None => state.gateways.remove(name),
+            };
+            before != gateway
+        };
+        if changed {
+            self.changes.send_replace(());
         }
+        changed
+    }
+
+    /// Tells when gateways or their ready pods changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Names of the gateways that count.
+    #[must_use]
+    pub fn names(&self) -> Vec<GatewayName> {
+        self.read().gateways.keys().cloned().collect()
     }
 
     /// Sets the ready pods of all gateways of a namespace. Whether that changed anything.
@@ -105,6 +127,8 @@ impl Gateways {
         }
         state.replicas.retain(|name, _| !name.starts_with(&prefix));
         state.replicas.extend(replicas);
+        drop(state);
+        self.changes.send_replace(());
         true
     }
 
@@ -114,11 +138,11 @@ impl Gateways {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

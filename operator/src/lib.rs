@@ -3,6 +3,7 @@
 //! A reconcile is five steps: dereference (all reads), validate, build (both pure), apply, status. [`apply`] is the
 //! only writer of children, [`status`] the only writer of status, and both only while this process holds the lease.
 
+pub mod admin;
 pub mod apply;
 pub mod backoff;
 pub mod bridge_client;
@@ -12,9 +13,21 @@ pub mod config;
 pub mod context;
 pub mod controller;
 pub mod error;
+pub mod gateway;
 pub mod gateways;
+pub mod lease;
 pub mod loaded;
 pub mod metrics;
 pub mod requeue;
 pub mod server;
 pub mod status;
+pub mod stores;
+
+mod census;
+mod default_gateway;
+mod run;
+mod stream;
+mod surroundings;
+
+pub use config::Config;
+pub use run::{RunError, run};

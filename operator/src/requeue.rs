@@ -4,8 +4,8 @@
 //! bounded by the number of objects.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::Stream;
@@ -14,41 +14,53 @@ use tokio::sync::Notify;
 /// Namespace and name of an object.
 pub type Key = (String, String);
 
-/// Objects of one kind to be reconciled.
+/// Objects of one kind to be reconciled, by namespace: each namespace has a controller of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Requeue {
-    waiting: Arc<Mutex<HashSet<Key>>>,
-    news: Arc<Notify>,
+pub struct Requeue(Arc<Mutex<HashMap<String, Arc<Lane>>>>);
+
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: Mutex<HashSet<String>>,
+    news: Notify,
 }
 
 impl Requeue {
     /// Wakes one object.
     pub fn wake(&self, namespace: &str, name: &str) {
-        self.lock().insert((namespace.to_owned(), name.to_owned()));
-        self.news.notify_one();
+        let lane = self.lane(namespace);
+        lane.lock().insert(name.to_owned());
+        lane.news.notify_one();
     }
 
-    /// Those that were woken; ends never. One reader at a time.
-    pub fn stream(&self) -> impl Stream<Item = Key> + Send + 'static {
-        futures::stream::unfold(self.clone(), |this| async move {
+    /// Those of a namespace that were woken; ends never. One reader at a time.
+    pub fn stream(&self, namespace: &str) -> impl Stream<Item = Key> + Send + 'static + use<> {
+        let namespace = namespace.to_owned();
+        futures::stream::unfold((self.lane(&namespace), namespace), |(lane, namespace)| async move {
             loop {
                 // In a statement of its own, so that the lock is gone before the wait.
-                let taken = this.take();
-                if let Some(key) = taken {
-                    return Some((key, this));
+                let taken = lane.take();
+                if let Some(name) = taken {
+                    return Some(((namespace.clone(), name), (lane, namespace)));
                 }
-                this.news.notified().await;
+                lane.news.notified().await;
             }
         })
     }
 
-    fn take(&self) -> Option<Key> {
+    fn lane(&self, namespace: &str) -> Arc<Lane> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.entry(namespace.to_owned()).or_default().clone()
+    }
+}
+
+impl Lane {
+    fn take(&self) -> Option<String> {
         let mut waiting = self.lock();
-        let key = waiting.iter().next().cloned()?;
-        waiting.take(&key)
+        let name = waiting.iter().next().cloned()?;
+        waiting.take(&name)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +76,8 @@ mod tests {
         requeue.wake("a", "x");
         requeue.wake("a", "x");
         requeue.wake("a", "y");
-        let mut stream = Box::pin(requeue.stream());
+        requeue.wake("b", "z");
+        let mut stream = Box::pin(requeue.stream("a"));
         let mut seen = vec![stream.next().await, stream.next().await];
         seen.sort();
         assert_eq!(seen, [Some(("a".into(), "x".into())), Some(("a".into(), "y".into()))]);

@@ -185,19 +185,24 @@ async fn reports(
             asked.extend(ready);
         }
     }
-    stream::iter(asked)
-        .map(|pod| async move { Some((pod.metadata.uid.clone()?, ask(pod, mac, false, ctx).await?)) })
+    let addressed: Vec<_> =
+        asked.into_iter().filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?))).collect();
+    stream::iter(addressed)
+        .map(|(uid, ip)| async move { (uid, ask(ip, mac, false, ctx).await) })
         .buffer_unordered(PARALLEL)
-        .filter_map(futures::future::ready)
         .collect()
         .await
 }
 
-/// What a pod's bridge says; `None` while the pod has no address.
-async fn ask(pod: &Pod, mac: Mac, definitions: bool, ctx: &Ctx) -> Option<Result<BridgeStatus, String>> {
-    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    let report = ctx.bridges.status(ip, &MacKey::new(&mac.0)?, definitions).await;
-    Some(report.map_err(|error| error.to_string()))
+/// The pod's address, once it has one.
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+/// What the bridge at that address says.
+async fn ask(ip: IpAddr, mac: Mac, definitions: bool, ctx: &Ctx) -> Result<BridgeStatus, String> {
+    let key = MacKey::new(&mac.0).ok_or("the key has another length")?;
+    ctx.bridges.status(ip, &key, definitions).await.map_err(|error| error.to_string())
 }
 
 /// Definitions that are to be stored, by revision: those whose bridge has others than the ConfigMap.
@@ -218,12 +223,12 @@ async fn definitions(
         if !seen.insert(revision) || config_map.and_then(build::stored_hash) == Some(&found.hash) {
             continue;
         }
-        match ask(pod, mac, true, ctx).await {
-            Some(Ok(report)) => {
+        let Some(ip) = address(pod) else { continue };
+        match ask(ip, mac, true, ctx).await {
+            Ok(report) => {
                 definitions.extend(report.probe.tools.and_then(with_text).map(|found| (revision.to_owned(), found)));
             }
-            Some(Err(error)) => tracing::warn!(revision, error, "tool definitions cannot be read; asked again later"),
-            None => {}
+            Err(error) => tracing::warn!(revision, error, "tool definitions cannot be read; asked again later"),
         }
     }
     definitions

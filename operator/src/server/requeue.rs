@@ -1,7 +1,7 @@
 //! When to look again although no watch says so. Pure.
 //!
 //! Watches wake the reconciler for pods, Deployments and what gateways have loaded. What nothing announces is what a
-//! bridge knows, and the content of ConfigMaps and Secrets, which the operator may read by name and not watch.
+//! bridge knows, and ConfigMaps' and Secrets' content, which the operator may read by name and not watch.
 
 use std::time::Duration;
 
@@ -23,10 +23,8 @@ const YOUNG: Duration = Duration::from_secs(60);
 const DRAINING: Duration = Duration::from_secs(2);
 /// While something that the spec names is missing.
 const MISSING: Duration = Duration::from_secs(5);
-/// While ConfigMaps or Secrets are named.
+/// In any case: content, the MAC key's Secret, and tools that change while a server runs.
 const CONTENT: Duration = Duration::from_secs(30);
-/// In any case: tools may change while a server runs.
-const RESYNC: Duration = Duration::from_secs(600);
 
 /// When to reconcile again.
 pub(super) fn next(outcome: &Outcome<'_>) -> Next {
@@ -34,10 +32,9 @@ pub(super) fn next(outcome: &Outcome<'_>) -> Next {
         outcome.plan.draining().next().is_some().then_some(DRAINING),
         outcome.observed.pods.iter().filter_map(|pod| unready(outcome, pod)).min(),
         outcome.validated.content.is_err().then_some(MISSING),
-        (!outcome.observed.contents.is_empty()).then_some(CONTENT),
         is_undescribed(outcome).then_some(FAILING),
     ];
-    Next::After(waits.into_iter().flatten().min().unwrap_or(RESYNC))
+    Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
 }
 
 /// A pod whose bridge runs and that is not ready, though it should be.

@@ -1,0 +1,205 @@
+//! The operator as a process: lease, then everything else for as long as the lease is held.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use k8s_openapi::api::core::v1::Pod;
+use portolan_crds::{MCPGateway, MCPServer, labels};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Admin,
+    bridge_client::BridgeClient,
+    census,
+    cluster::Cluster,
+    config::Config,
+    context::Ctx,
+    controller, gateway,
+    gateway::MacCache,
+    gateways::Gateways,
+    lease::{Candidate, LeaseError, Standing},
+    loaded::LoadedView,
+    metrics::Metrics,
+    requeue::Requeue,
+    stores::{Guarded, Stores, Writers},
+    stream, surroundings,
+};
+
+/// How long a new leader waits for what the gateways have loaded before it judges servers.
+const FIRST_REPORTS: Duration = Duration::from_secs(5);
+/// How long reconciles in flight may take at the end.
+const SHUTDOWN: Duration = Duration::from_secs(15);
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is neither a service account nor a kubeconfig.
+    #[error("no Kubernetes API server is configured: {0}")]
+    NoCluster(#[from] kube::config::InferConfigError),
+    /// The configuration of the API server is not usable.
+    #[error("the client for the Kubernetes API server cannot be made: {0}")]
+    Client(#[from] kube::Error),
+    /// The admin port cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Admin {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// A metric cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Another process may reconcile now.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// A part that should run for ever did not.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Runs the operator until `shutdown`, then lets reconciles end and gives the lease up.
+///
+/// # Errors
+/// It cannot start, or lost its lease: the process must end with a failure, and is started again.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let metrics = Metrics::new()?;
+    let mut cluster = kube::Config::infer().await?;
+    let client = Client::try_from(cluster.clone())?;
+    cluster.default_retry = false;
+    let lease_client = Client::try_from(cluster)?;
+
+    let candidate = Candidate::new(lease_client, config.lease.clone(), config.identity.clone(), metrics.clone());
+    let mut standing = candidate.standing();
+    let address = config.admin;
+    let bound = Admin::bind(address, metrics.clone(), candidate.standing()).await;
+    let admin = bound.map_err(|error| RunError::Admin { address, error })?;
+    let always = CancellationToken::new();
+    let _stop_admin = always.clone().drop_guard();
+    tokio::spawn(admin.run(always));
+
+    // The lease outlives the reconciles: it is given up when nothing is written any more.
+    let stop_lease = CancellationToken::new();
+    let mut lease = tokio::spawn(candidate.run(stop_lease.clone()));
+    let leads = tokio::select! {
+        result = &mut lease => return Err(lease_end(result)),
+        leads = standing.wait_for(|standing| *standing == Standing::Leader) => leads.is_ok(),
+        () = shutdown.cancelled() => false,
+    };
+    if leads {
+        let stop = shutdown.child_token();
+        let work = lead(context(config, client, metrics), stop.clone());
+        tokio::select! {
+            // Dropping the work ends its writes at once: another process may have begun.
+            result = &mut lease => return Err(lease_end(result)),
+            result = work => result?,
+        }
+    }
+    stop_lease.cancel();
+    match lease.await {
+        Ok(Ok(())) => Ok(()),
+        other => Err(lease_end(other)),
+    }
+}
+
+fn lease_end(result: Result<Result<(), LeaseError>, tokio::task::JoinError>) -> RunError {
+    match result {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) | Err(_) => RunError::Ended("the lease task"),
+    }
+}
+
+struct Parts {
+    ctx: Arc<Ctx>,
+    servers: Writers<MCPServer>,
+    gateways: Writers<MCPGateway>,
+}
+
+fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
+    let mut gateway_namespaces: Vec<String> = config.tenant_namespaces.clone();
+    gateway_namespaces.extend(config.platform_namespaces.clone());
+    let (stores, servers, gateways) = Stores::new(&config.tenant_namespaces, &gateway_namespaces);
+    let view = Arc::new(Gateways::default());
+    let reporter = Reporter { controller: "portolan-operator".into(), instance: Some(config.identity.clone()) };
+    let ctx = Ctx {
+        config,
+        cluster: Cluster::new(client.clone(), metrics.clone()),
+        recorder: Recorder::new(client, reporter),
+        metrics,
+        bridges: BridgeClient::default(),
+        loaded: LoadedView::new(view.clone()),
+        gateways: view,
+        macs: MacCache::default(),
+        stores,
+        servers: Requeue::default(),
+        gateway_requeue: Requeue::default(),
+    };
+    Parts { ctx: Arc::new(ctx), servers, gateways }
+}
+
+/// Everything that only the leader does, until `stop`.
+async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) -> Result<(), RunError> {
+    let mut tasks = JoinSet::new();
+    seed(&ctx).await;
+    for namespace in &ctx.config.platform_namespaces {
+        spawn(&mut tasks, "a watch of gateway pods", surroundings::watch_replicas(ctx.clone(), namespace.clone(), stop.clone()));
+    }
+    let enrolled = gateways.keys().cloned().collect::<Vec<_>>();
+    for namespace in enrolled {
+        spawn(&mut tasks, "a watch of a namespace", surroundings::watch_namespace(ctx.clone(), namespace, stop.clone()));
+    }
+    spawn(&mut tasks, "the streams of gateways", stream::run(ctx.clone(), stop.clone()));
+    tokio::select! {
+        () = stream::first_reports(&ctx, FIRST_REPORTS) => {}
+        () = stop.cancelled() => {}
+    }
+    for (namespace, writer) in gateways {
+        spawn(&mut tasks, "a controller of gateways", controller::gateways(ctx.clone(), namespace, writer, stop.clone()));
+    }
+    for (namespace, writer) in servers {
+        spawn(&mut tasks, "a controller of servers", controller::servers(ctx.clone(), namespace, writer, stop.clone()));
+    }
+    spawn(&mut tasks, "the census", census::run(ctx, stop.clone()));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = tasks.join_next() => return Err(RunError::Ended(ended.and_then(Result::ok).unwrap_or("a task"))),
+    }
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN, all).await.is_err() {
+        tracing::warn!("some reconciles did not end in time");
+    }
+    Ok(())
+}
+
+fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// Learns which gateways and ready pods there are before the first reconcile, so that a new leader finds programmed what
+/// is. What cannot be read is learnt from the watches.
+async fn seed(ctx: &Ctx) {
+    for namespace in &ctx.config.platform_namespaces {
+        match ctx.cluster.list::<Guarded<MCPGateway>>(namespace, "").await {
+            Ok(found) => {
+                for gateway in found.into_iter().filter_map(|guarded| guarded.0.ok()) {
+                    let name = gateway.metadata.name.clone().unwrap_or_default();
+                    ctx.gateways.set(&format!("{namespace}/{name}"), gateway::view(&ctx.config, &gateway));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the gateways cannot be listed"),
+        }
+        match ctx.cluster.list::<Pod>(namespace, labels::GATEWAY).await {
+            Ok(pods) => {
+                ctx.gateways.set_replicas(namespace, surroundings::replicas(namespace, pods.iter()));
+            }
+            Err(error) => tracing::warn!(%error, "the pods of gateways cannot be listed"),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The leader's stream to every ready gateway pod: what each has loaded, as it changes.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use k8s_openapi::api::core::v1::Secret;
+use portolan_crds::ports;
+use portolan_mcp::mac::MacKey;
+use portolan_snapshot::report::Report;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    bridge_client::signed,
+    context::Ctx,
+    gateway::{STREAM_KEY, child_name},
+    gateways::{GatewayName, Replica},
+};
+
+/// Path of the stream on a gateway's admin port.
+const PATH: &str = "/v1/stream";
+/// Until a connection is made and answered.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A gateway sends a heartbeat every 5 s: after three lost ones it is gone.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Longest line: thousands of servers.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+/// First and longest delay between two connections.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// How long what a replica said is believed while its stream is down: a reconnect is no news.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("{0}")]
+    Secret(crate::error::Error),
+    #[error("the gateway's Secret has no usable key {STREAM_KEY:?} yet")]
+    NoKey,
+    #[error("{0:?} is not an address")]
+    BadAddress(String),
+    #[error("the request cannot be made: {0}")]
+    Request(#[from] http::Error),
+    #[error("it cannot be reached: {0}")]
+    Unreachable(#[from] hyper_util::client::legacy::Error),
+    #[error("it answered {0}")]
+    Refused(StatusCode),
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("nothing came within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("a line is longer than {MAX_LINE} bytes")]
+    LineTooLong,
+    #[error("a line is no report: {0}")]
+    NotAReport(#[from] serde_json::Error),
+    #[error("{0}")]
+    BadReport(#[from] portolan_snapshot::report::BadLine),
+    #[error("the gateway ended it")]
+    Ended,
+}
+
+/// Holds the streams until `stop`.
+pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
+    let mut changes = ctx.gateways.changes();
+    let mut streams: HashMap<String, (Replica, AbortOnDropHandle<()>)> = HashMap::new();
+    loop {
+        changes.borrow_and_update();
+        let wanted: HashMap<String, (GatewayName, Replica)> = ctx
+            .gateways
+            .replicas()
+            .into_iter()
+            .flat_map(|(gateway, pods)| pods.into_iter().map(move |pod| (pod.uid.clone(), (gateway.clone(), pod))))
+            .collect();
+        streams.retain(|uid, (replica, _)| {
+            let keep = wanted.get(uid).is_some_and(|(_, wanted)| wanted == replica);
+            if !keep {
+                forget(&ctx, uid);
+            }
+            keep
+        });
+        for (uid, (gateway, replica)) in wanted {
+            streams.entry(uid).or_insert_with(|| {
+                let task = tokio::spawn(hold(ctx.clone(), gateway, replica.clone()));
+                (replica, AbortOnDropHandle::new(task))
+            });
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Waits until every ready replica has reported, or `most`: a new leader that asks earlier would find everything
+/// unprogrammed, and write so.
+pub(crate) async fn first_reports(ctx: &Ctx, most: Duration) {
+    let all_reported = async {
+        loop {
+            let replicas = ctx.gateways.replicas();
+            if replicas.values().flatten().all(|replica| ctx.loaded.gateway(&replica.uid).is_some()) {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if timeout(most, all_reported).await.is_err() {
+        tracing::info!("not every gateway replica has reported yet");
+    }
+}
+
+/// Reads one replica, again and again, until aborted.
+async fn hold(ctx: Arc<Ctx>, gateway: GatewayName, replica: Replica) {
+    let http = client();
+    let mut delay = BACKOFF.0;
+    let mut heard = Instant::now();
+    loop {
+        let error = match read(&ctx, &http, &gateway, &replica, &mut heard, &mut delay).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        tracing::debug!(gateway, replica = replica.name, %error, "the stream of a gateway ended");
+        if heard.elapsed() > GRACE {
+            tracing::warn!(gateway, replica = replica.name, %error, "a gateway does not report");
+            forget(&ctx, &replica.uid);
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(BACKOFF.1);
+    }
+}
+
+fn client() -> Client<HttpConnector, Empty<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
+}
+
+async fn read(
+    ctx: &Ctx,
+    http: &Client<HttpConnector, Empty<Bytes>>,
+    gateway: &str,
+    replica: &Replica,
+    heard: &mut Instant,
+    delay: &mut Duration,
+) -> Result<std::convert::Infallible, StreamError> {
+    let key = key(ctx, gateway).await?;
+    let ip: IpAddr = replica.ip.parse().map_err(|_| StreamError::BadAddress(replica.ip.clone()))?;
+    let address = SocketAddr::from((ip, ports::GATEWAY_ADMIN)).to_string();
+    let request = signed(&address, PATH, &key)?;
+    let answer = timeout(CONNECT_TIMEOUT, http.request(request)).await;
+    let answer = answer.map_err(|_| StreamError::Silent(CONNECT_TIMEOUT))??;
+    if answer.status() != StatusCode::OK {
+        return Err(StreamError::Refused(answer.status()));
+    }
+    let mut body = answer.into_body();
+    let mut buffer = BytesMut::new();
+    loop {
+        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| StreamError::Silent(SILENCE))?;
+        let frame = frame.ok_or(StreamError::Ended)??;
+        let Ok(data) = frame.into_data() else { continue };
+        buffer.extend_from_slice(&data);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line = buffer.split_to(end + 1);
+            take(ctx, gateway, &replica.uid, serde_json::from_slice(&line)?)?;
+            *heard = Instant::now();
+            *delay = BACKOFF.0;
+        }
+        if buffer.len() > MAX_LINE {
+            return Err(StreamError::LineTooLong);
+        }
+    }
+}
+
+async fn key(ctx: &Ctx, gateway: &str) -> Result<MacKey, StreamError> {
+    let (namespace, name) = gateway.split_once('/').ok_or(StreamError::NoKey)?;
+    let secret = ctx.cluster.get::<Secret>(namespace, &child_name(name)).await.map_err(StreamError::Secret)?;
+    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+    data.get(STREAM_KEY).and_then(|bytes| MacKey::new(&bytes.0)).ok_or(StreamError::NoKey)
+}
+
+fn take(ctx: &Ctx, gateway: &str, uid: &str, line: Report) -> Result<(), StreamError> {
+    let (servers, gateway_changed) = ctx.loaded.take(uid, line)?;
+    wake(ctx, &servers);
+    if gateway_changed && let Some((namespace, name)) = gateway.split_once('/') {
+        ctx.gateway_requeue.wake(namespace, name);
+    }
+    Ok(())
+}
+
+fn forget(ctx: &Ctx, uid: &str) {
+    wake(ctx, &ctx.loaded.forget(uid));
+}
+
+fn wake(ctx: &Ctx, servers: &[String]) {
+    for server in servers {
+        if let Some((namespace, name)) = server.split_once('/') {
+            ctx.servers.wake(namespace, name);
+        }
+    }
+}
