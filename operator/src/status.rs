@@ -321,3 +321,6 @@ fn shorten(text: &str, bytes: usize) -> String {
     let end = (0..=bytes - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}…", &text[..end])
 }
+
+#[cfg(test)]
+mod tests;
