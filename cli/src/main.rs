@@ -17,6 +17,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use exit::{Exit, Failure, print};
 
+/// First word of the command line that makes this program the guard of a server process.
+const GUARD: &str = "guard";
+
 /// MCP servers as a service on Kubernetes.
 #[derive(Parser, Debug)]
 #[command(name = "portolan", version, propagate_version = true, max_term_width = 100, subcommand_required = true)]
@@ -35,6 +38,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Dev(dev::DevArgs),
     Tools(client::ToolsArgs),
     Call(client::CallArgs),
     #[command(name = "apikey")]
@@ -55,6 +59,7 @@ impl Command {
     /// Whether failures are told as one JSON line.
     fn json(&self) -> bool {
         match self {
+            Self::Dev(args) => args.json(),
             Self::Tools(args) => args.json(),
             Self::Call(args) => args.json(),
             _ => false,
@@ -63,11 +68,15 @@ impl Command {
 
     /// The log level when neither flag nor environment asks for one.
     fn log_level(&self) -> &'static str {
-        "off"
+        match self {
+            Self::Dev(_) => "warn,server::stderr=info",
+            _ => "off",
+        }
     }
 
     async fn run(&self) -> Result<(), Failure> {
         match self {
+            Self::Dev(args) => dev::run(args).await,
             Self::Tools(args) => client::tools(args).await,
             Self::Call(args) => client::call(args).await,
             Self::ApiKey(args) => apikey::run(args),
@@ -80,6 +89,11 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    // A guard is started for every server process: it is quick, single-threaded and has no options of its own.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == GUARD) {
+        return portolan_bridge::guard::main(words);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),

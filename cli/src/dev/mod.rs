@@ -1,12 +1,86 @@
 //! `portolan dev`: the same YAML on one machine, without a cluster.
-#![allow(dead_code)]
+//!
+//! files → objects → fleet (bridges) → inputs → the gateway, in this process; what it has loaded comes back as rows.
 
 mod cluster_only;
 mod environment;
 mod files;
+mod fleet;
+mod health;
+mod http_process;
+mod inputs;
+mod keys;
 mod launch;
+mod loaded;
 mod objects;
+mod output;
 mod problem;
+mod revision;
+mod rows;
+mod session;
 mod suggest;
 mod watch;
 mod yaml;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit::Failure;
+
+/// Serve MCPServers from files on this machine, without a cluster.
+///
+/// Reads the same YAML as `kubectl apply` (MCPServer, MCPGateway, Secret, ConfigMap), runs each server's command here
+/// in place of its image, and serves the endpoints that a cluster's gateway would. Changed files are read again at
+/// once; one that is not right keeps its last good version.
+///
+/// A server gets the environment of its file, and PATH, HOME, USER, SHELL, TMPDIR and locale of this shell. A server
+/// that speaks HTTP has its port once on this machine: a change of it ends the old process first.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  portolan dev -f examples/quickstart
+  portolan dev -f server.yaml -f secrets.yaml --listen 127.0.0.1:9000
+  portolan dev -f . -o json | jq -c 'select(.ready)'")]
+pub(crate) struct DevArgs {
+    /// A file, or a directory with *.yaml, *.yml and *.json files; may be repeated
+    #[arg(long, short, required = true, value_name = "FILE|DIR")]
+    file: Vec<PathBuf>,
+
+    /// Where to serve; loopback only, port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_parser = loopback)]
+    listen: SocketAddr,
+
+    /// How the state of servers is printed
+    #[arg(long, short, default_value = "table")]
+    output: output::Format,
+}
+
+impl DevArgs {
+    /// Whether failures are told as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.output == output::Format::Json
+    }
+}
+
+/// `dev` has neither TLS nor, by default, authentication.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = match text.strip_prefix("localhost:").map(str::parse) {
+        Some(Ok(port)) => (Ipv4Addr::LOCALHOST, port).into(),
+        _ => text.parse().map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:8080".to_owned())?,
+    };
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("dev serves this machine alone: write a loopback address, such as 127.0.0.1:8080".into())
+    }
+}
+
+/// `portolan dev`.
+pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
+    if let Some(absent) = args.file.iter().find(|path| !path.exists()) {
+        return Err(Failure::usage(format!("there is no file or directory {}", absent.display())));
+    }
+    session::run(args).await
+}

@@ -1,0 +1,173 @@
+//! The process of a server that speaks HTTP: started under a guard, started again when it ends.
+
+use std::net::Ipv4Addr;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portolan_bridge::config::ServerCommand;
+use portolan_crds::conditions::reasons;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// The first wait before a process that ended is started again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A process that lived so long is started again at once.
+const LIVED: Duration = Duration::from_secs(60);
+/// What is kept of a line.
+const MAX_LINE: u64 = 8 * 1024;
+
+/// A process that is kept running.
+#[derive(Debug)]
+pub(super) struct HttpProcess {
+    down: watch::Receiver<Option<Health>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Whether nobody listens on `port`: else the bridge would stand in front of a stranger.
+pub(super) async fn port_is_free(port: u16) -> Result<(), String> {
+    match tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "port {port} of this machine cannot be had ({error}): end the program that holds it, or change \
+             spec.container.port"
+        )),
+    }
+}
+
+/// Waits until `process` went down or came up; for ever when there is none.
+pub(super) async fn changed(process: Option<&mut HttpProcess>) {
+    if let Some(process) = process
+        && process.down.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+impl HttpProcess {
+    /// Starts `command` and keeps it running.
+    pub(super) fn start(command: ServerCommand) -> Self {
+        let (sender, down) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep(command, sender, stop.clone()));
+        Self { down, stop, task }
+    }
+
+    /// Why it does not run at the moment.
+    pub(super) fn down(&mut self) -> Option<Health> {
+        self.down.borrow_and_update().clone()
+    }
+
+    /// Ends it and everything that it started.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the keeper of an HTTP server failed");
+        }
+    }
+}
+
+async fn keep(command: ServerCommand, down: watch::Sender<Option<Health>>, stop: CancellationToken) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let last = LastLine::default();
+        let health = match spawn(&command, &last) {
+            Ok(mut child) => {
+                down.send_replace(None);
+                tokio::select! {
+                    status = child.wait() => exited(status, &last.get()),
+                    () = stop.cancelled() => return end(child).await,
+                }
+            }
+            Err(error) => Health::failed(reasons::SPAWN_FAILED, format!("the command does not start: {error}")),
+        };
+        down.send_replace(Some(health));
+        pause = if began.elapsed() >= LIVED { FIRST_PAUSE } else { pause };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The guard ends with everything below it: on our signal, and when we are gone.
+fn spawn(command: &ServerCommand, last: &LastLine) -> std::io::Result<Child> {
+    let mut child = Command::new(&command.guard.program)
+        .args(&command.guard.args)
+        .arg(GRACE.as_millis().to_string())
+        .arg(&command.program)
+        .args(&command.args)
+        .env_clear()
+        .envs(command.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    if let Some(stdout) = child.stdout.take() {
+        tokio::spawn(log(stdout, LastLine::default()));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(log(stderr, last.clone()));
+    }
+    Ok(child)
+}
+
+async fn end(mut child: Child) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // It may have ended in between, which is what was wanted.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    if let Err(error) = child.wait().await {
+        tracing::warn!(%error, "an HTTP server could not be waited for");
+    }
+}
+
+fn exited(status: std::io::Result<ExitStatus>, last: &str) -> Health {
+    let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+    let line = if last.is_empty() { String::new() } else { format!("; its last line on stderr: {last}") };
+    Health::failed(reasons::SERVER_EXITED, format!("the server ended ({how}){line}"))
+}
+
+/// The last line of a stream.
+#[derive(Clone, Debug, Default)]
+struct LastLine(Arc<Mutex<String>>);
+
+impl LastLine {
+    fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, line: &str) {
+        line.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Logs what `reader` gives until it ends. A line over the bound is logged in pieces.
+async fn log(reader: impl AsyncRead + Unpin, last: LastLine) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !text.is_empty() {
+            last.set(&text);
+            tracing::info!(target: "server::stderr", "{text}");
+        }
+        line.clear();
+    }
+}

@@ -1,0 +1,279 @@
+//! One revision of one server: its bridge and, for an HTTP server, its process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use portolan_bridge::config::{Probe, ServerCommand, Sessions, Upstream};
+use portolan_bridge::{Bridge, Config};
+use portolan_crds::conditions::reasons;
+use portolan_crds::server::RevisionState;
+use portolan_mcp::mac::MacKey;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::health::Health;
+use super::http_process::{self, HttpProcess};
+use super::launch::Launch;
+use super::objects::Name;
+
+/// How often a draining revision's sessions are counted.
+const DRAIN_TICK: Duration = Duration::from_millis(250);
+/// A draining revision lives at least this long: a session may be on its way to it while the gateway turns.
+const DRAIN_LEAST: Duration = Duration::from_secs(1);
+/// How often something that is missing on this machine is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Where every port of `dev` but the gateway's is: any free one.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What a revision tells.
+#[derive(Debug)]
+pub(super) struct Event {
+    /// The server.
+    pub(super) server: Name,
+    /// The revision's pod.
+    pub(super) uid: String,
+    /// What happened.
+    pub(super) news: News,
+}
+
+/// What happened to a revision.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Its bridge listens.
+    Listening(SocketAddr),
+    /// It is another way than before.
+    Health(Health),
+    /// Everything of it has ended.
+    Ended,
+}
+
+/// What is wanted of a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Run,
+    Drain,
+    Stop,
+}
+
+/// A revision as its server sees it.
+#[derive(Debug)]
+pub(super) struct Revision {
+    /// `<server>-<8 hex digits>`.
+    pub(super) name: String,
+    /// `metadata.generation` of the spec that wants it.
+    pub(super) generation: i64,
+    /// What it does.
+    pub(super) state: RevisionState,
+    /// The UID of what would be its pod.
+    pub(super) uid: String,
+    /// Where its bridge listens.
+    pub(super) address: Option<SocketAddr>,
+    /// How it is.
+    pub(super) health: Health,
+    /// The port of its HTTP server.
+    pub(super) port: Option<u16>,
+    goal: watch::Sender<Goal>,
+    task: JoinHandle<()>,
+}
+
+impl Revision {
+    /// Starts what `launch` says.
+    pub(super) fn start(
+        server: &Name,
+        generation: i64,
+        uid: String,
+        launch: Launch,
+        mac: MacKey,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let (goal, wanted) = watch::channel(Goal::Run);
+        let (name, port) = (launch.revision(&server.name), launch.http.as_ref().map(|(port, _)| *port));
+        let life = Life { server: server.clone(), uid: uid.clone(), launch, mac, events, wanted };
+        let task = tokio::spawn(life.run());
+        let (state, health) = (RevisionState::Pending, Health::pending());
+        Self { name, generation, state, uid, address: None, health, port, goal, task }
+    }
+
+    /// Gives it the traffic.
+    pub(super) fn serve(&mut self) {
+        self.state = RevisionState::Serving;
+        self.goal.send_replace(Goal::Run);
+    }
+
+    /// Wants it back although it drains.
+    pub(super) fn recall(&mut self) {
+        self.state = RevisionState::Pending;
+        self.goal.send_replace(Goal::Run);
+    }
+
+    /// Lets it keep the sessions it has until they end or the drain timeout has passed.
+    pub(super) fn drain(&mut self) {
+        if self.state != RevisionState::Draining {
+            self.state = RevisionState::Draining;
+            self.goal.send_replace(Goal::Drain);
+        }
+    }
+
+    /// Whether it was told to end now: it cannot come back.
+    pub(super) fn is_ending(&self) -> bool {
+        *self.goal.borrow() == Goal::Stop || self.task.is_finished()
+    }
+
+    /// Ends it now.
+    pub(super) fn stop(&mut self) {
+        self.state = RevisionState::Draining;
+        self.goal.send_replace(Goal::Stop);
+    }
+
+    /// Ends it now and waits for it.
+    pub(super) async fn end(mut self) {
+        self.stop();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, revision = self.name, "a revision failed");
+        }
+    }
+}
+
+/// The task behind a revision.
+struct Life {
+    server: Name,
+    uid: String,
+    launch: Launch,
+    mac: MacKey,
+    events: mpsc::Sender<Event>,
+    wanted: watch::Receiver<Goal>,
+}
+
+impl Life {
+    async fn run(mut self) {
+        if let Some(command) = self.command().await {
+            match self.launch.http.clone() {
+                None => self.bridge(Upstream::Stdio(command), None).await,
+                Some((port, path)) => self.http(command, port, &path).await,
+            }
+        }
+        self.tell(News::Ended).await;
+    }
+
+    /// The command, once its program is on this machine; `None` when nobody wants it any more.
+    async fn command(&mut self) -> Option<ServerCommand> {
+        let program = loop {
+            match self.launch.find_program() {
+                Ok(program) => break program,
+                Err(message) => self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, message))).await,
+            }
+            if self.stops_within(LOOK_AGAIN).await {
+                return None;
+            }
+        };
+        let mut command = ServerCommand::new(program, self.launch.args.clone());
+        command.env = self.launch.env.clone();
+        command.clear_env = true;
+        Some(command)
+    }
+
+    async fn http(&mut self, command: ServerCommand, port: u16, path: &str) {
+        while let Err(message) = http_process::port_is_free(port).await {
+            self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, message))).await;
+            if self.stops_within(LOOK_AGAIN).await {
+                return;
+            }
+        }
+        match format!("http://127.0.0.1:{port}{path}").parse() {
+            Ok(uri) => {
+                let process = HttpProcess::start(command);
+                self.bridge(Upstream::Http(uri), Some(process)).await;
+            }
+            Err(error) => {
+                let message = format!("spec.container.path makes no URL: {error}");
+                self.tell(News::Health(Health::failed(reasons::INVALID, message))).await;
+                self.stops_within(Duration::MAX).await;
+            }
+        }
+    }
+
+    async fn bridge(&mut self, upstream: Upstream, mut process: Option<HttpProcess>) {
+        match Bridge::start(self.config(upstream), ANY_PORT, ANY_PORT).await {
+            Ok(bridge) => {
+                self.tell(News::Listening(bridge.data_address())).await;
+                self.follow(&bridge, process.as_mut()).await;
+                bridge.shutdown().await;
+            }
+            Err(error) => {
+                self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, error.to_string()))).await;
+                self.stops_within(Duration::MAX).await;
+            }
+        }
+        if let Some(process) = process {
+            process.end().await;
+        }
+    }
+
+    fn config(&self, upstream: Upstream) -> Config {
+        let mut config = Config::new(upstream, self.mac.clone());
+        let (launch, check) = (&self.launch, self.launch.check);
+        config.sessions = Sessions {
+            stateless: launch.stateless,
+            max: launch.max_sessions,
+            idle_timeout: launch.idle_timeout,
+            ..config.sessions
+        };
+        config.probe = Probe {
+            interval: check.interval,
+            timeout: check.timeout,
+            unhealthy_threshold: check.unhealthy_threshold,
+            healthy_threshold: check.healthy_threshold,
+            ..config.probe
+        };
+        config.request_timeout = launch.request_timeout;
+        config.drain_timeout = launch.drain_timeout;
+        config
+    }
+
+    /// Tells how it is until nobody wants it any more.
+    async fn follow(&mut self, bridge: &Bridge, mut process: Option<&mut HttpProcess>) {
+        let mut probe = bridge.probe();
+        let mut draining_since = None;
+        loop {
+            let goal = *self.wanted.borrow_and_update();
+            match goal {
+                Goal::Run => draining_since = None,
+                Goal::Drain => {
+                    let since = *draining_since.get_or_insert_with(Instant::now);
+                    if self.is_drained(bridge, since) {
+                        return;
+                    }
+                }
+                Goal::Stop => return,
+            }
+            let health = Health::of_probe(&probe.borrow_and_update());
+            let down = process.as_deref_mut().and_then(|process| process.down());
+            self.tell(News::Health(if health.ready { health } else { down.unwrap_or(health) })).await;
+            tokio::select! {
+                wanted = self.wanted.changed() => if wanted.is_err() { return },
+                changed = probe.changed() => if changed.is_err() { return },
+                () = http_process::changed(process.as_deref_mut()) => {}
+                () = tokio::time::sleep(DRAIN_TICK), if goal == Goal::Drain => {}
+            }
+        }
+    }
+
+    fn is_drained(&self, bridge: &Bridge, since: Instant) -> bool {
+        let empty = bridge.report(false).sessions.active == 0;
+        let over = since.elapsed() >= self.launch.drain_timeout;
+        over || (empty && since.elapsed() >= DRAIN_LEAST)
+    }
+
+    /// Waits `time`, or until it is to stop: whether it is. What never served has nothing to drain.
+    async fn stops_within(&mut self, time: Duration) -> bool {
+        let stop = self.wanted.wait_for(|goal| *goal != Goal::Run);
+        tokio::time::timeout(time, stop).await.is_ok()
+    }
+
+    async fn tell(&self, news: News) {
+        // Nobody listens once dev itself ends.
+        let _ = self.events.send(Event { server: self.server.clone(), uid: self.uid.clone(), news }).await;
+    }
+}
