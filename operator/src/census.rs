@@ -45,11 +45,8 @@ async fn make_default_gateway(ctx: &Ctx) {
     }
 }
 
-fn count<'a, K, S>(
-    ctx: &Ctx,
-    stores: impl Iterator<Item = &'a Store<Guarded<K>>>,
-    status: impl Fn(&K) -> Option<&S>,
-) where
+fn count<'a, K, S>(ctx: &Ctx, stores: impl Iterator<Item = &'a Store<Guarded<K>>>, status: impl Fn(&K) -> Option<&S>)
+where
     K: Reconciled + Resource<DynamicType = ()>,
     S: Conditioned,
 {

@@ -182,7 +182,7 @@ mod tests {
         assert!(!contains(&json!({"env": [{"value": "1000m"}]}), &json!({"env": [{"value": "1"}]})));
     }
 
-    fn live(managers: Value) -> Value {
+    fn live(managers: &Value) -> Value {
         json!({"kind": "Deployment", "metadata": {"managedFields": managers}})
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let desired = json!({"spec": {"replicas": 1, "ports": [{"containerPort": 80}], "env": [{"name": "A"}]}});
         let with = |fields: Value| {
             surplus(
-                &live(json!([{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}])),
+                &live(&json!([{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}])),
                 &desired,
                 "us",
             )
@@ -209,7 +209,7 @@ mod tests {
     fn our_own_apply_and_subresources_are_never_surplus() {
         let fields = json!({"f:spec": {"f:x": {}}});
         let desired = json!({"spec": {}});
-        let of = |entry: Value| surplus(&live(json!([entry])), &desired, "us");
+        let of = |entry: Value| surplus(&live(&json!([entry])), &desired, "us");
         assert_eq!(of(json!({"manager": "us", "operation": "Apply", "fieldsV1": fields})), None);
         assert!(of(json!({"manager": "us", "operation": "Update", "fieldsV1": fields})).is_some());
         let scaled = json!({"manager": "hpa", "operation": "Update", "subresource": "scale", "fieldsV1": fields});

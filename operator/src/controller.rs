@@ -53,7 +53,13 @@ pub enum Next {
 
 /// A kind that this operator reconciles.
 pub(crate) trait Reconciled:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// The kind as a metric label.
     const KIND: &'static str;
@@ -96,7 +102,7 @@ impl Reconciled for MCPGateway {
         let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
         let deleted = object.meta().deletion_timestamp.is_some();
         let view = object.0.as_ref().ok().filter(|_| !deleted).and_then(|gateway| gateway::view(&ctx.config, gateway));
-        if ctx.gateways.set(&name, view) {
+        if ctx.gateways.set(&name, view.as_ref()) {
             ctx.wake_servers();
         }
     }
@@ -109,7 +115,12 @@ impl Reconciled for MCPGateway {
 }
 
 /// Reconciles the servers of one namespace until `stop`.
-pub(crate) async fn servers(ctx: Arc<Ctx>, namespace: String, writer: Writer<Guarded<MCPServer>>, stop: CancellationToken) {
+pub(crate) async fn servers(
+    ctx: Arc<Ctx>,
+    namespace: String,
+    writer: Writer<Guarded<MCPServer>>,
+    stop: CancellationToken,
+) {
     let Some(reader) = ctx.stores.server_stores().get(&namespace).cloned() else { return };
     let client = ctx.cluster.client();
     let woken = ctx.servers.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
@@ -119,16 +130,22 @@ pub(crate) async fn servers(ctx: Arc<Ctx>, namespace: String, writer: Writer<Gua
         .owns_stream(touched::<ServiceAccount>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ConfigMap>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::SERVER))
-        .watches_stream(touched::<Pod>(&client, &namespace, labels::SERVER), server_of)
+        .watches_stream(touched::<Pod>(&client, &namespace, labels::SERVER), |pod| server_of(&pod))
         .reconcile_on(woken);
     run(controller, ctx, stop).await;
 }
 
 /// Reconciles the gateways of one namespace until `stop`. Outside the platform's namespaces they have no children.
-pub(crate) async fn gateways(ctx: Arc<Ctx>, namespace: String, writer: Writer<Guarded<MCPGateway>>, stop: CancellationToken) {
+pub(crate) async fn gateways(
+    ctx: Arc<Ctx>,
+    namespace: String,
+    writer: Writer<Guarded<MCPGateway>>,
+    stop: CancellationToken,
+) {
     let Some(reader) = ctx.stores.gateway_stores().get(&namespace).cloned() else { return };
     let client = ctx.cluster.client();
-    let woken = ctx.gateway_requeue.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let woken =
+        ctx.gateway_requeue.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let mut controller = controller(&ctx, &namespace, writer, reader).reconcile_on(woken);
     if ctx.config.platform_namespaces.contains(&namespace) {
         controller = controller
@@ -165,7 +182,13 @@ fn touched<K>(
     label: &str,
 ) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + use<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     watcher(api, watcher::Config::default().labels(label))
@@ -175,7 +198,7 @@ where
         .predicate_filter(predicates::resource_version, PredicateConfig::default())
 }
 
-fn server_of(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded<MCPServer>>> {
+fn server_of(pod: &PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded<MCPServer>>> {
     let server = pod.labels().get(labels::SERVER)?;
     Some(ObjectRef::new(server).within(&pod.namespace()?))
 }
@@ -205,7 +228,11 @@ async fn run<K: Reconciled>(controller: Controller<Guarded<K>>, ctx: Arc<Ctx>, s
         .await;
 }
 
-async fn reconcile<K: Reconciled>(object: Arc<Guarded<K>>, ctx: Arc<Ctx>, backoff: Arc<Backoff>) -> Result<Action, Error> {
+async fn reconcile<K: Reconciled>(
+    object: Arc<Guarded<K>>,
+    ctx: Arc<Ctx>,
+    backoff: Arc<Backoff>,
+) -> Result<Action, Error> {
     let key = key(&*object);
     let (namespace, name) = (&key.0, &key.1);
     let started = Instant::now();

@@ -88,14 +88,14 @@ impl Gateways {
     }
 
     /// Sets what is known of a gateway, or forgets it. Whether that changed anything.
-    pub fn set(&self, name: &str, gateway: Option<Gateway>) -> bool {
+    pub fn set(&self, name: &str, gateway: Option<&Gateway>) -> bool {
         let changed = {
             let mut state = self.write();
-            let before = match &gateway {
+            let before = match gateway {
                 Some(gateway) => state.gateways.insert(name.to_owned(), gateway.clone()),
                 None => state.gateways.remove(name),
             };
-            before != gateway
+            before.as_ref() != gateway
         };
         if changed {
             self.changes.send_replace(());
@@ -133,8 +133,8 @@ impl Gateways {
     }
 
     /// Sets the labels of a namespace. Whether that changed anything.
-    pub fn set_namespace(&self, name: &str, labels: BTreeMap<String, String>) -> bool {
-        self.write().namespaces.insert(name.to_owned(), labels.clone()).as_ref() != Some(&labels)
+    pub fn set_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.write().namespaces.insert(name.to_owned(), labels.clone()).as_ref() != Some(labels)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

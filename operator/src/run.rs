@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
 };
-use k8s_openapi::api::core::v1::Pod;
 use portolan_crds::{MCPGateway, MCPServer, labels};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -146,11 +146,19 @@ async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) 
     let mut tasks = JoinSet::new();
     seed(&ctx).await;
     for namespace in &ctx.config.platform_namespaces {
-        spawn(&mut tasks, "a watch of gateway pods", surroundings::watch_replicas(ctx.clone(), namespace.clone(), stop.clone()));
+        spawn(
+            &mut tasks,
+            "a watch of gateway pods",
+            surroundings::watch_replicas(ctx.clone(), namespace.clone(), stop.clone()),
+        );
     }
     let enrolled = gateways.keys().cloned().collect::<Vec<_>>();
     for namespace in enrolled {
-        spawn(&mut tasks, "a watch of a namespace", surroundings::watch_namespace(ctx.clone(), namespace, stop.clone()));
+        spawn(
+            &mut tasks,
+            "a watch of a namespace",
+            surroundings::watch_namespace(ctx.clone(), namespace, stop.clone()),
+        );
     }
     spawn(&mut tasks, "the streams of gateways", stream::run(ctx.clone(), stop.clone()));
     tokio::select! {
@@ -158,7 +166,11 @@ async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) 
         () = stop.cancelled() => {}
     }
     for (namespace, writer) in gateways {
-        spawn(&mut tasks, "a controller of gateways", controller::gateways(ctx.clone(), namespace, writer, stop.clone()));
+        spawn(
+            &mut tasks,
+            "a controller of gateways",
+            controller::gateways(ctx.clone(), namespace, writer, stop.clone()),
+        );
     }
     for (namespace, writer) in servers {
         spawn(&mut tasks, "a controller of servers", controller::servers(ctx.clone(), namespace, writer, stop.clone()));
@@ -190,7 +202,7 @@ async fn seed(ctx: &Ctx) {
             Ok(found) => {
                 for gateway in found.into_iter().filter_map(|guarded| guarded.0.ok()) {
                     let name = gateway.metadata.name.clone().unwrap_or_default();
-                    ctx.gateways.set(&format!("{namespace}/{name}"), gateway::view(&ctx.config, &gateway));
+                    ctx.gateways.set(&format!("{namespace}/{name}"), gateway::view(&ctx.config, &gateway).as_ref());
                 }
             }
             Err(error) => tracing::warn!(%error, "the gateways cannot be listed"),

@@ -26,10 +26,7 @@ pub struct Stores {
 impl Stores {
     /// Empty stores, and what fills them.
     #[must_use]
-    pub(crate) fn new(
-        tenants: &[String],
-        gateways: &[String],
-    ) -> (Self, Writers<MCPServer>, Writers<MCPGateway>) {
+    pub(crate) fn new(tenants: &[String], gateways: &[String]) -> (Self, Writers<MCPServer>, Writers<MCPGateway>) {
         let (mut server_writers, mut gateway_writers) = (Writers::new(), Writers::new());
         let mut stores = Self { servers: BTreeMap::new(), gateways: BTreeMap::new() };
         for namespace in tenants {

@@ -58,7 +58,7 @@ pub(crate) async fn watch_namespace(ctx: Arc<Ctx>, namespace: String, stop: Canc
     while let Some(event) = events.next().await {
         match event {
             Ok(object) => {
-                if ctx.gateways.set_namespace(&namespace, object.labels().clone()) {
+                if ctx.gateways.set_namespace(&namespace, object.labels()) {
                     ctx.wake_gateways();
                     ctx.wake_servers();
                 }
@@ -69,7 +69,10 @@ pub(crate) async fn watch_namespace(ctx: Arc<Ctx>, namespace: String, stop: Canc
 }
 
 /// Ready pods that are not on their way out, by gateway.
-pub(crate) fn replicas<'a>(namespace: &str, pods: impl Iterator<Item = &'a Pod>) -> BTreeMap<GatewayName, Vec<Replica>> {
+pub(crate) fn replicas<'a>(
+    namespace: &str,
+    pods: impl Iterator<Item = &'a Pod>,
+) -> BTreeMap<GatewayName, Vec<Replica>> {
     let mut all: BTreeMap<GatewayName, Vec<Replica>> = BTreeMap::new();
     for pod in pods.filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)) {
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());

@@ -94,9 +94,11 @@ fn available(counts: &DeploymentStatus, wanted: i32, pods: &[Pod]) -> Fact {
 fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
     let status = pod.status.as_ref()?;
     let name = pod.name_any();
-    let unscheduled = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.status == "False"
-    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled {
         let message = condition.message.clone().unwrap_or_default();
         return Some((reasons::POD_NOT_SCHEDULED, format!("{name}: {message}")));

@@ -16,12 +16,7 @@ use portolan_crds::{MCPGateway, MCPServer, labels};
 use portolan_snapshot::{report::GatewayReport, select};
 
 use super::{child_name, keys};
-use crate::{
-    apply::Owner,
-    context::Ctx,
-    error::Error,
-    gateways::Replica,
-};
+use crate::{apply::Owner, context::Ctx, error::Error, gateways::Replica};
 
 /// Reads at once.
 const PARALLEL: usize = 16;
@@ -61,7 +56,8 @@ pub(super) async fn dereference(gateway: &MCPGateway, owner: &Owner, ctx: &Ctx) 
     let own = ctx.cluster.get::<Secret>(namespace, &child_name(name)).await?;
     // Keys in a Secret that someone else made are not ours to use; the apply says whose it is.
     let keys = keys::keep_or_make(own.as_ref().filter(|secret| owner.owns(*secret)))?;
-    let named: BTreeSet<&String> = gateway.spec.authentication.api_keys.iter().map(|list| &list.secret_ref.name).collect();
+    let named: BTreeSet<&String> =
+        gateway.spec.authentication.api_keys.iter().map(|list| &list.secret_ref.name).collect();
     let mut api_keys = BTreeMap::new();
     for secret in named {
         let found = ctx.cluster.get::<Secret>(namespace, secret).await?;

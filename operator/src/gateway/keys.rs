@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn keys_that_exist_are_kept_and_only_missing_or_damaged_ones_are_made() {
-        let keys = keep_or_make(Some(&secret(&[("session.0", 32), ("session.1", 32), ("seal", 31), ("other", 32)]))).unwrap();
+        let keys =
+            keep_or_make(Some(&secret(&[("session.0", 32), ("session.1", 32), ("seal", 31), ("other", 32)]))).unwrap();
         let names: Vec<&str> = keys.keys().map(String::as_str).collect();
         assert_eq!(names, ["seal", "session.0", "session.1", "stream"]);
         assert_eq!(keys["session.0"].0, [7; 32]);

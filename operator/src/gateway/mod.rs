@@ -15,15 +15,7 @@ use portolan_crds::MCPGateway;
 pub use keys::STREAM_KEY;
 pub use macs::MacCache;
 
-use crate::{
-    apply::Owner,
-    config::Config,
-    context::Ctx,
-    controller::Next,
-    error::Error,
-    gateways::Gateway,
-    status,
-};
+use crate::{apply::Owner, config::Config, context::Ctx, controller::Next, error::Error, gateways::Gateway, status};
 
 /// What the Deployment, Service, NetworkPolicy and Secret of gateway `name` are called.
 #[must_use]

@@ -116,7 +116,9 @@ impl Keys {
 
     fn resolved(&self, others_admit: bool) -> Fact {
         if let Some(secret) = self.missing.first() {
-            let message = format!("Secret {secret} does not exist in the gateway's namespace: make it, or remove it from apiKeys");
+            let message = format!(
+                "Secret {secret} does not exist in the gateway's namespace: make it, or remove it from apiKeys"
+            );
             return Fact::no(types::RESOLVED_REFS, reasons::SECRET_NOT_FOUND, message);
         }
         if !self.bad.is_empty() {

@@ -56,7 +56,7 @@ fn ready_is_what_the_first_required_condition_that_is_not_true_says() {
     assert_eq!(summarise(&facts[..2], &required[..2], "serves").state, State::True);
 }
 
-fn server(status: Option<MCPServerStatus>) -> portolan_crds::MCPServer {
+fn server(status: Option<&MCPServerStatus>) -> portolan_crds::MCPServer {
     serde_json::from_value(serde_json::json!({
         "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
         "metadata": {"name": "a", "namespace": "b", "generation": 1},
@@ -70,7 +70,7 @@ fn server(status: Option<MCPServerStatus>) -> portolan_crds::MCPServer {
 fn a_status_that_is_there_already_is_not_written() {
     let (wanted, transitions) = next(&server(None), MCPServerStatus::default(), &[available()]).unwrap();
     assert_eq!(transitions.len(), 1);
-    assert_eq!(next(&server(Some(wanted)), MCPServerStatus::default(), &[available()]), None);
+    assert_eq!(next(&server(Some(&wanted)), MCPServerStatus::default(), &[available()]), None);
 }
 
 #[test]

@@ -150,7 +150,10 @@ fn seal_volume(parts: &Parts<'_>) -> Volume {
 fn state_volume() -> Volume {
     Volume {
         name: "state".into(),
-        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity("64Mi".into())), ..EmptyDirVolumeSource::default() }),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity("64Mi".into())),
+            ..EmptyDirVolumeSource::default()
+        }),
         ..Volume::default()
     }
 }
@@ -165,11 +168,8 @@ fn port(name: &str, port: u16) -> ContainerPort {
 }
 
 fn probe(path: &str) -> Probe {
-    let get = HTTPGetAction {
-        path: Some(path.into()),
-        port: IntOrString::String(ADMIN.into()),
-        ..HTTPGetAction::default()
-    };
+    let get =
+        HTTPGetAction { path: Some(path.into()), port: IntOrString::String(ADMIN.into()), ..HTTPGetAction::default() };
     Probe { http_get: Some(get), timeout_seconds: Some(2), ..Probe::default() }
 }
 

@@ -12,7 +12,8 @@ fn gateway() -> MCPGateway {
 }
 
 fn observed(reports: Vec<Option<GatewayReport>>) -> Observed {
-    let replica = |index: usize| Replica { name: format!("pod-{index}"), uid: format!("{index}"), ip: "10.0.0.1".into() };
+    let replica =
+        |index: usize| Replica { name: format!("pod-{index}"), uid: format!("{index}"), ip: "10.0.0.1".into() };
     Observed {
         keys: Default::default(),
         api_keys: Default::default(),
@@ -61,10 +62,8 @@ fn a_gateway_without_a_ready_pod_says_what_keeps_its_pods() {
 
 #[test]
 fn a_rollout_is_over_when_only_the_latest_template_runs() {
-    let deployment = Deployment {
-        metadata: ObjectMeta { generation: Some(3), ..ObjectMeta::default() },
-        ..Deployment::default()
-    };
+    let deployment =
+        Deployment { metadata: ObjectMeta { generation: Some(3), ..ObjectMeta::default() }, ..Deployment::default() };
     let counts = |observed, updated, all| DeploymentStatus {
         observed_generation: Some(observed),
         updated_replicas: Some(updated),
