@@ -1,0 +1,74 @@
+//! The admin port: is the bridge alive, is the server ready, what happened.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use portolan_mcp::failure::Kind;
+use portolan_mcp::wire::{self, ProbeStatus, ToolsFound};
+
+use crate::bridge::Reporter;
+use crate::data::{check_mac, refused};
+use crate::respond;
+use crate::server::{Body, Handler};
+
+/// Answers the admin port.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) reporter: Reporter,
+}
+
+impl Handler for Admin {
+    async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        if request.method() != Method::GET {
+            return refused(Kind::MethodNotAllowed, "use GET");
+        }
+        match request.uri().path() {
+            wire::LIVEZ => respond::empty(StatusCode::OK),
+            wire::READYZ => self.ready(),
+            wire::DRAINED if peer.ip().to_canonical().is_loopback() => self.drained().await,
+            wire::STATUS => self.status(&request),
+            _ => refused(Kind::UnknownRoute, "the bridge's admin port serves /livez, /readyz and /v1/status"),
+        }
+    }
+}
+
+impl Admin {
+    fn ready(&self) -> Response<Body> {
+        let status = if self.reporter.state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let probe = self.reporter.state.probe.borrow().clone();
+        respond::json(status, to_json(&without_definitions(&probe)))
+    }
+
+    async fn drained(&self) -> Response<Body> {
+        let mut drained = self.reporter.state.drained.subscribe();
+        // The sender lives in the same state as we do.
+        let _ = drained.wait_for(|drained| *drained).await;
+        respond::empty(StatusCode::OK)
+    }
+
+    fn status(&self, request: &Request<Incoming>) -> Response<Body> {
+        if let Err(response) = check_mac(&self.reporter.state, request, "") {
+            return response;
+        }
+        let definitions =
+            request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "definitions=1"));
+        respond::json(StatusCode::OK, to_json(&self.reporter.report(definitions)))
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Plain structs of strings and numbers: there is nothing in them that JSON cannot say.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// The verdict without the tools' definitions, which may be large.
+pub(crate) fn without_definitions(probe: &ProbeStatus) -> ProbeStatus {
+    let tools = probe.tools.as_ref().map(|tools| ToolsFound {
+        definitions: None,
+        hash: tools.hash.clone(),
+        count: tools.count,
+    });
+    ProbeStatus { tools, server: probe.server.clone(), message: probe.message.clone(), ..*probe }
+}

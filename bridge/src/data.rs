@@ -1,0 +1,169 @@
+//! The data port: who may speak, what a body is, and which session it is for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use portolan_mcp::envelope::{EnvelopeError, Id, Message};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::{mac, wire};
+
+use crate::respond;
+use crate::server::{Body, Handler};
+use crate::session::{ClientSession, PostError, Posted};
+use crate::sessions::{CreateError, Sessions};
+use crate::state::{State, unix_millis};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers the data port of a bridge with one process per session.
+#[derive(Debug)]
+pub(crate) struct Data {
+    pub(crate) state: Arc<State>,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+impl Handler for Data {
+    async fn handle(self: Arc<Self>, _peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        match self.answer(request).await {
+            Ok(response) | Err(response) => response,
+        }
+    }
+}
+
+type Answer = Result<Response<Body>, Response<Body>>;
+
+impl Data {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let key = admit(&self.state, &request)?;
+        match *request.method() {
+            Method::POST => self.post(key, request).await,
+            Method::GET => self.get(&key, request.headers()),
+            Method::DELETE if self.sessions.delete(&key) => Ok(respond::empty(StatusCode::NO_CONTENT)),
+            Method::DELETE => Err(unknown_session(None)),
+            _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
+        }
+    }
+
+    async fn post(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
+        let timeout = timeout(&self.state, request.headers());
+        let body = read_body(&self.state, request).await?;
+        let message = parse(&body)?;
+        let session = self.session_for(&key, &message)?;
+        match session.post(&message, &body, timeout) {
+            Ok(Posted::Call(reply)) => Ok(respond::call(reply).await),
+            Ok(Posted::Done) => Ok(respond::empty(StatusCode::ACCEPTED)),
+            Err(PostError::Refused(refusal)) => {
+                Err(respond::invalid(StatusCode::BAD_REQUEST, &refusal.to_string(), id_of(&message)))
+            }
+            Err(PostError::Failed(failure)) => Err(respond::failure(&failure, id_of(&message), message.method())),
+        }
+    }
+
+    fn session_for(&self, key: &SessionKey, message: &Message<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
+        if message.method() != Some("initialize") || id_of(message).is_none() {
+            return self.sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
+        }
+        self.sessions.create(key).map_err(|error| match error {
+            CreateError::Exists => {
+                respond::invalid(StatusCode::CONFLICT, "a session of this name is already open", id_of(message))
+            }
+            CreateError::Failed(failure) => respond::failure(&failure, id_of(message), Some("initialize")),
+        })
+    }
+
+    fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
+        let session = self.sessions.find(key).ok_or_else(|| unknown_session(None))?;
+        let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+        let reply = session.open(last).map_err(|failure| respond::failure(&failure, None, None))?;
+        Ok(respond::events(reply, None))
+    }
+}
+
+/// Checks path, MAC and session header, before a byte of the body is read.
+pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<SessionKey, Response<Body>> {
+    if request.uri().path() != wire::DATA_PATH {
+        return Err(refused(Kind::UnknownRoute, "the bridge serves /mcp"));
+    }
+    let session = header(request.headers(), wire::SESSION).unwrap_or_default();
+    check_mac(state, request, session)?;
+    SessionKey::parse(session)
+        .ok_or_else(|| refused(Kind::MissingSession, "the portolan-session header must be a session key"))
+}
+
+/// Checks the MAC of `request`; `session` is what it speaks for.
+pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -> Result<(), Response<Body>> {
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let subject = mac::Subject { method: request.method().as_str(), path, session };
+    let header = header(request.headers(), mac::HEADER);
+    state.config.mac_key.verify(header, subject, unix_millis()).map_err(|error| {
+        state.counters.refused_mac.add(1);
+        refused(Kind::Unauthenticated, &error.to_string())
+    })
+}
+
+/// Reads the body within its bounds of type, size and time.
+pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
+    let is_json = header(request.headers(), CONTENT_TYPE.as_str())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(refused(Kind::UnsupportedMediaType, "Content-Type must be application/json"));
+    }
+    let limit = state.config.max_message_bytes;
+    let too_large = || refused(Kind::BodyTooLarge, &format!("the body is larger than {limit} bytes"));
+    let announced = header(request.headers(), CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
+        return Err(too_large());
+    }
+    let body = Limited::new(request.into_body(), limit).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(refused(Kind::Malformed, "the body broke off")),
+        Err(_) => Err(refused(Kind::BodyTimeout, "the body did not arrive in time")),
+    }
+}
+
+/// Reads the envelope.
+pub(crate) fn parse(body: &Bytes) -> Result<Message<'_>, Response<Body>> {
+    Message::parse(body).map_err(|error| match error {
+        EnvelopeError::NotJson(_) => refused(Kind::Malformed, &error.to_string()),
+        EnvelopeError::Batch | EnvelopeError::NotJsonRpc(_) => {
+            respond::invalid(StatusCode::BAD_REQUEST, &error.to_string(), None)
+        }
+    })
+}
+
+/// How long this caller waits, at most what the configuration allows.
+pub(crate) fn timeout(state: &State, headers: &HeaderMap) -> Duration {
+    let asked = header(headers, wire::TIMEOUT).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    asked.map_or(state.config.request_timeout, |asked| asked.min(state.config.request_timeout))
+}
+
+pub(crate) fn id_of<'m>(message: &'m Message<'_>) -> Option<&'m Id> {
+    match message {
+        Message::Request(request) => Some(&request.id),
+        _ => None,
+    }
+}
+
+pub(crate) fn refused(kind: Kind, message: &str) -> Response<Body> {
+    respond::failure(&Failure::new(kind, message), None, None)
+}
+
+pub(crate) fn unknown_session(id: Option<&Id>) -> Response<Body> {
+    let failure = Failure::new(Kind::UnknownSession, "there is no such session here; open a new one with initialize");
+    respond::failure(&failure, id, None)
+}
+
+pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,330 @@
+//! The kept probe session: one client of the bridge's own that says whether the server works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portolan_mcp::envelope::Message;
+use portolan_mcp::revision::{Era, LATEST_LEGACY, is_legacy};
+use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound};
+use serde_json::Value;
+
+use crate::kept::Over;
+use crate::peer::{Connector, Peer};
+use crate::state::State;
+use crate::stderr::shorten;
+use crate::tools;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+const MAX_PAGES: usize = 100;
+const MAX_QUOTE: usize = 200;
+/// JSON-RPC: no such method.
+const METHOD_NOT_FOUND: i64 = -32601;
+/// JSON-RPC: the method's parameters are not what it takes.
+const INVALID_PARAMS: i64 = -32602;
+/// 2026-07-28: the revision that was asked for is not spoken.
+const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
+
+/// A JSON-RPC answer.
+#[derive(Debug)]
+pub(crate) enum Rpc {
+    Result(Value),
+    Error { code: i64, message: String },
+}
+
+impl Rpc {
+    pub(crate) fn parse(answer: &Bytes) -> Result<Self, CallError> {
+        let Ok(Message::Response { is_error, payload, .. }) = Message::parse(answer) else {
+            return Err(CallError::NotMcp(quote(&String::from_utf8_lossy(answer))));
+        };
+        let payload: Value = serde_json::from_str(payload.get()).map_err(|e| CallError::NotMcp(e.to_string()))?;
+        if !is_error {
+            return Ok(Self::Result(payload));
+        }
+        let code = payload.get("code").and_then(Value::as_i64).unwrap_or_default();
+        let message = payload.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Self::Error { code, message })
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    TimedOut,
+    Over(Over),
+    Unreachable(String),
+    NotMcp(String),
+}
+
+/// A verdict against the server.
+#[derive(Debug)]
+struct Problem {
+    reason: ProbeReason,
+    message: String,
+}
+
+impl Problem {
+    fn new(reason: ProbeReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// The problem behind a call that got no answer; `late` is what a timeout means here.
+    fn of(error: CallError, late: ProbeReason, waited: Duration, what: &str) -> Self {
+        match error {
+            CallError::TimedOut => {
+                Self::new(late, format!("the server did not answer {what} within {} ms", waited.as_millis()))
+            }
+            CallError::Over(Over::Ended(end)) => match &end.spawn_error {
+                Some(error) => Self::new(ProbeReason::SpawnFailed, error.clone()),
+                None => Self::new(ProbeReason::ServerExited, end.describe()),
+            },
+            CallError::Over(Over::ClosedStdout) => {
+                Self::new(ProbeReason::NotMcp, "the server closed its stdout, where it should answer")
+            }
+            CallError::Over(Over::TooLong(error)) => Self::new(ProbeReason::NotMcp, error),
+            CallError::Unreachable(error) => Self::new(ProbeReason::Unreachable, error),
+            CallError::NotMcp(error) => Self::new(ProbeReason::NotMcp, error),
+        }
+    }
+}
+
+/// What `initialize` and `tools/list` found.
+struct Found {
+    server: ServerFound,
+    tools: Option<ToolsFound>,
+}
+
+/// Probes until the bridge stops.
+pub(crate) async fn run(state: Arc<State>, connector: Connector) {
+    let mut prober = Prober { state: Arc::clone(&state), connector, failures: 0, successes: 0 };
+    tokio::select! {
+        () = prober.run() => {}
+        () = state.stop.cancelled() => {}
+    }
+    prober.connector.disconnect(ExitCause::Shutdown).await;
+}
+
+struct Prober {
+    state: Arc<State>,
+    connector: Connector,
+    failures: u32,
+    successes: u32,
+}
+
+impl Prober {
+    async fn run(&mut self) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let ready_before = self.state.is_ready();
+            if let Err(problem) = self.watch(&mut backoff).await {
+                self.failed(&problem, ready_before);
+            }
+            self.connector.disconnect(ExitCause::Replaced).await;
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    /// Opens a session and asks for the tools again and again, until something fails for good.
+    async fn watch(&mut self, backoff: &mut Duration) -> Result<(), Problem> {
+        let peer = self.connect()?;
+        let mut found = self.handshake(&peer).await?;
+        *backoff = FIRST_BACKOFF;
+        let config = self.state.config.probe;
+        let mut in_a_row = 0;
+        loop {
+            match self.list_tools(&peer, &found.server).await {
+                Ok(tools) => {
+                    in_a_row = 0;
+                    found.tools = tools;
+                    self.succeeded(&found);
+                }
+                Err(problem) if problem.reason == ProbeReason::ServerExited => return Err(problem),
+                Err(problem) => {
+                    in_a_row += 1;
+                    self.failed(&problem, true);
+                    if in_a_row >= config.unhealthy_threshold {
+                        return Err(problem);
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(config.interval) => {}
+                over = peer.over() => {
+                    let error = CallError::Over(over);
+                    return Err(Problem::of(error, ProbeReason::ProbeTimeout, config.timeout, "tools/list"));
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self) -> Result<Peer, Problem> {
+        self.connector.connect(&self.state).map_err(|error| Problem::new(ProbeReason::SpawnFailed, error.to_string()))
+    }
+
+    async fn handshake(&self, peer: &Peer) -> Result<Found, Problem> {
+        let timeout = self.state.config.probe.handshake_timeout;
+        let params = format!(
+            r#"{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bridge","version":"{}"}}}}"#,
+            env!("CARGO_PKG_VERSION")
+        );
+        let answer = peer.request("initialize", &params, timeout).await;
+        let result = match answer {
+            Ok(Rpc::Result(result)) => result,
+            Ok(Rpc::Error { code, message }) => return Err(self.refused(peer, code, &message).await),
+            Err(CallError::TimedOut) => return Err(silence(peer.garbage(), timeout)),
+            Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize")),
+        };
+        let server = read_initialize(&result)?;
+        peer.opened(&result, &server.protocol_version).await;
+        Ok(Found { server, tools: None })
+    }
+
+    /// Tells a server that opens no sessions at all from one that does not know what it was asked.
+    async fn refused(&self, peer: &Peer, code: i64, message: &str) -> Problem {
+        let modern_only = match code {
+            UNSUPPORTED_PROTOCOL_VERSION => true,
+            METHOD_NOT_FOUND | INVALID_PARAMS => {
+                let params = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
+                let answer = peer.request("server/discover", params, self.state.config.probe.timeout).await;
+                matches!(answer, Ok(Rpc::Result(_)))
+            }
+            _ => false,
+        };
+        let told = format!("initialize was answered with error {code}: {}", quote(message));
+        if modern_only {
+            let message =
+                format!("{told}; the server speaks only revisions without sessions, which are not served yet");
+            Problem::new(ProbeReason::UnsupportedProtocol, message)
+        } else {
+            Problem::new(ProbeReason::NotMcp, told)
+        }
+    }
+
+    async fn list_tools(&self, peer: &Peer, server: &ServerFound) -> Result<Option<ToolsFound>, Problem> {
+        let timeout = self.state.config.probe.timeout;
+        if !server.capabilities.iter().any(|name| name == "tools") {
+            let answer = peer.request("ping", "{}", timeout).await;
+            answer.map_err(|error| Problem::of(error, ProbeReason::ProbeTimeout, timeout, "ping"))?;
+            return Ok(None);
+        }
+        let (mut definitions, mut bytes, mut params) = (Vec::new(), 0, "{}".to_owned());
+        for _ in 0..MAX_PAGES {
+            let answer = peer.request("tools/list", &params, timeout).await;
+            let answer =
+                answer.map_err(|error| Problem::of(error, ProbeReason::ProbeTimeout, timeout, "tools/list"))?;
+            let mut page = match answer {
+                Rpc::Result(page) => page,
+                Rpc::Error { code, message } => {
+                    return Err(tools_failed(format!(
+                        "tools/list was answered with error {code}: {}",
+                        quote(&message)
+                    )));
+                }
+            };
+            let Some(Value::Array(tools)) = page.get_mut("tools").map(Value::take) else {
+                return Err(tools_failed("the answer to tools/list has no array \"tools\"".to_owned()));
+            };
+            bytes += tools.iter().map(|tool| tool.to_string().len()).sum::<usize>();
+            definitions.extend(tools);
+            if bytes > self.state.config.max_message_bytes {
+                return Err(tools_failed(format!("the tools' definitions are over {bytes} bytes together")));
+            }
+            match page.get("nextCursor").and_then(Value::as_str) {
+                None | Some("") => return tools::sum_up(definitions).map(Some).map_err(tools_failed),
+                Some(cursor) => params = serde_json::json!({ "cursor": cursor }).to_string(),
+            }
+        }
+        Err(tools_failed(format!("tools/list has more than {MAX_PAGES} pages")))
+    }
+
+    fn succeeded(&mut self, found: &Found) {
+        self.failures = 0;
+        self.successes += 1;
+        let now = self.state.probe.borrow().state;
+        if now == ProbeState::Failing && self.successes < self.state.config.probe.healthy_threshold {
+            return;
+        }
+        if now != ProbeState::Ready {
+            tracing::info!(server = found.server.name, version = found.server.version, "the server is ready");
+        }
+        self.tell(ProbeStatus {
+            state: ProbeState::Ready,
+            reason: None,
+            message: String::new(),
+            server: Some(found.server.clone()),
+            tools: found.tools.clone(),
+        });
+    }
+
+    /// Counts a failure; one that was ready before keeps its name until the threshold.
+    fn failed(&mut self, problem: &Problem, was_ready: bool) {
+        self.successes = 0;
+        self.failures += 1;
+        tracing::warn!(reason = problem.reason.as_str(), "{}", problem.message);
+        if was_ready && self.state.is_ready() && self.failures < self.state.config.probe.unhealthy_threshold {
+            return;
+        }
+        let last = self.state.probe.borrow().clone();
+        self.tell(ProbeStatus {
+            state: ProbeState::Failing,
+            reason: Some(problem.reason),
+            message: problem.message.clone(),
+            server: last.server.clone(),
+            tools: last.tools.clone(),
+        });
+    }
+
+    fn tell(&self, status: ProbeStatus) {
+        self.state.probe.send_replace(Arc::new(status));
+    }
+}
+
+fn silence(garbage: Option<String>, waited: Duration) -> Problem {
+    let waited = waited.as_millis();
+    match garbage {
+        Some(line) => Problem::new(
+            ProbeReason::NotMcp,
+            format!("no answer to initialize within {waited} ms, and what came on stdout is not MCP: {line}"),
+        ),
+        None => Problem::new(
+            ProbeReason::HandshakeTimeout,
+            format!("the server did not answer initialize within {waited} ms, and wrote nothing to stdout"),
+        ),
+    }
+}
+
+fn read_initialize(result: &Value) -> Result<ServerFound, Problem> {
+    let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let Some(revision) = text("/protocolVersion") else {
+        let message = format!("the answer to initialize names no protocolVersion: {}", quote(&result.to_string()));
+        return Err(Problem::new(ProbeReason::NotMcp, message));
+    };
+    if !is_legacy(&revision) {
+        let message =
+            format!("initialize was answered with protocol revision {:?}, which is unknown", quote(&revision));
+        return Err(Problem::new(ProbeReason::UnsupportedProtocol, message));
+    }
+    let mut capabilities: Vec<String> = result
+        .get("capabilities")
+        .and_then(Value::as_object)
+        .map(|members| members.keys().cloned().collect())
+        .unwrap_or_default();
+    capabilities.sort_unstable();
+    Ok(ServerFound {
+        name: text("/serverInfo/name").unwrap_or_default(),
+        version: text("/serverInfo/version").unwrap_or_default(),
+        protocol_version: revision,
+        era: Era::Legacy,
+        capabilities,
+    })
+}
+
+fn tools_failed(message: String) -> Problem {
+    Problem::new(ProbeReason::ToolsListFailed, message)
+}
+
+fn quote(text: &str) -> String {
+    shorten(text, MAX_QUOTE).to_owned()
+}

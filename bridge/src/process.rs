@@ -1,0 +1,309 @@
+//! One server process behind its guard: pipes, end, and how it is ended.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::wire::{ExitCause, SessionExit};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ServerCommand;
+use crate::descendants::kill_marked;
+use crate::guard::{SPAWN_FAILED, SPAWN_FAILED_CODE};
+use crate::lines::Lines;
+use crate::state::{State, lock, unix_millis};
+use crate::stderr::{self, LastLine};
+
+/// Set in the environment of everything a session starts.
+const MARKER: &str = "PORTOLAN_SESSION";
+/// Messages that wait for a server which does not read.
+const STDIN_QUEUE: usize = 64;
+/// A guard that is still there so long after its grace is killed itself.
+const GUARD_LIMIT: Duration = Duration::from_secs(35);
+/// How long the last bytes of stderr are waited for once the guard is gone.
+const STDERR_LIMIT: Duration = Duration::from_millis(250);
+
+/// Why a guard could not be started at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpawnError {
+    #[error("cannot start the guard {program}: {source}")]
+    Guard { program: String, source: std::io::Error },
+    #[error("the system gave no random bytes")]
+    NoRandomness,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) last_stderr: String,
+    /// Set when the command could not be started at all.
+    pub(crate) spawn_error: Option<String>,
+}
+
+impl End {
+    /// The end in words.
+    pub(crate) fn describe(&self) -> String {
+        if let Some(error) = &self.spawn_error {
+            return error.clone();
+        }
+        let how = match (self.code, self.signal) {
+            (Some(code), _) => format!("exited with code {code}"),
+            (None, Some(signal)) => match Signal::try_from(signal) {
+                Ok(name) => format!("was ended by signal {signal} ({name})"),
+                Err(_) => format!("was ended by signal {signal}"),
+            },
+            (None, None) => "ended".to_owned(),
+        };
+        if self.last_stderr.is_empty() {
+            format!("the server {how} and wrote nothing to stderr")
+        } else {
+            format!("the server {how}; its last line on stderr: {}", self.last_stderr)
+        }
+    }
+}
+
+/// A running server process. Dropping it ends the process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Process id of the guard: the root of everything the server starts.
+    pub(crate) guard: Pid,
+    name: Arc<Mutex<String>>,
+    stdin: Mutex<Option<StdinQueue>>,
+    cause: Arc<Mutex<Option<ExitCause>>>,
+    terminate: CancellationToken,
+    end: watch::Receiver<Option<Arc<End>>>,
+}
+
+/// The server's side of the pipes that its owner reads.
+pub(crate) type Stdout = Lines<ChildStdout>;
+
+#[derive(Debug)]
+struct StdinQueue {
+    lines: mpsc::Sender<Bytes>,
+    bytes: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A server that does not read what is written to it.
+#[derive(Debug)]
+pub(crate) struct NotReading;
+
+impl Process {
+    /// Starts `command` under a guard; `name` is what logs and exits call it.
+    pub(crate) fn spawn(state: &Arc<State>, command: &ServerCommand, name: &str) -> Result<(Self, Stdout), SpawnError> {
+        let marker = SessionKey::generate().map_err(|_| SpawnError::NoRandomness)?;
+        let mut child = guarded(state, command, &marker)
+            .spawn()
+            .map_err(|source| SpawnError::Guard { program: command.guard.program.display().to_string(), source })?;
+        let missing = |pipe: &str| SpawnError::Guard {
+            program: command.guard.program.display().to_string(),
+            source: std::io::Error::other(format!("no {pipe} pipe")),
+        };
+        let guard = child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| missing("pid"))?;
+        let stdin = child.stdin.take().ok_or_else(|| missing("stdin"))?;
+        let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
+        let stderr = child.stderr.take().ok_or_else(|| missing("stderr"))?;
+
+        let name = Arc::new(Mutex::new(name.to_owned()));
+        let last = LastLine::default();
+        let log = tokio::spawn(stderr::log(Arc::clone(state), Arc::clone(&name), Arc::clone(&last), stderr));
+        let (end_sender, end) = watch::channel(None);
+        let cause = Arc::new(Mutex::new(None));
+        let terminate = CancellationToken::new();
+        let waiter = Waiter {
+            state: Arc::clone(state),
+            child,
+            guard: Pid::from_raw(guard),
+            marker: format!("{MARKER}={marker}"),
+            command: command.program.to_string_lossy().into_owned(),
+            name: Arc::clone(&name),
+            cause: Arc::clone(&cause),
+            terminate: terminate.clone(),
+        };
+        tokio::spawn(waiter.run(log, last, end_sender));
+        let process = Self {
+            guard: Pid::from_raw(guard),
+            name,
+            stdin: Mutex::new(Some(StdinQueue::start(stdin, state.config.max_message_bytes))),
+            cause,
+            terminate,
+            end,
+        };
+        Ok((process, Lines::new(stdout, state.config.max_message_bytes)))
+    }
+
+    /// From now on logs and exits call it `name`.
+    pub(crate) fn rename(&self, name: &str) {
+        name.clone_into(&mut lock(&self.name));
+    }
+
+    /// Queues one line for the server's stdin.
+    pub(crate) fn write(&self, line: Bytes) -> Result<(), NotReading> {
+        lock(&self.stdin).as_ref().ok_or(NotReading)?.push(line)
+    }
+
+    /// Ends the process and everything it started, without waiting. The first cause is the one that is recorded.
+    pub(crate) fn terminate(&self, cause: ExitCause) {
+        lock(&self.cause).get_or_insert(cause);
+        // Closing stdin is how a stdio server is asked to leave (2025-11-25, "Shutdown").
+        lock(&self.stdin).take();
+        self.terminate.cancel();
+    }
+
+    /// Waits until the process and everything it started are gone.
+    pub(crate) async fn ended(&self) -> Arc<End> {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        ended.unwrap_or_else(|| {
+            Arc::new(End { code: None, signal: None, last_stderr: String::new(), spawn_error: None })
+        })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.terminate(ExitCause::Shutdown);
+    }
+}
+
+fn guarded(state: &State, command: &ServerCommand, marker: &SessionKey) -> Command {
+    let mut guard = Command::new(&command.guard.program);
+    guard.arg0("portolan-guard");
+    guard.args(&command.guard.args).arg(state.config.grace.as_millis().to_string());
+    guard.arg(&command.program).args(&command.args);
+    if command.clear_env {
+        guard.env_clear();
+    }
+    guard.envs(command.env.iter().map(|(name, value)| (name, value))).env(MARKER, marker.as_str());
+    if let Some(cwd) = &command.cwd {
+        guard.current_dir(cwd);
+    }
+    // A group of its own, so that a terminal's Ctrl-C reaches the bridge first, which then ends sessions in order.
+    guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    guard
+}
+
+impl StdinQueue {
+    fn start(stdin: ChildStdin, limit: usize) -> Self {
+        let (lines, queue) = mpsc::channel(STDIN_QUEUE);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(write_lines(stdin, queue, Arc::clone(&bytes)));
+        Self { lines, bytes, limit }
+    }
+
+    fn push(&self, line: Bytes) -> Result<(), NotReading> {
+        let queued = self.bytes.load(Ordering::Relaxed);
+        if queued > 0 && queued + line.len() > self.limit {
+            return Err(NotReading);
+        }
+        let length = line.len();
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        self.lines.try_send(line).map_err(|_| {
+            self.bytes.fetch_sub(length, Ordering::Relaxed);
+            NotReading
+        })
+    }
+}
+
+async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, bytes: Arc<AtomicUsize>) {
+    while let Some(line) = queue.recv().await {
+        let mut framed = Vec::with_capacity(line.len() + 1);
+        framed.extend_from_slice(&line);
+        framed.push(b'\n');
+        // A broken pipe means that the process is going: its end is told by whoever waits for it.
+        let written = stdin.write_all(&framed).await;
+        bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+struct Waiter {
+    state: Arc<State>,
+    child: Child,
+    guard: Pid,
+    marker: String,
+    command: String,
+    name: Arc<Mutex<String>>,
+    cause: Arc<Mutex<Option<ExitCause>>>,
+    terminate: CancellationToken,
+}
+
+impl Waiter {
+    async fn run(mut self, log: tokio::task::JoinHandle<()>, last: LastLine, end: watch::Sender<Option<Arc<End>>>) {
+        let status = self.wait().await;
+        if status.as_ref().is_none_or(|status| status.signal() == Some(Signal::SIGKILL as i32)) {
+            self.sweep().await;
+        }
+        // What the process wrote last is worth a moment, but nothing may hold its end up.
+        let _ = tokio::time::timeout(STDERR_LIMIT, log).await;
+        let ended = self.describe(status, &lock(&last));
+        self.record(&ended);
+        end.send_replace(Some(Arc::new(ended)));
+    }
+
+    async fn wait(&mut self) -> Option<ExitStatus> {
+        tokio::select! {
+            status = self.child.wait() => return status.ok(),
+            () = self.terminate.cancelled() => {}
+        }
+        // Not reaped yet, so the id is still the guard's.
+        let _ = kill(self.guard, Signal::SIGTERM);
+        let limit = self.state.config.grace + GUARD_LIMIT;
+        if let Ok(status) = tokio::time::timeout(limit, self.child.wait()).await {
+            return status.ok();
+        }
+        tracing::error!(guard = %self.guard, "a guard did not end; killing it");
+        let _ = self.child.start_kill();
+        self.child.wait().await.ok()
+    }
+
+    /// A guard that was killed could not end what it guarded: everything carries the session's marker.
+    async fn sweep(&self) {
+        for _ in 0..20 {
+            if kill_marked(&self.marker) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn describe(&self, status: Option<ExitStatus>, last: &str) -> End {
+        let code = status.and_then(|status| status.code());
+        let signal = status.and_then(|status| status.signal());
+        let refused = last.strip_prefix(SPAWN_FAILED).filter(|_| code == Some(SPAWN_FAILED_CODE));
+        let spawn_error = refused.map(|error| format!("cannot start {:?}: {error}", self.command));
+        let last_stderr = if spawn_error.is_some() { String::new() } else { last.to_owned() };
+        End { code, signal, last_stderr, spawn_error }
+    }
+
+    fn record(&self, end: &End) {
+        let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
+        let session = lock(&self.name).clone();
+        tracing::info!(session, ?cause, code = end.code, signal = end.signal, "server process ended");
+        self.state.exits.push(SessionExit {
+            session,
+            at: unix_millis(),
+            cause,
+            code: end.code,
+            signal: end.signal,
+            last_stderr: end.spawn_error.clone().unwrap_or_else(|| end.last_stderr.clone()),
+        });
+    }
+}

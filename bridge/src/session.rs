@@ -1,0 +1,337 @@
+//! One client's session with a server process of its own: drives the state machine of `portolan_mcp::session`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::session::{Accepted, Attachment, Event, Limits, Output, Refusal, Session, StreamId};
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::wire::ExitCause;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::lines::LineError;
+use crate::process::{End, Process, Stdout};
+use crate::reply::{Delivery, Outlet, Reply};
+use crate::state::{State, lock};
+use crate::stderr::shorten;
+
+/// How long a server that closed its stdout may take to end.
+const EXIT_AFTER_EOF: Duration = Duration::from_secs(1);
+
+/// What came of a client's message.
+#[derive(Debug)]
+pub(crate) enum Posted {
+    /// The answer comes here.
+    Call(Reply),
+    /// Nothing more will come of it.
+    Done,
+}
+
+/// Why a client's message was not taken.
+#[derive(Debug)]
+pub(crate) enum PostError {
+    /// The session's rules forbid it.
+    Refused(Refusal),
+    /// It failed before it reached the server.
+    Failed(Failure),
+}
+
+/// A session; the registry, the reader task and the streams hold it.
+pub(crate) struct ClientSession {
+    pub(crate) key: SessionKey,
+    pub(crate) process: Process,
+    state: Arc<State>,
+    inner: Mutex<Inner>,
+    over: CancellationToken,
+}
+
+struct Inner {
+    machine: Session,
+    outlets: HashMap<StreamId, Outlet>,
+    timers: HashMap<StreamId, AbortHandle>,
+    last_used: Instant,
+    ended: Option<Failure>,
+    /// The stream of `initialize`, until it is answered.
+    initialize: Option<(StreamId, Id)>,
+}
+
+impl std::fmt::Debug for ClientSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientSession({})", self.key)
+    }
+}
+
+impl ClientSession {
+    /// A session on `process`, whose stdout is read until the session is over.
+    pub(crate) fn start(state: &Arc<State>, key: SessionKey, process: Process, stdout: Stdout) -> Arc<Self> {
+        process.rename(key.as_str());
+        let inner = Inner {
+            machine: Session::new(Limits::default()),
+            outlets: HashMap::new(),
+            timers: HashMap::new(),
+            last_used: Instant::now(),
+            ended: None,
+            initialize: None,
+        };
+        let over = CancellationToken::new();
+        let session = Arc::new(Self { key, process, state: Arc::clone(state), inner: Mutex::new(inner), over });
+        tokio::spawn(Arc::clone(&session).read(stdout));
+        session
+    }
+
+    /// Takes a client's message. A request is answered within `timeout`, by the server or in its stead.
+    pub(crate) fn post(
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<Posted, PostError> {
+        let mut inner = lock(&self.inner);
+        if let Some(failure) = &inner.ended {
+            return Err(PostError::Failed(failure.clone()));
+        }
+        inner.last_used = Instant::now();
+        let mut out = Vec::new();
+        let accepted = inner.machine.accept(message, body, &mut out).map_err(PostError::Refused)?;
+        let Accepted::Call(attachment) = accepted else {
+            return self.write_all(&mut inner, out).map(|()| Posted::Done);
+        };
+        let reply = self.hold(&mut inner, attachment);
+        if let Message::Request(request) = message {
+            if request.method == "initialize" {
+                inner.initialize = Some((attachment.stream, request.id.clone()));
+            }
+        }
+        if self.write_all(&mut inner, out).is_err() {
+            let failure =
+                Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
+                    .retry_after(Duration::from_secs(1));
+            self.give_up(&mut inner, attachment.stream, &failure);
+            return Ok(Posted::Call(reply));
+        }
+        let timer = tokio::spawn(Self::time_out(Arc::downgrade(self), attachment.stream, timeout));
+        inner.timers.insert(attachment.stream, timer.abort_handle());
+        Ok(Posted::Call(reply))
+    }
+
+    /// Opens the standing stream, or resumes one.
+    pub(crate) fn open(self: &Arc<Self>, last_event_id: Option<&str>) -> Result<Reply, Failure> {
+        let mut inner = lock(&self.inner);
+        if let Some(failure) = &inner.ended {
+            return Err(failure.clone());
+        }
+        inner.last_used = Instant::now();
+        let mut out = Vec::new();
+        let attachment = inner.machine.open(last_event_id, &mut out);
+        // A close that comes first is for the connection that held the stream until now.
+        if out.first() == Some(&Output::Close(attachment.stream)) && inner.outlets.remove(&attachment.stream).is_some()
+        {
+            out.remove(0);
+        }
+        let reply = self.hold(&mut inner, attachment);
+        // What the server is told by this is a refusal of its own request: it may miss it.
+        let _ = self.write_all(&mut inner, out);
+        Ok(reply)
+    }
+
+    /// Ends the session: every call is answered with `failure`, the process and all it started are ended.
+    /// Only the first end counts.
+    pub(crate) fn end(&self, cause: ExitCause, failure: Failure) {
+        let mut inner = lock(&self.inner);
+        if inner.ended.is_some() {
+            return;
+        }
+        let mut out = Vec::new();
+        inner.machine.end(&failure, &mut out);
+        let _ = self.write_all(&mut inner, out);
+        for (_, timer) in inner.timers.drain() {
+            timer.abort();
+        }
+        inner.outlets.clear();
+        inner.ended = Some(failure);
+        self.process.terminate(cause);
+        self.over.cancel();
+    }
+
+    /// Completes when the session has ended.
+    pub(crate) async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// How long nobody has used it; `None` while a call is in flight.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        let inner = lock(&self.inner);
+        (inner.machine.in_flight() == 0).then(|| inner.last_used.elapsed())
+    }
+
+    fn hold(self: &Arc<Self>, inner: &mut Inner, attachment: Attachment) -> Reply {
+        let (outlet, reply) = Reply::new();
+        inner.outlets.insert(attachment.stream, outlet);
+        let session = Arc::downgrade(self);
+        reply.on_drop(move || {
+            if let Some(session) = session.upgrade() {
+                lock(&session.inner).machine.closed(attachment);
+            }
+        })
+    }
+
+    async fn time_out(session: Weak<Self>, stream: StreamId, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+        let Some(session) = session.upgrade() else { return };
+        let message = format!(
+            "the server did not answer within {} ms; ask again, or raise spec.timeouts.request",
+            timeout.as_millis()
+        );
+        let failure = Failure::new(Kind::RequestTimeout, message);
+        let mut inner = lock(&session.inner);
+        let is_initialize = inner.initialize.as_ref().is_some_and(|(open, _)| *open == stream);
+        if session.give_up(&mut inner, stream, &failure) {
+            session.state.counters.timeouts.add(1);
+        }
+        drop(inner);
+        if is_initialize {
+            session.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
+        }
+    }
+
+    fn give_up(&self, inner: &mut Inner, stream: StreamId, failure: &Failure) -> bool {
+        let mut out = Vec::new();
+        let given_up = inner.machine.give_up(stream, failure, &mut out);
+        // A server that does not read will not read that nobody waits either.
+        let _ = self.write_all(inner, out);
+        given_up
+    }
+
+    /// Sends everything without waiting; an error when the server did not take its part.
+    fn write_all(&self, inner: &mut Inner, out: Vec<Output>) -> Result<(), PostError> {
+        let mut result = Ok(());
+        for output in out {
+            match output {
+                Output::ToServer(line) => {
+                    if self.process.write(line).is_err() {
+                        let failure = Failure::new(Kind::Overloaded, "the server does not read what is sent to it")
+                            .retry_after(Duration::from_secs(1));
+                        result = Err(PostError::Failed(failure));
+                    }
+                }
+                Output::Event(event) => {
+                    if let Some(outlet) = self.outlet(inner, &event) {
+                        outlet.send_now(delivery(event));
+                    }
+                }
+                Output::Close(stream) => drop(inner.outlets.remove(&stream)),
+            }
+        }
+        result
+    }
+
+    fn outlet(&self, inner: &mut Inner, event: &Event) -> Option<Outlet> {
+        inner.last_used = Instant::now();
+        if !event.last {
+            return inner.outlets.get(&event.stream).cloned();
+        }
+        if let Some(timer) = inner.timers.remove(&event.stream) {
+            timer.abort();
+        }
+        inner.outlets.remove(&event.stream)
+    }
+
+    async fn read(self: Arc<Self>, mut stdout: Stdout) {
+        loop {
+            let line = tokio::select! {
+                line = stdout.next() => line,
+                () = self.over.cancelled() => return,
+            };
+            match line {
+                Ok(Some(line)) => self.take_line(line).await,
+                Ok(None) | Err(LineError::Io(_)) => return self.server_is_gone().await,
+                Err(error @ LineError::TooLong { .. }) => {
+                    self.state.counters.oversized_messages.add(1);
+                    let message = format!("the session was ended: the server sent a message that is too long: {error}");
+                    return self.end(ExitCause::MessageTooLong, Failure::new(Kind::BadServerReply, message));
+                }
+            }
+        }
+    }
+
+    async fn take_line(&self, line: Bytes) {
+        let line = line.slice_ref(line.trim_ascii());
+        if line.is_empty() {
+            return;
+        }
+        let (out, failed) = {
+            let mut inner = lock(&self.inner);
+            let mut out = Vec::new();
+            if let Err(error) = inner.machine.server_line(&line, &mut out) {
+                self.state.counters.skipped_lines.add(1);
+                tracing::debug!(session = %self.key, %error, line = shorten(&String::from_utf8_lossy(&line), 200), "skipped a line of stdout");
+            }
+            self.state.counters.dropped_messages.add(inner.machine.take_dropped());
+            (out, false)
+        };
+        let _ = failed;
+        for output in out {
+            self.carry_out(output).await;
+        }
+    }
+
+    /// Like [`Self::write_all`], but waits for a client that reads slowly.
+    async fn carry_out(&self, output: Output) {
+        let Output::Event(event) = output else {
+            let mut inner = lock(&self.inner);
+            let _ = self.write_all(&mut inner, vec![output]);
+            return;
+        };
+        let (outlet, failed_initialize) = {
+            let mut inner = lock(&self.inner);
+            (self.outlet(&mut inner, &event), fails_initialize(&mut inner, &event))
+        };
+        let stream = event.stream;
+        if let Some(outlet) = outlet {
+            let sent = tokio::select! {
+                sent = outlet.send(delivery(event)) => sent,
+                () = self.over.cancelled() => Ok(()),
+            };
+            if sent.is_err() {
+                self.state.counters.dropped_messages.add(1);
+                tracing::warn!(session = %self.key, "a client does not read its stream; closed it");
+                lock(&self.inner).outlets.remove(&stream);
+            }
+        }
+        if failed_initialize {
+            self.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
+        }
+    }
+
+    async fn server_is_gone(&self) {
+        let Ok(end) = tokio::time::timeout(EXIT_AFTER_EOF, self.process.ended()).await else {
+            let failure = Failure::new(Kind::ServerExited, "the server closed its stdout during the session");
+            return self.end(ExitCause::ServerExited, failure);
+        };
+        self.end(ExitCause::ServerExited, exited(&end));
+    }
+}
+
+/// The failure that calls see when their server ended.
+pub(crate) fn exited(end: &End) -> Failure {
+    Failure::new(Kind::ServerExited, format!("{}. Open a new session and ask again", end.describe()))
+}
+
+fn delivery(event: Event) -> Delivery {
+    Delivery { id: Some(event.id()), message: event.message, failure: event.failure, last: event.last, permit: None }
+}
+
+/// Whether `event` answers `initialize` with an error: such a session never opened.
+fn fails_initialize(inner: &mut Inner, event: &Event) -> bool {
+    let is_answer = event.last && inner.initialize.as_ref().is_some_and(|(stream, _)| *stream == event.stream);
+    if !is_answer {
+        return false;
+    }
+    inner.initialize = None;
+    matches!(Message::parse(&event.message), Ok(Message::Response { is_error: true, .. }))
+}

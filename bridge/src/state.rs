@@ -1,0 +1,125 @@
+//! What every part of one bridge shares: configuration, counters, exits, the probe's verdict, the drain.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use portolan_mcp::wire::{self, MAX_EXITS, ProbeState, ProbeStatus, SessionExit};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// What every part of one bridge shares.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    pub(crate) exits: Exits,
+    pub(crate) probe: watch::Sender<Arc<ProbeStatus>>,
+    pub(crate) draining: watch::Sender<bool>,
+    pub(crate) drained: watch::Sender<bool>,
+    /// Everything ends.
+    pub(crate) stop: CancellationToken,
+}
+
+impl State {
+    pub(crate) fn new(config: Config) -> Self {
+        let starting = ProbeStatus {
+            state: ProbeState::Starting,
+            reason: None,
+            message: String::new(),
+            server: None,
+            tools: None,
+        };
+        Self {
+            config,
+            counters: Counters::default(),
+            exits: Exits::default(),
+            probe: watch::Sender::new(Arc::new(starting)),
+            draining: watch::Sender::new(false),
+            drained: watch::Sender::new(false),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.probe.borrow().state == ProbeState::Ready
+    }
+}
+
+/// Counts of bounds that were hit; see [`wire::Counters`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) refused_mac: Counter,
+    pub(crate) refused_sessions: Counter,
+    pub(crate) skipped_lines: Counter,
+    pub(crate) oversized_messages: Counter,
+    pub(crate) dropped_stderr_lines: Counter,
+    pub(crate) dropped_messages: Counter,
+    pub(crate) memory_ends: Counter,
+    pub(crate) timeouts: Counter,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> wire::Counters {
+        wire::Counters {
+            refused_mac: self.refused_mac.get(),
+            refused_sessions: self.refused_sessions.get(),
+            skipped_lines: self.skipped_lines.get(),
+            oversized_messages: self.oversized_messages.get(),
+            dropped_stderr_lines: self.dropped_stderr_lines.get(),
+            dropped_messages: self.dropped_messages.get(),
+            memory_ends: self.memory_ends.get(),
+            timeouts: self.timeouts.get(),
+        }
+    }
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The latest ends of server processes.
+#[derive(Debug, Default)]
+pub(crate) struct Exits(Mutex<VecDeque<SessionExit>>);
+
+impl Exits {
+    pub(crate) fn push(&self, exit: SessionExit) {
+        let mut exits = lock(&self.0);
+        if exits.len() >= MAX_EXITS {
+            exits.pop_front();
+        }
+        exits.push_back(exit);
+    }
+
+    pub(crate) fn read(&self) -> Vec<SessionExit> {
+        lock(&self.0).iter().cloned().collect()
+    }
+}
+
+/// Unix milliseconds now.
+pub(crate) fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Locks; a panic of another holder leaves data that every reader here can still use.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
