@@ -22,6 +22,7 @@ pub(crate) struct Held {
     /// That it counts at its pod.
     pub(crate) pod: Option<PodCall>,
     /// That the process waits for it before it ends.
+    #[expect(dead_code, reason = "held for its drop")]
     pub(crate) call: Option<TaskTrackerToken>,
 }
 

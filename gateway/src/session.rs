@@ -50,9 +50,8 @@ pub(crate) fn find<'a>(
         metrics.sessions_refused.with_label_values(&[reason(error)]).inc();
         unknown()
     })?;
-    let pod = holder(route, &claims).map_err(|failure| {
+    let pod = holder(route, &claims).inspect_err(|failure| {
         metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
-        failure
     })?;
     Ok(Session { key: claims.session, pod })
 }

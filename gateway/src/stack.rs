@@ -23,9 +23,9 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
     let (request, body) = request.into_parts();
     // Access log and metrics are outermost: a request leaves one line, however it ends, refused or in a panic too.
     let mut record = Record::open(gateway.metrics.clone(), peer, request.method.clone(), request.uri.path());
-    let mut held = Held::default();
     // Calls are counted from here on, so that a replica that goes away waits for what it has begun.
-    held.call = (request.method != Method::GET).then(|| gateway.drain.calls.token());
+    let call = (request.method != Method::GET).then(|| gateway.drain.calls.token());
+    let mut held = Held { call, ..Held::default() };
     let mut origin = None;
     // A panic ends one request; the others on this replica know nothing of it.
     let layers = AssertUnwindSafe(layers(&gateway, &request, body, &mut record, &mut held, &mut origin));

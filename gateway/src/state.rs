@@ -106,7 +106,7 @@ impl Entry {
             Some(last) => last.limiter.adjusted(parallel, pending),
             None => Arc::new(Limiter::new(parallel, pending)),
         };
-        let calls_of = |uid: &Box<str>| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
+        let calls_of = |uid: &str| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
         let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
         Self { route, limiter, calls: Arc::new(calls) }
     }

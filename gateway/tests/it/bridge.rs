@@ -1,0 +1,254 @@
+//! An upstream that speaks the bridge's contract and does what a test tells it to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use portolan_mcp::{
+    failure::{Failure, Kind},
+    mac::{self, MacKey},
+    sse, wire,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn session(&self) -> &str {
+        self.headers[wire::SESSION].to_str().expect("text")
+    }
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// What the upstream remembers.
+#[derive(Default)]
+struct Memory {
+    seen: Vec<Seen>,
+    forged: usize,
+    streams: HashMap<String, mpsc::Sender<Bytes>>,
+    waiting: HashMap<String, oneshot::Sender<Value>>,
+    full: bool,
+}
+
+/// One upstream on loopback. Tools: `echo` answers its arguments, `slow` answers when released, `ask` asks the client on
+/// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one,
+/// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB.
+pub struct Bridge {
+    pub address: SocketAddr,
+    pub uid: String,
+    memory: Arc<Mutex<Memory>>,
+    pub release: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Bridge {
+    pub async fn start(uid: &str, key: [u8; 32]) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::on(socket, uid, key)
+    }
+
+    pub fn on(socket: TcpListener, uid: &str, key: [u8; 32]) -> Self {
+        let address = socket.local_addr().expect("bound");
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let release = Arc::new(Notify::new());
+        let task = tokio::spawn({
+            let (memory, release) = (memory.clone(), release.clone());
+            async move {
+                let mut connections = tokio::task::JoinSet::new();
+                loop {
+                    let (stream, _) = socket.accept().await.expect("accepts");
+                    stream.set_nodelay(true).expect("nodelay");
+                    let (memory, release) = (memory.clone(), release.clone());
+                    connections.spawn(async move {
+                        let service = service_fn(move |request| {
+                            serve(memory.clone(), release.clone(), MacKey::new(&key).expect("a key"), request)
+                        });
+                        // Clients of a test come and go as they like.
+                        let _ended = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    });
+                }
+            }
+        });
+        Self { address, uid: uid.into(), memory, release, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Every request with a good MAC, in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.memory.lock().expect("no panic").seen.clone()
+    }
+
+    /// Requests without a good MAC.
+    pub fn forged(&self) -> usize {
+        self.memory.lock().expect("no panic").forged
+    }
+
+    /// Whether `initialize` is refused for want of room.
+    pub fn set_full(&self, full: bool) {
+        self.memory.lock().expect("no panic").full = full;
+    }
+}
+
+async fn serve(
+    memory: Arc<Mutex<Memory>>,
+    release: Arc<Notify>,
+    key: MacKey,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::io::Error> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let session = parts.headers.get(wire::SESSION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let subject = mac::Subject { method: parts.method.as_str(), path: parts.uri.path(), session };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let header = parts.headers.get(mac::HEADER).and_then(|value| value.to_str().ok());
+    if key.verify(header, subject, now.try_into().expect("fits")).is_err() {
+        memory.lock().expect("no panic").forged += 1;
+        return Ok(failed(Kind::Unauthenticated, None));
+    }
+    let session = session.to_owned();
+    let seen = Seen { method: parts.method.clone(), headers: parts.headers, body: body.clone() };
+    memory.lock().expect("no panic").seen.push(seen);
+    match parts.method {
+        Method::GET => Ok(open_stream(&memory, session)),
+        Method::DELETE => Ok(empty(StatusCode::NO_CONTENT)),
+        _ => post(memory, release, &session, &body).await,
+    }
+}
+
+async fn post(
+    memory: Arc<Mutex<Memory>>,
+    release: Arc<Notify>,
+    session: &str,
+    body: &Bytes,
+) -> Result<Response<Body>, std::io::Error> {
+    let message: Value = serde_json::from_slice(body).expect("the gateway forwards JSON only");
+    let Some(method) = message["method"].as_str() else {
+        let id = message["id"].as_str().expect("ours").to_owned();
+        let waiting = memory.lock().expect("no panic").waiting.remove(&id).expect("was asked");
+        waiting.send(message["result"].clone()).expect("still waits");
+        return Ok(empty(StatusCode::ACCEPTED));
+    };
+    let id = &message["id"];
+    if id.is_null() {
+        return Ok(empty(StatusCode::ACCEPTED));
+    }
+    let arguments = message["params"]["arguments"].clone();
+    let result = match (method, message["params"]["name"].as_str().unwrap_or_default()) {
+        ("initialize", _) if memory.lock().expect("no panic").full => return Ok(failed(Kind::Overloaded, Some(id))),
+        ("initialize", _) => {
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "t", "version": "1"}})
+        }
+        ("tools/call", "echo") => arguments,
+        ("tools/call", "slow") => {
+            release.notified().await;
+            json!({"slow": true})
+        }
+        ("tools/call", "ask") => ask(&memory, session).await,
+        ("tools/call", "notify") => {
+            let events =
+                vec![Ok(json!({"jsonrpc": "2.0", "method": "notifications/progress"})), Ok(answer(id, &json!({})))];
+            return Ok(events_of(events));
+        }
+        ("tools/call", "cut") => {
+            let events = vec![Ok(json!({"jsonrpc": "2.0", "method": "notifications/progress"})), Err(())];
+            return Ok(events_of(events));
+        }
+        ("tools/call", "drop") => return Err(std::io::Error::other("dropped")),
+        ("tools/call", "fail") => return Ok(failed(Kind::ServerExited, Some(id))),
+        ("tools/call", "huge") => json!({"text": "x".repeat(1024 * 1024)}),
+        _ => json!({}),
+    };
+    Ok(full(StatusCode::OK, answer(id, &result).to_string()))
+}
+
+fn answer(id: &Value, result: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+/// Asks the client on the session's standing stream and waits for what it posts.
+async fn ask(memory: &Arc<Mutex<Memory>>, session: &str) -> Value {
+    let (sender, receiver) = oneshot::channel();
+    let stream = {
+        let mut memory = memory.lock().expect("no panic");
+        memory.waiting.insert("question".into(), sender);
+        memory.streams[session].clone()
+    };
+    let question = json!({"jsonrpc": "2.0", "id": "question", "method": "elicitation/create", "params": {}});
+    stream.send(sse::encode(Some("0-1"), question.to_string().as_bytes())).await.expect("the stream is open");
+    receiver.await.expect("is answered")
+}
+
+fn open_stream(memory: &Arc<Mutex<Memory>>, session: String) -> Response<Body> {
+    let (sender, receiver) = mpsc::channel(8);
+    sender.try_send(Bytes::from_static(sse::KEEP_ALIVE)).expect("is empty");
+    memory.lock().expect("no panic").streams.insert(session, sender);
+    let frames = futures::stream::unfold(receiver, |mut receiver| async move {
+        let bytes = receiver.recv().await?;
+        Some((Ok(Frame::data(bytes)), receiver))
+    });
+    event_stream(BodyExt::boxed(StreamBody::new(frames)))
+}
+
+fn events_of(events: Vec<Result<Value, ()>>) -> Response<Body> {
+    let frames = futures::stream::iter(events).map(|event| match event {
+        Ok(event) => Ok(Frame::data(sse::encode(None, event.to_string().as_bytes()))),
+        Err(()) => Err(std::io::Error::other("cut")),
+    });
+    // Each event in a frame of its own, as a server writes them.
+    let frames = frames.then(|frame| async {
+        tokio::task::yield_now().await;
+        frame
+    });
+    event_stream(BodyExt::boxed(StreamBody::new(Box::pin(frames))))
+}
+
+fn event_stream(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", "text/event-stream".parse().expect("a value"));
+    response.headers_mut().insert("portolan-secret", "never shown".parse().expect("a value"));
+    response
+}
+
+fn full(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", "application/json".parse().expect("a value"));
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = full(status, Bytes::new());
+    response.headers_mut().remove("content-type");
+    response
+}
+
+fn failed(kind: Kind, id: Option<&Value>) -> Response<Body> {
+    let id = id.and_then(Value::as_u64).map(portolan_mcp::envelope::Id::number);
+    let mut response =
+        full(kind.status(), Failure::new(kind, "in the server's stead").answer(id.as_ref(), Some("tools/call")));
+    response.headers_mut().insert(wire::FAILURE, kind.as_str().parse().expect("a value"));
+    if kind == Kind::Overloaded {
+        response.headers_mut().insert("retry-after", 1.into());
+    }
+    response
+}

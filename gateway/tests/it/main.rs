@@ -1,0 +1,13 @@
+//! What a gateway promises, from the client's side: a real gateway on loopback in front of an upstream that checks
+//! every MAC and writes down whatever reaches it.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub, reason = "a panic is the report")]
+
+mod admin;
+mod bounds;
+mod bridge;
+mod client;
+mod drain;
+mod refusals;
+mod sessions;
+mod world;
