@@ -81,13 +81,15 @@ struct Wake {
 impl Guard {
     fn start(mut command: Command, grace: Duration) -> Result<Self, StartError> {
         prctl::set_child_subreaper(true)?;
+        // Spawned before anything is blocked, because the server would inherit what is. A signal in between ends this
+        // guard unprepared; the bridge then finds what was started by its marker.
+        let server = command.spawn().map_err(StartError::Spawn)?;
         let mut mask = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
             mask.add(signal);
         }
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let server = command.spawn().map_err(StartError::Spawn)?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(StartError::Spawn)?;
         // The pipes must end with the server, not with us.
         dup2_stdin(null.as_fd())?;
@@ -97,6 +99,10 @@ impl Guard {
     }
 
     fn run(mut self) -> Option<WaitStatus> {
+        // It may have ended before SIGCHLD was listened to.
+        if !self.reap() {
+            return self.outcome;
+        }
         while self.outcome.is_none() {
             let asked_to_end = self.wait(PollTimeout::NONE).asked_to_end;
             if !self.reap() {

@@ -248,7 +248,8 @@ struct Waiter {
 impl Waiter {
     async fn run(mut self, log: tokio::task::JoinHandle<()>, last: LastLine, end: watch::Sender<Option<Arc<End>>>) {
         let status = self.wait().await;
-        if status.as_ref().is_none_or(|status| status.signal() == Some(Signal::SIGKILL as i32)) {
+        // Whether it ended like its server or was killed itself looks the same from here.
+        if status.as_ref().is_none_or(|status| status.signal().is_some()) {
             self.sweep().await;
         }
         // What the process wrote last is worth a moment, but nothing may hold its end up.

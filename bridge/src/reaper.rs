@@ -55,8 +55,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Called in the bridge: it does not outlive its reaper.
+/// Called in the bridge: it does not outlive its reaper, and takes the signals that it inherited as blocked.
 pub(crate) fn follow() -> anyhow::Result<()> {
+    SigSet::all().thread_unblock().context("cannot take signals")?;
     prctl::set_pdeathsig(Signal::SIGTERM).context("cannot follow the reaper")
 }
 
