@@ -7,7 +7,9 @@ mod crds;
 mod demo_server;
 mod dev;
 mod exit;
+mod gateway;
 mod logging;
+mod operator;
 mod shutdown;
 mod table;
 
@@ -47,6 +49,8 @@ enum Command {
     #[command(after_help = "Example:\n  portolan crds | kubectl apply --server-side -f -")]
     Crds,
     Completion(completion::CompletionArgs),
+    Operator(operator::OperatorArgs),
+    Gateway(gateway::GatewayArgs),
     /// Print the version.
     #[command(after_help = "Example:\n  portolan version")]
     Version,
@@ -70,6 +74,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Dev(_) => "warn,server::stderr=info",
+            Self::Operator(_) | Self::Gateway(_) => "info",
             _ => "off",
         }
     }
@@ -79,6 +84,8 @@ impl Command {
             Self::Dev(args) => dev::run(args).await,
             Self::Tools(args) => client::tools(args).await,
             Self::Call(args) => client::call(args).await,
+            Self::Operator(args) => operator::run(args).await,
+            Self::Gateway(args) => gateway::run(args).await,
             Self::ApiKey(args) => apikey::run(args),
             Self::Crds => crds::run(),
             Self::Completion(args) => completion::run(args, &mut Cli::command()),
@@ -107,6 +114,8 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> Result<(), Failure> {
     logging::start(&cli.log, cli.command.log_level())?;
+    // `ring` is the one crypto provider; an error says that there is one already, which nothing before this installs.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -102,8 +102,6 @@ async fn open(target: &Target) -> Result<Session, Failure> {
 }
 
 fn http_client() -> Result<reqwest::Client, Failure> {
-    // `ring` is the one crypto provider; a second installation in one process is harmless.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         // A redirect could carry the credential to another host.

@@ -75,11 +75,11 @@ fn of_transport(url: &Url, error: &(dyn Error + 'static)) -> Failure {
         if let Some(HttpStatusError { status, retry_after, .. }) = cause.downcast_ref() {
             return of_status(url, *status, retry_after.as_deref());
         }
-        if let Some(StreamableHttpError::<reqwest::Error>::UnexpectedServerResponse(text)) = cause.downcast_ref() {
-            return of_response(url, text);
-        }
-        if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
-            return of_connection(url, error);
+        match cause.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
+            Some(StreamableHttpError::UnexpectedServerResponse(text)) => return of_response(url, text),
+            // It holds the error, but does not name it as its source.
+            Some(StreamableHttpError::Client(error)) => return of_connection(url, error),
+            _ => {}
         }
     }
     Failure::new(Exit::Unreachable, format!("{url}: {}", innermost(error))).hint(ENDPOINT)

@@ -33,7 +33,8 @@ pub(super) fn rows(fleet: &Fleet, inputs: &Inputs, report: Option<&Report>, list
             ready: reason == reasons::READY,
             reason: reason.to_owned(),
             message,
-            tools: revision.and_then(|revision| revision.health.tools),
+            // A server that is not through yet has one row, not one for each step.
+            tools: revision.filter(|_| reason != reasons::PENDING).and_then(|revision| revision.health.tools),
             url: format!("http://{listen}/{name}/mcp"),
         }
     };
@@ -68,5 +69,5 @@ fn verdict(name: &Name, server: &Server, inputs: &Inputs, report: Option<&Report
             && loaded.revision.as_deref() == Some(&*latest.name)
             && loaded.ready_pods > 0
     });
-    if loaded { (reasons::READY, String::new()) } else { (reasons::NOT_LOADED, String::new()) }
+    if loaded { (reasons::READY, String::new()) } else { (reasons::PENDING, String::new()) }
 }
