@@ -43,10 +43,12 @@ impl Ctx {
         }
     }
 
-    /// Wakes every gateway: something changed about the servers that they may select.
+    /// Wakes every gateway that counts: something changed about the servers that they may select.
     pub fn wake_gateways(&self) {
         for (namespace, name) in self.stores.gateway_names() {
-            self.gateway_requeue.wake(&namespace, &name);
+            if self.config.enrols_gateway(&namespace, &name) {
+                self.gateway_requeue.wake(&namespace, &name);
+            }
         }
     }
 }

@@ -107,6 +107,12 @@ pub fn progress(pending: Option<(&'static str, String)>) -> [Fact; 2] {
     [reconciling, Fact::no(types::STALLED, reasons::RECONCILING, "nothing needs a person")]
 }
 
+/// The pair that kstatus reads, for a reconcile that came to its end and found what someone has to mend.
+#[must_use]
+pub fn stuck(reason: &'static str, message: impl Into<String>) -> [Fact; 2] {
+    [Fact::no(types::RECONCILING, reason, "see Stalled"), Fact::yes(types::STALLED, reason, message)]
+}
+
 /// A condition whose status or reason is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {

@@ -34,7 +34,13 @@ pub(crate) async fn watch_replicas(ctx: Arc<Ctx>, namespace: String, stop: Cance
         match event {
             // Half of a list is not news.
             Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
+            Ok(event @ (Event::InitDone | Event::Apply(_) | Event::Delete(_))) => {
+                // Why a pod is not ready is told by its gateway.
+                if let Event::Apply(pod) | Event::Delete(pod) = &event
+                    && let Some(gateway) = pod.labels().get(labels::GATEWAY)
+                {
+                    ctx.gateway_requeue.wake(&namespace, gateway);
+                }
                 let ready = reader.state();
                 let ready = replicas(&namespace, ready.iter().map(AsRef::as_ref));
                 if ctx.gateways.set_replicas(&namespace, ready) {

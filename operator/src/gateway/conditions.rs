@@ -45,9 +45,12 @@ pub(super) fn conclude(
         Some(message) => Fact::yes(types::PROGRESSING, reasons::ROLLOUT_IN_PROGRESS, message.clone()),
         None => Fact::no(types::PROGRESSING, reasons::ROLLOUT_COMPLETE, "every pod runs the latest template"),
     });
-    let pending = (ready.state != State::True).then(|| (ready.reason, ready.message.clone()));
+    let broken = [&validated.accepted, &validated.resolved].into_iter().find(|fact| fact.state == State::False);
+    facts.extend(match broken {
+        Some(fact) => status::stuck(fact.reason, fact.message.clone()),
+        None => status::progress((ready.state != State::True).then(|| (ready.reason, ready.message.clone()))),
+    });
     facts.push(ready);
-    facts.extend(status::progress(pending));
     let labels = selector(name).into_iter().map(|(label, value)| format!("{label}={value}"));
     let status = MCPGatewayStatus {
         replicas: counts.replicas.unwrap_or_default(),
