@@ -63,20 +63,30 @@ async fn decide(cluster: &Cluster, case: &Case) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn the_api_server_accepts_and_refuses_every_case_as_told() {
+async fn a_field_that_breaks_a_rule_is_rejected_with_a_message_that_says_what_to_write() {
     let cluster = Cluster::connect().await;
     let mut wrong = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| !case.refused.is_empty()) {
         match decide(&cluster, &case).await {
-            Ok(_) if case.refused.is_empty() => {}
             Ok(_) => wrong.push(format!("{}: accepted", case.name)),
-            Err(said) if case.refused.is_empty() => wrong.push(format!("{}: {said}", case.name)),
             Err(said) => wrong.extend(
                 case.refused
                     .iter()
                     .filter(|fragment| !said.contains(fragment.as_str()))
                     .map(|fragment| format!("{}: {fragment:?} is not in: {said}", case.name)),
             ),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn what_keeps_every_rule_is_accepted() {
+    let cluster = Cluster::connect().await;
+    let mut wrong = Vec::new();
+    for case in cases().into_iter().filter(|case| case.refused.is_empty()) {
+        if let Err(said) = decide(&cluster, &case).await {
+            wrong.push(format!("{}: {said}", case.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
