@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod dev;
 pub mod mcp;
 pub mod paths;
+pub mod puppet;
 pub mod thirdparty;
 pub mod wait;

@@ -1,0 +1,105 @@
+//! Checks, timeouts and limits.
+
+use std::time::{Duration, Instant};
+
+use portolan_tests::cluster::{TENANT, kubectl};
+use portolan_tests::mcp::{self, Session};
+use portolan_tests::puppet::{LATE, LISTED};
+use portolan_tests::thirdparty::{Place, server};
+use portolan_tests::wait::PATIENCE;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{Served, puppet_with, with};
+
+impl Served {
+    /// Runs JavaScript beside the server; `show` prints what it gives.
+    async fn beside(&self, code: &str) -> Value {
+        let pod = self.pod().await.metadata.name.expect("a name");
+        let code = format!(
+            "const fs = require('fs'); const pause = ms => new Promise(done => setTimeout(done, ms)); \
+             const listed = () => fs.readFileSync('{LISTED}', 'utf8').trim().split('\\n').map(line => line.split(' ').map(Number)); \
+             (async () => {{ {code} }})().then(seen => console.log(JSON.stringify(seen)))"
+        );
+        let said = kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", &code])
+            .await
+            .expect("exec");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+
+    /// Makes the server that late, waits until the bridge thinks otherwise of it, and says how many checks that took.
+    async fn checks_until(&self, ready: bool, late: u64) -> Value {
+        self.beside(&format!(
+            "fs.writeFileSync('{LATE}', '{late}'); const before = Date.now(); \
+             while ((await fetch('http://127.0.0.1:8701/readyz')).ok !== {ready}) {{ \
+               if (Date.now() - before > 60000) return 'not within a minute'; \
+               await pause(10); \
+             }} \
+             return listed().filter(([at, late]) => at >= before && late === {late}).length;"
+        ))
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_checked_at_intervals_falls_after_failures_in_a_row_and_returns_after_successes_in_a_row() {
+    let check = json!({"interval": "1s", "timeout": "300ms", "unhealthyThreshold": 4, "healthyThreshold": 3});
+    let served = Served::from(&puppet_with("fields-check", &json!({"healthCheck": check}))).await;
+    let gaps = served
+        .beside("while (listed().length < 4) await pause(50); const times = listed().map(([at]) => at).slice(-4); return times.slice(1).map((at, i) => at - times[i]);")
+        .await;
+    for gap in gaps.as_array().expect("a list") {
+        let gap = gap.as_u64().expect("a time");
+        assert!((900..5000).contains(&gap), "a check each second: {gaps}");
+    }
+    assert_eq!(served.checks_until(false, 700).await, 4, "an answer after 700 ms is too late");
+    served.cluster.condition(TENANT, &served.name, "Available", "False", "ProbeTimeout", PATIENCE).await;
+    let refused =
+        mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+
+    assert_eq!(served.checks_until(true, 0).await, 3, "three good answers");
+    served.cluster.ready(TENANT, &served.name).await;
+    served.session().await;
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_in_time_is_a_result_that_says_so() {
+    let manifest = server("everything", Place::Container).manifest(TENANT, "fields-timeout");
+    let served = Served::from(&with(manifest, &json!({"timeouts": {"request": "1s"}}))).await;
+    let session = served.session().await;
+    let started = Instant::now();
+    let long = json!({"duration": 20, "steps": 1});
+    let reply = session.call(1, "trigger-long-running-operation", long).await.expect("answers");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let result = &reply.answer()["result"];
+    assert_eq!(result["isError"], true, "{:?}", reply.answer());
+    assert_eq!(result["structuredContent"]["error_type"], "RequestTimeout");
+    let quick = session.call(2, "echo", json!({"message": "x"})).await.expect("answers");
+    assert_eq!(quick.answer()["result"]["content"][0]["text"], "Echo: x", "the session goes on");
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn beyond_the_requests_under_way_and_those_that_wait_callers_are_told_to_come_back() {
+    let limits = json!({"maxParallelRequests": 1, "maxPendingRequests": 1});
+    let served = Served::from(&puppet_with("fields-limits", &json!({"limits": limits}))).await;
+    let url = served.cluster.replica_urls(TENANT, &served.name).await.swap_remove(0);
+    let session = Session::open(&url, Some(&served.token)).await.expect("a session");
+    let slow = |id| session.call(id, "eval", json!({"code": "new Promise(done => setTimeout(() => done('done'), 2000))"}));
+    let started = Instant::now();
+    let replies = futures::future::join_all([slow(1), slow(2), slow(3)]).await;
+    let took = started.elapsed();
+    let replies: Vec<_> = replies.into_iter().map(|reply| reply.expect("answers")).collect();
+    let (done, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == StatusCode::OK);
+    for reply in &done {
+        assert_eq!(reply.answer()["result"]["content"][0]["text"], "\"done\"");
+    }
+    assert_eq!(refused.len(), 1, "one under way, one that waits, one too many");
+    assert_eq!(refused[0].status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused[0].headers.contains_key("retry-after"));
+    assert!(took >= Duration::from_secs(4), "the second waited for the first: {took:?}");
+    served.gone().await;
+}

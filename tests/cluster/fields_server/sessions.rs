@@ -1,0 +1,122 @@
+//! How many pods and sessions there are, and for how long.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use portolan_crds::MCPServer;
+use portolan_crds::server::RevisionState;
+use portolan_tests::cluster::TENANT;
+use portolan_tests::mcp;
+use portolan_tests::puppet::eval;
+use portolan_tests::wait::{PATIENCE, until};
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::{Served, puppet_with};
+
+const HOST: &str = "require('os').hostname()";
+
+#[tokio::test]
+async fn each_replica_holds_as_many_sessions_as_allowed_and_one_more_is_told_to_come_back() {
+    let spec = json!({"replicas": 2, "sessions": {"maxPerReplica": 1}});
+    let served = Served::from(&puppet_with("fields-full", &spec)).await;
+    let (first, second) = (served.session().await, served.session().await);
+    let hosts = (eval(&first, 1, HOST).await.expect("answers"), eval(&second, 1, HOST).await.expect("answers"));
+    assert_ne!(hosts.0, hosts.1, "each on a replica of its own");
+
+    let refused =
+        mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(refused.text().await.expect("a body").contains("maxPerReplica"));
+    eval(&first, 2, "1").await.expect("the others go on");
+
+    first.delete().await.expect("ends");
+    until("a place is free again", PATIENCE, || served.try_session()).await;
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_is_ended_with_its_process_and_one_in_use_is_not() {
+    let served = Served::from(&puppet_with("fields-idle", &json!({"sessions": {"idleTimeout": "2s"}}))).await;
+    let (idle, used) = (served.session().await, served.session().await);
+    let pid = eval(&idle, 1, "process.pid").await.expect("answers");
+    let is_there = format!("fs.existsSync('/proc/{pid}')");
+    assert_eq!(eval(&used, 1, &is_there).await, Ok(json!(true)));
+    until("the idle session's process is gone", Duration::from_secs(20), || async {
+        if eval(&used, 2, &is_there).await? == json!(false) { Ok(()) } else { Err("it runs".to_owned()) }
+    })
+    .await;
+    let over = idle.call(2, "eval", json!({"code": "1"})).await.expect("answers");
+    assert_eq!(over.status, StatusCode::NOT_FOUND);
+    eval(&used, 3, "1").await.expect("the session in use goes on");
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn a_stateless_session_goes_on_at_another_pod_when_its_pod_is_killed() {
+    let spec = json!({"replicas": 2, "sessions": {"type": "Stateless"}});
+    let served = Served::from(&puppet_with("fields-stateless", &spec)).await;
+    let session = served.session().await;
+    let first = eval(&session, 1, HOST).await.expect("answers");
+    let kill = DeleteParams::default().grace_period(0);
+    let pods = served.cluster.api::<Pod>(TENANT);
+    pods.delete(first.as_str().expect("a name"), &kill).await.expect("killed");
+    until("another pod answers the same session", PATIENCE, || async {
+        let reply = session.call(2, "eval", json!({"code": HOST})).await?;
+        assert_ne!(reply.status, StatusCode::NOT_FOUND, "no pod is needed for the session to be known");
+        let text = reply.answer()["result"]["content"][0]["text"].clone();
+        if reply.answer()["result"]["isError"] != true && text.is_string() && text != first.to_string() {
+            Ok(())
+        } else {
+            Err(format!("{} {}", reply.status, reply.answer()))
+        }
+    })
+    .await;
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn an_old_revisions_session_is_kept_for_the_drain_timeout_and_then_ended() {
+    let name = "fields-drain";
+    let spec = json!({"rollout": {"drainTimeout": "5s"}});
+    let served = Served::from(&puppet_with(name, &spec)).await;
+    let session = served.session().await;
+    let servers = served.cluster.api::<MCPServer>(TENANT);
+    let edit = json!({"container": {"env": [{"name": "EDITED", "value": "yes"}]}});
+    served.cluster.patch_spec(TENANT, name, &edit).await;
+    let old = until("the old revision drains", PATIENCE, || async {
+        let status = servers.get(name).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
+        let draining = status.revisions.iter().find(|revision| revision.state == RevisionState::Draining);
+        draining.map(|revision| revision.name.clone()).ok_or_else(|| format!("{:?}", status.revisions))
+    })
+    .await;
+    let draining = Instant::now();
+    let kept = until("the old session is ended", Duration::from_secs(30), || async {
+        match eval(&session, 1, "process.env.EDITED ?? 'old'").await {
+            Ok(told) => {
+                assert_eq!(told, "old");
+                Err(format!("it still answers {told}"))
+            }
+            Err(_) => Ok(draining.elapsed()),
+        }
+    })
+    .await;
+    assert!(kept > Duration::from_secs(2), "kept for a while: {kept:?}");
+    until("a client is told to open a new one", PATIENCE, || async {
+        let status = session.call(2, "eval", json!({"code": "1"})).await?.status;
+        if status == StatusCode::NOT_FOUND { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    until("the old revision is gone", PATIENCE, || async {
+        match served.cluster.api::<Deployment>(TENANT).get_opt(&old).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err("its Deployment is still there".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    served.gone().await;
+}
