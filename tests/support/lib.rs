@@ -2,6 +2,8 @@
 //!
 //! A suite that cannot run fails: nothing here skips.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 pub mod cluster;
 pub mod dev;
 pub mod mcp;
