@@ -54,8 +54,7 @@ async fn a_server_is_checked_at_intervals_falls_after_failures_in_a_row_and_retu
     }
     assert_eq!(served.checks_until(false, 700).await, 4, "an answer after 700 ms is too late");
     served.cluster.condition(TENANT, &served.name, "Available", "False", "ProbeTimeout", PATIENCE).await;
-    let refused =
-        mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    let refused = mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
 
@@ -88,7 +87,8 @@ async fn beyond_the_requests_under_way_and_those_that_wait_callers_are_told_to_c
     let served = Served::from(&puppet_with("fields-limits", &json!({"limits": limits}))).await;
     let url = served.cluster.replica_urls(TENANT, &served.name).await.swap_remove(0);
     let session = Session::open(&url, Some(&served.token)).await.expect("a session");
-    let slow = |id| session.call(id, "eval", json!({"code": "new Promise(done => setTimeout(() => done('done'), 2000))"}));
+    let slow =
+        |id| session.call(id, "eval", json!({"code": "new Promise(done => setTimeout(() => done('done'), 2000))"}));
     let started = Instant::now();
     let replies = futures::future::join_all([slow(1), slow(2), slow(3)]).await;
     let took = started.elapsed();

@@ -18,8 +18,7 @@ const ZONE: &str = "fields.test/zone";
 
 /// A node for the scheduler, in a zone of its own, whose taints keep pods away that do not tolerate them.
 async fn node(cluster: &Cluster, name: &str, zone: &str, taints: &[&str]) {
-    let taints: Vec<_> =
-        taints.iter().map(|key| json!({"key": key, "value": "yes", "effect": "NoSchedule"})).collect();
+    let taints: Vec<_> = taints.iter().map(|key| json!({"key": key, "value": "yes", "effect": "NoSchedule"})).collect();
     let node = json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {FAKE: "yes", ZONE: zone, "fields.test/node": name}},
         "spec": {"taints": taints}});
@@ -141,9 +140,7 @@ async fn pods_spread_as_each_part_of_the_constraint_says() {
     };
     let zones = json!({FAKE: "yes"});
     let zone_a = json!({ZONE: "a"});
-    let not_own = |name: &str| {
-        json!({"matchExpressions": [{"key": "portolan.dev/server", "operator": "NotIn", "values": [name]}]})
-    };
+    let not_own = |name: &str| json!({"matchExpressions": [{"key": "portolan.dev/server", "operator": "NotIn", "values": [name]}]});
     // How the constraint differs from the base, the node selector, and how many of two pods find a place.
     let cases = [
         ("skew-1", json!({}), &zones, 1),

@@ -26,8 +26,7 @@ async fn each_replica_holds_as_many_sessions_as_allowed_and_one_more_is_told_to_
     let hosts = (eval(&first, 1, HOST).await.expect("answers"), eval(&second, 1, HOST).await.expect("answers"));
     assert_ne!(hosts.0, hosts.1, "each on a replica of its own");
 
-    let refused =
-        mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    let refused = mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
     assert!(refused.text().await.expect("a body").contains("maxPerReplica"));

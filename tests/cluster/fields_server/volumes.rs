@@ -68,7 +68,8 @@ async fn keys_of_config_maps_and_secrets_are_files_and_absent_optional_ones_are_
     assert!(!list(&session, "/mnt/some-secret").await.contains("other"), "only the items");
     for folder in ["/mnt/no-map", "/mnt/no-secret"] {
         // The kubelet's own entries start with two dots.
-        let files: Vec<_> = list(&session, folder).await.lines().filter(|line| !line.contains(" ..")).map(str::to_owned).collect();
+        let files: Vec<_> =
+            list(&session, folder).await.lines().filter(|line| !line.contains(" ..")).map(str::to_owned).collect();
         assert!(files.concat().is_empty(), "{folder} is empty: {files:?}");
     }
     served.gone().await;

@@ -1,0 +1,267 @@
+//! Every field of an `MCPGateway`, by what it does to the running system, on gateways of the tests' own.
+//! `docs/fields.md` says which test shows which.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Secret, Service};
+use kube::api::{Patch, PatchParams};
+use portolan_crds::{MCPGateway, MCPServer};
+use portolan_tests::cluster::{Cluster, OTHER_TENANT, PLATFORM, TENANT, kubectl};
+use portolan_tests::mcp;
+use portolan_tests::puppet;
+use portolan_tests::wait::{PATIENCE, until};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+/// An API key and its SHA-256.
+const KEY: (&str, &str) = (
+    "ptl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "sha256:6eedf177be8a2ccfda27f22fa4d3a576b3f6178479b7ea3ca2e600b395c8adb4",
+);
+/// Another one.
+const OTHER_KEY: (&str, &str) = (
+    "ptl_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBE",
+    "sha256:aa454f9388ba153ca82cdafbd7996d87781c6e634d3273c26b2d8ef14a10b9da",
+);
+
+/// A gateway that was made for one test.
+struct Front {
+    cluster: Cluster,
+    name: &'static str,
+    /// Knows the gateway's Service by the name that it has in the cluster.
+    http: Client,
+}
+
+impl Front {
+    async fn open(name: &'static str, spec: &Value) -> Self {
+        let cluster = Cluster::connect().await;
+        let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPGateway",
+            "metadata": {"name": name, "namespace": PLATFORM}, "spec": spec});
+        cluster.apply::<MCPGateway>(&manifest).await.expect("the manifest is accepted");
+        let services = cluster.api::<Service>(PLATFORM);
+        let address = until("the gateway has a Service", PATIENCE, || async {
+            let service = services.get(&service(name)).await.map_err(|error| error.to_string())?;
+            let address = service.spec.and_then(|spec| spec.cluster_ip).ok_or("no address yet")?;
+            address.parse::<std::net::IpAddr>().map_err(|error| error.to_string())
+        })
+        .await;
+        let http = Client::builder()
+            .timeout(Duration::from_secs(60))
+            .resolve(&format!("{}.{PLATFORM}", service(name)), SocketAddr::new(address, 80))
+            .build()
+            .expect("a client");
+        let front = Self { cluster, name, http };
+        front.loaded().await;
+        front
+    }
+
+    /// Waits until every replica serves what the spec says.
+    async fn loaded(&self) {
+        let gateways = self.cluster.api::<MCPGateway>(PLATFORM);
+        until(&format!("MCPGateway {} is Ready", self.name), PATIENCE, || async {
+            let gateway = gateways.get(self.name).await.map_err(|error| error.to_string())?;
+            let generation = gateway.metadata.generation;
+            let conditions = gateway.status.map(|status| status.conditions).unwrap_or_default();
+            let ready = conditions.iter().find(|condition| {
+                condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == generation
+            });
+            ready.map(|_| ()).ok_or_else(|| serde_json::to_string(&conditions).unwrap_or_default())
+        })
+        .await;
+    }
+
+    /// Changes the spec and waits until every replica serves by it.
+    async fn change(&self, spec: &Value) {
+        self.cluster
+            .api::<MCPGateway>(PLATFORM)
+            .patch(self.name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+            .await
+            .expect("the spec is accepted");
+        self.loaded().await;
+    }
+
+    fn url(&self, namespace: &str, server: &str) -> String {
+        format!("http://{}.{PLATFORM}/{namespace}/{server}/mcp", service(self.name))
+    }
+
+    /// What opening a session is answered with.
+    async fn initialize(&self, namespace: &str, server: &str, credential: Option<&str>) -> StatusCode {
+        let url = self.url(namespace, server);
+        let response = mcp::post(&self.http, &url, credential, &mcp::initialize()).await.expect("answers");
+        response.status()
+    }
+
+    async fn close(self) {
+        self.cluster.delete::<MCPGateway>(PLATFORM, self.name).await;
+    }
+}
+
+fn service(gateway: &str) -> String {
+    format!("portolan-gateway-{gateway}")
+}
+
+async fn serve(cluster: &Cluster, namespace: &str, name: &str, labels: &Value) {
+    let mut manifest = puppet::stdio(namespace, name);
+    manifest["metadata"]["labels"] = labels.clone();
+    cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+    cluster.ready(namespace, name).await;
+}
+
+#[tokio::test]
+async fn each_way_of_authentication_lets_in_those_it_names_and_nobody_else() {
+    let server = "fields-access";
+    let cluster = Cluster::connect().await;
+    serve(&cluster, TENANT, server, &json!({})).await;
+    for (list, hash) in [("fields-keys", KEY.1), ("fields-other-keys", OTHER_KEY.1)] {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": list, "namespace": PLATFORM},
+            "stringData": {"alice": hash}});
+        cluster.apply::<Secret>(&secret).await.expect("made");
+    }
+    let keys = |name: &str, secret: &str| json!({"name": name, "secretRef": {"name": secret}});
+    let front = Front::open(
+        "fields-access",
+        &json!({"replicas": 1, "authentication": {"apiKeys": [keys("ours", "fields-keys")]}}),
+    )
+    .await;
+    let audience = |name: &'static str| async move {
+        let token = kubectl(&["create", "token", "default", "--namespace", TENANT, "--audience", name]).await;
+        token.expect("a token").trim().to_owned()
+    };
+    let (meant, other) = (audience("fields").await, audience("portolan").await);
+    let all = [None, Some(KEY.0), Some(OTHER_KEY.0), Some(meant.as_str()), Some(other.as_str())];
+    // Keys reach the gateway in a Secret beside its object, in no order.
+    let expect = async |what: &str, let_in: [bool; 5]| {
+        until(what, PATIENCE, || async {
+            let mut seen = Vec::new();
+            for credential in all {
+                seen.push(front.initialize(TENANT, server, credential).await);
+            }
+            let expected = let_in.map(|yes| if yes { StatusCode::OK } else { StatusCode::UNAUTHORIZED });
+            if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+    };
+    expect("one list of keys", [false, true, false, false, false]).await;
+
+    front
+        .change(
+            &json!({"authentication": {"apiKeys": [keys("ours", "fields-keys"), keys("theirs", "fields-other-keys")]}}),
+        )
+        .await;
+    expect("two lists of keys", [false, true, true, false, false]).await;
+    same_subject_of_two_lists_is_two_callers(&front, server).await;
+
+    front
+        .change(&json!({"authentication": {"apiKeys": null, "serviceAccounts": {"audiences": ["another", "fields"]}}}))
+        .await;
+    expect("tokens of an audience", [false, false, false, true, false]).await;
+
+    front.change(&json!({"authentication": {"serviceAccounts": null, "anonymous": {}}})).await;
+    until("anonymous callers", PATIENCE, || async {
+        let status = front.initialize(TENANT, server, None).await;
+        if status == StatusCode::OK { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    front.close().await;
+    for list in ["fields-keys", "fields-other-keys"] {
+        cluster.delete::<Secret>(PLATFORM, list).await;
+    }
+    cluster.delete::<MCPServer>(TENANT, server).await;
+}
+
+/// Both Secrets call their key's owner alice; the lists' names tell them apart.
+async fn same_subject_of_two_lists_is_two_callers(front: &Front, server: &str) {
+    let url = front.url(TENANT, server);
+    let opened = mcp::post(&front.http, &url, Some(KEY.0), &mcp::initialize()).await.expect("answers");
+    let session = opened.headers()["mcp-session-id"].clone();
+    let ping = |key: &'static str| {
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+        let request = front.http.post(&url).bearer_auth(key).header("accept", "application/json, text/event-stream");
+        request.header("mcp-session-id", session.clone()).json(&message).send()
+    };
+    assert_eq!(ping(KEY.0).await.expect("answers").status(), StatusCode::OK);
+    assert_eq!(ping(OTHER_KEY.0).await.expect("answers").status(), StatusCode::NOT_FOUND, "another alice");
+}
+
+#[tokio::test]
+async fn hosts_origins_and_bodies_are_let_in_as_listed() {
+    let server = "fields-http";
+    let cluster = Cluster::connect().await;
+    serve(&cluster, TENANT, server, &json!({})).await;
+    let front = Front::open("fields-http", &json!({"replicas": 1, "authentication": {"anonymous": {}}})).await;
+    let send = async |headers: &[(&'static str, &'static str)], padding: usize| {
+        let mut message = mcp::initialize();
+        message["params"]["padding"] = "x".repeat(padding).into();
+        let all: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")))
+            .collect();
+        let request =
+            front.http.post(front.url(TENANT, server)).header("accept", "application/json, text/event-stream");
+        request.headers(all).json(&message).send().await.expect("answers")
+    };
+    let (host, origin) = (("host", "mcp.example"), ("origin", "https://app.example"));
+    assert_eq!(send(&[host], 0).await.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(send(&[origin], 0).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(send(&[], 2048).await.status(), StatusCode::OK);
+
+    let http =
+        json!({"allowedHosts": ["mcp.example"], "allowedOrigins": ["https://app.example"], "maxBodyBytes": 1024});
+    front.change(&json!({"http": http})).await;
+    assert_eq!(send(&[host], 0).await.status(), StatusCode::OK);
+    assert_eq!(send(&[("host", "evil.example")], 0).await.status(), StatusCode::MISDIRECTED_REQUEST);
+    let page = send(&[origin], 0).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert_eq!(page.headers()["access-control-allow-origin"], "https://app.example");
+    assert_eq!(send(&[("origin", "https://evil.example")], 0).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(send(&[], 2048).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    front.close().await;
+    cluster.delete::<MCPServer>(TENANT, server).await;
+}
+
+#[tokio::test]
+async fn selectors_decide_which_servers_are_served_and_replicas_how_many_pods_serve_them() {
+    let cluster = Cluster::connect().await;
+    let (ours, others, theirs) = ((TENANT, "fields-ours"), (TENANT, "fields-others"), (OTHER_TENANT, "fields-theirs"));
+    for ((namespace, name), team) in [(ours, "one"), (others, "two"), (theirs, "one")] {
+        serve(&cluster, namespace, name, &json!({"fields-team": team})).await;
+    }
+    let front = Front::open("fields-servers", &json!({"replicas": 1, "authentication": {"anonymous": {}}})).await;
+    let expect = async |servers: Value, expected: [bool; 3]| {
+        front.change(&json!({"servers": servers})).await;
+        let expected = expected.map(|served| if served { StatusCode::OK } else { StatusCode::NOT_FOUND });
+        until(&format!("{servers} selects"), PATIENCE, || async {
+            let mut seen = Vec::new();
+            for (namespace, name) in [ours, others, theirs] {
+                seen.push(front.initialize(namespace, name, None).await);
+            }
+            if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+    };
+    let expressions = |key: &str, operator: &str, value: &str| json!({"matchLabels": null, "matchExpressions": [{"key": key, "operator": operator, "values": [value]}]});
+    let namespace = "kubernetes.io/metadata.name";
+    expect(json!({}), [true, true, true]).await;
+    expect(json!({"selector": {"matchLabels": {"fields-team": "one"}}}), [true, false, true]).await;
+    expect(json!({"selector": expressions("fields-team", "NotIn", "one")}), [false, true, false]).await;
+    let in_team_a = json!({"matchLabels": {namespace: OTHER_TENANT}});
+    expect(json!({"selector": null, "namespaceSelector": in_team_a}), [false, false, true]).await;
+    expect(json!({"namespaceSelector": expressions(namespace, "In", TENANT)}), [true, true, false]).await;
+    expect(json!({"selector": {"matchLabels": {"fields-team": "one"}}}), [true, false, false]).await;
+
+    let pods = async || cluster.pods(PLATFORM, "portolan.dev/gateway=fields-servers").await;
+    assert_eq!(pods().await.len(), 1);
+    front.change(&json!({"replicas": 2})).await;
+    let addresses: Vec<_> = pods().await.into_iter().filter_map(|pod| pod.status?.pod_ip).collect();
+    assert_eq!(addresses.len(), 2);
+    for address in addresses {
+        let status = front.http.get(format!("http://{address}:8081/readyz")).send().await.expect("answers").status();
+        assert_eq!(status, StatusCode::OK, "{address} serves");
+    }
+    front.close().await;
+    for (namespace, name) in [ours, others, theirs] {
+        cluster.delete::<MCPServer>(namespace, name).await;
+    }
+}
