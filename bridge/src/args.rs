@@ -110,6 +110,9 @@ pub(crate) struct Shared {
     /// Longest message in either direction, in bytes
     #[arg(long, default_value_t = 16 * 1024 * 1024, value_parser = message_bytes)]
     max_message_bytes: usize,
+    /// Folder of the control group whose memory limit is watched; the container's own where absent
+    #[arg(long, hide = true)]
+    cgroup: Option<PathBuf>,
     /// Where the reason of the exit is left as JSON; nothing is written when the file does not exist
     #[arg(long, default_value = "/dev/termination-log")]
     pub(crate) termination_log: PathBuf,
@@ -165,6 +168,7 @@ impl Shared {
             drain_timeout: self.drain_timeout,
             grace: self.grace,
             max_message_bytes: self.max_message_bytes,
+            cgroup: self.cgroup.clone().or_else(own_cgroup),
             ..Config::new(upstream, self.mac_key()?)
         })
     }
@@ -176,6 +180,14 @@ impl Shared {
         MacKey::new(&bytes)
             .ok_or_else(|| anyhow::anyhow!("{path} must hold exactly {KEY_LEN} bytes, but has {}", bytes.len()))
     }
+}
+
+/// Where a container sees its own control group: v1 by controller, v2 at the root.
+fn own_cgroup() -> Option<PathBuf> {
+    [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+        .into_iter()
+        .map(|(dir, file)| (PathBuf::from(dir), file))
+        .find_map(|(dir, file)| dir.join(file).exists().then_some(dir))
 }
 
 fn message_bytes(text: &str) -> Result<usize, String> {

@@ -9,10 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, without_definitions};
-use crate::config::{Config, Upstream};
+use crate::backend::Backend;
+use crate::config::Config;
 use crate::data::Data;
-use crate::peer::Connector;
-use crate::sessions::Sessions;
 use crate::state::State;
 use crate::{probe, server};
 
@@ -20,7 +19,7 @@ use crate::{probe, server};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A port is taken or not ours to take.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
@@ -42,7 +41,7 @@ pub struct Bridge {
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     pub(crate) state: Arc<State>,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) backend: Backend,
 }
 
 impl Reporter {
@@ -60,7 +59,7 @@ impl Reporter {
     }
 
     pub(crate) fn counts(&self) -> SessionCounts {
-        self.sessions.counts()
+        self.backend.counts()
     }
 }
 
@@ -74,18 +73,14 @@ impl Bridge {
         let (admin_listener, admin) = listen(admin).await?;
         let upstream = config.upstream.clone();
         let state = Arc::new(State::new(config));
-        let Upstream::Stdio(command) = upstream else { todo!() };
-        let sessions = Sessions::start(&state, command.clone());
-        let reporter = Reporter { state: Arc::clone(&state), sessions: Arc::clone(&sessions) };
-        let handler = Arc::new(Data { state: Arc::clone(&state), sessions });
+        let (backend, connector) = Backend::start(&state, upstream);
+        let reporter = Reporter { state: Arc::clone(&state), backend: backend.clone() };
+        let handler = Arc::new(Data { state: Arc::clone(&state), backend });
+        let admin_handler = Arc::new(Admin { reporter: reporter.clone() });
         let tasks = vec![
             tokio::spawn(server::serve(data_listener, handler, state.stop.clone())),
-            tokio::spawn(server::serve(
-                admin_listener,
-                Arc::new(Admin { reporter: reporter.clone() }),
-                state.stop.clone(),
-            )),
-            tokio::spawn(probe::run(Arc::clone(&state), Connector::new(command))),
+            tokio::spawn(server::serve(admin_listener, admin_handler, state.stop.clone())),
+            tokio::spawn(probe::run(Arc::clone(&state), connector)),
         ];
         Ok(Self { reporter, data, admin, tasks })
     }
@@ -131,7 +126,7 @@ impl Bridge {
     /// Ends every session, process and port, and waits until they are gone. Says what was known at the end.
     pub async fn shutdown(mut self) -> BridgeStatus {
         self.reporter.state.draining.send_replace(true);
-        self.reporter.sessions.end_all().await;
+        self.reporter.backend.end_all().await;
         self.reporter.state.drained.send_replace(true);
         self.reporter.state.stop.cancel();
         for task in self.tasks.drain(..) {

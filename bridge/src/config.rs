@@ -25,6 +25,8 @@ pub struct Config {
     pub grace: Duration,
     /// Longest message in either direction, in bytes.
     pub max_message_bytes: usize,
+    /// Folder of the control group whose memory limit the sessions share; none is watched where absent.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Config {
@@ -40,6 +42,7 @@ impl Config {
             drain_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(2),
             max_message_bytes: 16 * 1024 * 1024,
+            cgroup: None,
         }
     }
 }

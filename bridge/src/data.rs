@@ -14,6 +14,7 @@ use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::{mac, wire};
 
+use crate::backend::Backend;
 use crate::respond;
 use crate::server::{Body, Handler};
 use crate::session::{ClientSession, PostError, Posted};
@@ -23,11 +24,11 @@ use crate::state::{State, unix_millis};
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers the data port of a bridge with one process per session.
+/// Answers the data port.
 #[derive(Debug)]
 pub(crate) struct Data {
     pub(crate) state: Arc<State>,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) backend: Backend,
 }
 
 impl Handler for Data {
@@ -38,11 +39,28 @@ impl Handler for Data {
     }
 }
 
-type Answer = Result<Response<Body>, Response<Body>>;
+/// An answer: what was asked for, or what is said instead.
+pub(crate) type Answer = Result<Response<Body>, Response<Body>>;
 
 impl Data {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let key = admit(&self.state, &request)?;
+        match &self.backend {
+            Backend::Stdio(sessions) => PerSession { state: &self.state, sessions }.answer(key, request).await,
+            Backend::Shared(shared) => shared.answer(request).await,
+            Backend::Http(relay) => relay.answer(key, request).await,
+        }
+    }
+}
+
+/// Answers with one process per session.
+struct PerSession<'d> {
+    state: &'d State,
+    sessions: &'d Arc<Sessions>,
+}
+
+impl PerSession<'_> {
+    async fn answer(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
         match *request.method() {
             Method::POST => self.post(key, request).await,
             Method::GET => self.get(&key, request.headers()),
@@ -53,8 +71,8 @@ impl Data {
     }
 
     async fn post(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
-        let timeout = timeout(&self.state, request.headers());
-        let body = read_body(&self.state, request).await?;
+        let timeout = timeout(self.state, request.headers());
+        let body = read_body(self.state, request).await?;
         let message = parse(&body)?;
         let session = self.session_for(&key, &message)?;
         match session.post(&message, &body, timeout) {

@@ -1,21 +1,29 @@
 //! A server process that the bridge keeps for itself: the probe's, and in stateless mode everyone's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::envelope::{Id, Message, Meta, Request, scalar_param};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::session::{IdKey, cancelled, single_line, with_id};
 use portolan_mcp::wire::ExitCause;
+use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::config::ServerCommand;
 use crate::lines::LineError;
 use crate::probe::{CallError, Rpc};
 use crate::process::{End, Process, SpawnError, Stdout};
+use crate::reply::{Delivery, Outlet, Reply};
+use crate::session::exited;
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 
+/// Calls of clients that wait at a time.
+const MAX_CALLS: usize = 1024;
 /// What is quoted of a line that is not MCP.
 const MAX_QUOTE: usize = 120;
 /// How long a server that closed its stdout may take to end.
@@ -28,13 +36,49 @@ pub(crate) struct Kept {
     state: Arc<State>,
     inner: Mutex<Inner>,
     over: watch::Sender<Option<Over>>,
+    initialized: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     last_id: u64,
-    pending: HashMap<u64, oneshot::Sender<Bytes>>,
+    pending: HashMap<u64, Pending>,
     garbage: Option<String>,
+    closed: bool,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Pending {
+    /// The bridge itself.
+    Own(oneshot::Sender<Bytes>),
+    /// A client of the stateless mode.
+    Client(Caller),
+}
+
+/// A client's call, under an id of ours.
+#[derive(Debug)]
+struct Caller {
+    id: Id,
+    method: String,
+    progress: Option<IdKey>,
+    outlet: Outlet,
+    timer: Option<AbortHandle>,
+}
+
+impl Caller {
+    /// Sends `message`, with which the stream ends.
+    fn finish(self, message: Bytes, failure: Option<Kind>) {
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
+        self.outlet.send_now(Delivery { id: None, message, failure, last: true, permit: None });
+    }
+
+    fn fail(self, failure: &Failure) {
+        let answer = failure.answer(Some(&self.id), Some(&self.method));
+        self.finish(answer.into(), Some(failure.kind));
+    }
 }
 
 /// Why nothing more will come from the process.
@@ -53,6 +97,7 @@ impl Kept {
             state: Arc::clone(state),
             inner: Mutex::default(),
             over: watch::Sender::new(None),
+            initialized: OnceLock::new(),
         });
         tokio::spawn(Arc::clone(&kept).read(stdout));
         Ok(kept)
@@ -65,7 +110,7 @@ impl Kept {
             let mut inner = lock(&self.inner);
             inner.last_id += 1;
             let id = inner.last_id;
-            inner.pending.insert(id, sender);
+            inner.pending.insert(id, Pending::Own(sender));
             id
         };
         let line = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
@@ -91,9 +136,77 @@ impl Kept {
         }
     }
 
-    pub(crate) fn notify(&self, method: &str) {
+    /// `initialize` was answered with `result`.
+    pub(crate) fn opened(&self, result: &Value) {
+        self.initialized.get_or_init(|| result.to_string());
         // A server that does not read fails the next request.
-        let _ = self.process.write(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#).into());
+        let _ = self.process.write(Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#));
+    }
+
+    /// What `initialize` was answered with.
+    pub(crate) fn initialize_result(&self) -> Option<&str> {
+        self.initialized.get().map(String::as_str)
+    }
+
+    /// Asks in a client's stead; its id is replaced on the way and put back in the answer.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        let (outlet, reply) = Reply::new();
+        let meta = request.params.and_then(Meta::of);
+        let mut caller = Caller {
+            id: request.id.clone(),
+            method: request.method.clone().into_owned(),
+            progress: meta.and_then(|meta| meta.progress_token).as_ref().map(IdKey::from),
+            outlet,
+            timer: None,
+        };
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            return Err(Failure::new(Kind::ServerExited, "the server has just ended; ask again soon"));
+        }
+        if inner.pending.len() >= MAX_CALLS {
+            let failure = Failure::new(Kind::Overloaded, "too many calls wait for the server; ask again later");
+            return Err(failure.retry_after(Duration::from_secs(1)));
+        }
+        inner.last_id += 1;
+        let id = inner.last_id;
+        let line = with_id(body, &Id::number(id)).ok_or_else(|| Failure::new(Kind::Internal, "the id went missing"))?;
+        self.process.write(single_line(&line)).map_err(|_| {
+            Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
+                .retry_after(Duration::from_secs(1))
+        })?;
+        caller.timer = Some(tokio::spawn(Self::time_out(Arc::downgrade(self), id, timeout)).abort_handle());
+        inner.pending.insert(id, Pending::Client(caller));
+        let kept = Arc::downgrade(self);
+        Ok(reply.on_drop(move || {
+            if let Some(kept) = kept.upgrade() {
+                kept.forget(id);
+            }
+        }))
+    }
+
+    /// The client hung up: its answer will be dropped.
+    fn forget(&self, id: u64) {
+        if let Some(Pending::Client(Caller { timer: Some(timer), .. })) = lock(&self.inner).pending.remove(&id) {
+            timer.abort();
+        }
+    }
+
+    async fn time_out(kept: Weak<Self>, id: u64, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let Some(Pending::Client(caller)) = lock(&kept.inner).pending.remove(&id) else { return };
+        kept.state.counters.timeouts.add(1);
+        let millis = timeout.as_millis();
+        let message =
+            format!("the server did not answer within {millis} ms; ask again, or raise spec.timeouts.request");
+        caller.fail(&Failure::new(Kind::RequestTimeout, message));
+        // A server that does not read will not read that nobody waits either.
+        let _ = kept.process.write(cancelled(&Id::number(id)));
     }
 
     /// The first line that was not MCP, shortened.
@@ -129,7 +242,23 @@ impl Kept {
                 }
             }
         };
+        self.fail_callers(&over);
         self.over.send_replace(Some(over));
+    }
+
+    fn fail_callers(&self, over: &Over) {
+        let failure = match over {
+            Over::Ended(end) => exited(end),
+            Over::ClosedStdout => Failure::new(Kind::ServerExited, "the server closed its stdout during the call"),
+            Over::TooLong(error) => Failure::new(Kind::BadServerReply, format!("the server was ended: {error}")),
+        };
+        let mut inner = lock(&self.inner);
+        inner.closed = true;
+        for pending in std::mem::take(&mut inner.pending).into_values() {
+            if let Pending::Client(caller) = pending {
+                caller.fail(&failure);
+            }
+        }
     }
 
     fn take_line(&self, line: &Bytes) {
@@ -138,6 +267,10 @@ impl Kept {
             _ if line.is_empty() => {}
             Ok(Message::Response { id: Some(id), .. }) => self.take_answer(&id, &line),
             Ok(Message::Request(request)) => self.answer_server(&request.id, &request.method),
+            Ok(Message::Notification { method, params }) if method == "notifications/progress" => {
+                let token = params.and_then(|params| scalar_param(params, "progressToken"));
+                self.progress(token.as_ref().map(IdKey::from), &line);
+            }
             Ok(_) => {}
             Err(_) => {
                 self.state.counters.skipped_lines.add(1);
@@ -149,9 +282,32 @@ impl Kept {
 
     fn take_answer(&self, id: &Id, line: &Bytes) {
         let waiting = id.as_json().parse().ok().and_then(|id: u64| lock(&self.inner).pending.remove(&id));
-        if let Some(waiting) = waiting {
+        match waiting {
             // It may have given up a moment ago.
-            let _ = waiting.send(Bytes::copy_from_slice(line));
+            Some(Pending::Own(waiting)) => drop(waiting.send(Bytes::copy_from_slice(line))),
+            Some(Pending::Client(caller)) => match with_id(line, &caller.id) {
+                Some(answer) => caller.finish(answer, None),
+                None => caller.fail(&Failure::new(Kind::BadServerReply, "the server's answer has no id")),
+            },
+            None => {}
+        }
+    }
+
+    /// Clients choose their tokens without knowing of each other: only one that is the only one is served.
+    fn progress(&self, token: Option<IdKey>, line: &Bytes) {
+        let Some(token) = token else { return };
+        let inner = lock(&self.inner);
+        let mut callers = inner.pending.values().filter_map(|pending| match pending {
+            Pending::Client(caller) if caller.progress.as_ref() == Some(&token) => Some(caller),
+            _ => None,
+        });
+        match (callers.next(), callers.next()) {
+            (Some(caller), None) if caller.outlet.has_room() => {
+                let message = Bytes::copy_from_slice(line);
+                caller.outlet.send_now(Delivery { id: None, message, failure: None, last: false, permit: None });
+            }
+            (None, _) => {}
+            _ => self.state.counters.dropped_messages.add(1),
         }
     }
 

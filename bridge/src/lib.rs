@@ -2,25 +2,34 @@
 //!
 //! In a pod it is the binary of this crate; `portolan dev` runs the same [`Bridge`] in its own process.
 
+#![expect(clippy::result_large_err, reason = "a refusal is a response, as the answer it replaces is")]
+
 mod admin;
+mod backend;
 mod bridge;
 pub mod config;
 mod data;
 mod descendants;
 pub mod guard;
+mod http_peer;
 mod kept;
 mod lines;
+mod memory;
 mod peer;
 mod probe;
 mod process;
+mod relay;
+mod relayed;
 mod reply;
 mod respond;
 mod server;
 mod session;
 mod sessions;
+mod shared;
 mod state;
 mod stderr;
 mod tools;
+mod upstream;
 
 pub use bridge::{Bridge, StartError};
 pub use config::Config;

@@ -1,4 +1,4 @@
-//! Whoever the probe talks to: a kept process.
+//! Whoever the probe talks to: a kept process, or a session of an HTTP server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,55 +7,105 @@ use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
 
 use crate::config::ServerCommand;
+use crate::http_peer::HttpPeer;
 use crate::kept::{Kept, Over};
 use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
-use crate::state::State;
+use crate::state::{State, lock};
+use crate::upstream::Server;
 
 /// Makes peers, one at a time.
 #[derive(Debug)]
-pub(crate) struct Connector {
-    command: ServerCommand,
-    current: Option<Arc<Kept>>,
+pub(crate) enum Connector {
+    Stdio { command: ServerCommand, current: Option<Arc<Kept>> },
+    Http { server: Server, current: Option<Arc<HttpPeer>> },
 }
 
 impl Connector {
-    pub(crate) fn new(command: ServerCommand) -> Self {
-        Self { command, current: None }
+    pub(crate) fn stdio(command: ServerCommand) -> Self {
+        Self::Stdio { command, current: None }
+    }
+
+    pub(crate) fn http(server: Server) -> Self {
+        Self::Http { server, current: None }
+    }
+
+    /// Whether a new peer costs no more than a connection.
+    pub(crate) fn is_cheap(&self) -> bool {
+        matches!(self, Self::Http { .. })
     }
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
-        let kept = Kept::spawn(state, &self.command)?;
-        self.current = Some(Arc::clone(&kept));
-        Ok(Peer(kept))
+        match self {
+            Self::Stdio { command, current } => {
+                let kept = Kept::spawn(state, command)?;
+                *current = Some(Arc::clone(&kept));
+                Ok(Peer::Kept(Arc::clone(state), kept))
+            }
+            Self::Http { server, current } => {
+                let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
+                *current = Some(Arc::clone(&peer));
+                Ok(Peer::Http(peer))
+            }
+        }
     }
 
-    pub(crate) async fn disconnect(&mut self, cause: ExitCause) {
-        if let Some(kept) = self.current.take() {
-            kept.end(cause).await;
+    pub(crate) async fn disconnect(&mut self, state: &State, cause: ExitCause) {
+        match self {
+            Self::Stdio { current, .. } => {
+                lock(&state.kept).take();
+                if let Some(kept) = current.take() {
+                    kept.end(cause).await;
+                }
+            }
+            Self::Http { current, .. } => {
+                if let Some(peer) = current.take() {
+                    peer.close().await;
+                }
+            }
         }
     }
 }
 
 /// One opened conversation.
 #[derive(Debug)]
-pub(crate) struct Peer(Arc<Kept>);
+pub(crate) enum Peer {
+    Kept(Arc<State>, Arc<Kept>),
+    Http(Arc<HttpPeer>),
+}
 
 impl Peer {
     pub(crate) async fn request(&self, method: &str, params: &str, timeout: Duration) -> Result<Rpc, CallError> {
-        self.0.request(method, params, timeout).await
+        match self {
+            Self::Kept(_, kept) => kept.request(method, params, timeout).await,
+            Self::Http(peer) => peer.request(method, params, timeout).await,
+        }
     }
 
-    /// `initialize` was answered with `result`.
-    pub(crate) async fn opened(&self, _result: &Value, _revision: &str) {
-        self.0.notify("notifications/initialized");
+    /// `initialize` was answered with `result`, which names `revision`.
+    pub(crate) async fn opened(&self, result: &Value, revision: &str, timeout: Duration) {
+        match self {
+            Self::Kept(state, kept) => {
+                kept.opened(result);
+                *lock(&state.kept) = Some(Arc::clone(kept));
+            }
+            Self::Http(peer) => peer.opened(revision, timeout).await,
+        }
     }
 
+    /// The first line that was not MCP, shortened.
     pub(crate) fn garbage(&self) -> Option<String> {
-        self.0.garbage()
+        match self {
+            Self::Kept(_, kept) => kept.garbage(),
+            Self::Http(_) => None,
+        }
     }
 
+    /// Completes when nothing more will come.
     pub(crate) async fn over(&self) -> Over {
-        self.0.over().await
+        match self {
+            Self::Kept(_, kept) => kept.over().await,
+            Self::Http(_) => std::future::pending().await,
+        }
     }
 }

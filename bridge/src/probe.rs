@@ -8,6 +8,7 @@ use portolan_mcp::envelope::Message;
 use portolan_mcp::revision::{Era, LATEST_LEGACY, is_legacy};
 use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::kept::Over;
 use crate::peer::{Connector, Peer};
@@ -54,6 +55,8 @@ pub(crate) enum CallError {
     TimedOut,
     Over(Over),
     Unreachable(String),
+    /// An HTTP server no longer knows the session.
+    SessionGone,
     NotMcp(String),
 }
 
@@ -84,6 +87,9 @@ impl Problem {
             }
             CallError::Over(Over::TooLong(error)) => Self::new(ProbeReason::NotMcp, error),
             CallError::Unreachable(error) => Self::new(ProbeReason::Unreachable, error),
+            CallError::SessionGone => {
+                Self::new(ProbeReason::ServerExited, "the server no longer knows the probe's session (HTTP status 404)")
+            }
             CallError::NotMcp(error) => Self::new(ProbeReason::NotMcp, error),
         }
     }
@@ -97,12 +103,13 @@ struct Found {
 
 /// Probes until the bridge stops.
 pub(crate) async fn run(state: Arc<State>, connector: Connector) {
-    let mut prober = Prober { state: Arc::clone(&state), connector, failures: 0, successes: 0 };
+    let mut prober =
+        Prober { state: Arc::clone(&state), connector, failures: 0, successes: 0, started: Instant::now() };
     tokio::select! {
         () = prober.run() => {}
         () = state.stop.cancelled() => {}
     }
-    prober.connector.disconnect(ExitCause::Shutdown).await;
+    prober.connector.disconnect(&state, ExitCause::Shutdown).await;
 }
 
 struct Prober {
@@ -110,6 +117,7 @@ struct Prober {
     connector: Connector,
     failures: u32,
     successes: u32,
+    started: Instant,
 }
 
 impl Prober {
@@ -120,9 +128,11 @@ impl Prober {
             if let Err(problem) = self.watch(&mut backoff).await {
                 self.failed(&problem, ready_before);
             }
-            self.connector.disconnect(ExitCause::Replaced).await;
+            self.connector.disconnect(&self.state, ExitCause::Replaced).await;
             tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            // What is waited for here is a port: asking costs nothing, and a process is not started by it.
+            let most = if self.connector.is_cheap() { FIRST_BACKOFF } else { MAX_BACKOFF };
+            backoff = (backoff * 2).min(most);
         }
     }
 
@@ -177,7 +187,7 @@ impl Prober {
             Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize")),
         };
         let server = read_initialize(&result)?;
-        peer.opened(&result, &server.protocol_version).await;
+        peer.opened(&result, &server.protocol_version, self.state.config.probe.timeout).await;
         Ok(Found { server, tools: None })
     }
 
@@ -267,6 +277,10 @@ impl Prober {
             return;
         }
         let last = self.state.probe.borrow().clone();
+        let still_starting = self.started.elapsed() < self.state.config.probe.handshake_timeout;
+        if last.state == ProbeState::Starting && problem.reason == ProbeReason::Unreachable && still_starting {
+            return;
+        }
         self.tell(ProbeStatus {
             state: ProbeState::Failing,
             reason: Some(problem.reason),

@@ -1,6 +1,7 @@
 //! The stream of messages that answers one HTTP request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes that may wait for one client; a longer message waits alone.
 const BUDGET: u32 = 1024 * 1024;
+/// Messages that may wait for one client where the sender cannot wait.
+const MAX_WAITING: usize = 64;
 /// A client that takes nothing for so long loses its stream.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -31,6 +34,7 @@ pub(crate) struct Delivery {
 pub(crate) struct Outlet {
     sender: mpsc::UnboundedSender<Delivery>,
     budget: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The client does not take what is sent.
@@ -40,8 +44,14 @@ pub(crate) struct Stalled;
 impl Outlet {
     /// Sends without waiting: for what is bounded elsewhere.
     pub(crate) fn send_now(&self, delivery: Delivery) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // Nobody listening is the client's business: its connection is closing.
         let _ = self.sender.send(delivery);
+    }
+
+    /// Whether few enough messages wait for the client that one more may be sent without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < MAX_WAITING
     }
 
     /// Sends once the client took enough of what was sent before.
@@ -60,6 +70,7 @@ impl Outlet {
 
 /// The receiving side; dropping it tells whoever feeds it.
 pub(crate) struct Reply {
+    waiting: Arc<AtomicUsize>,
     receiver: mpsc::UnboundedReceiver<Delivery>,
     on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
@@ -73,8 +84,10 @@ impl std::fmt::Debug for Reply {
 impl Reply {
     pub(crate) fn new() -> (Outlet, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let outlet = Outlet { sender, budget: Arc::new(Semaphore::new(BUDGET as usize)) };
-        (outlet, Self { receiver, on_drop: None })
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let budget = Arc::new(Semaphore::new(BUDGET as usize));
+        let outlet = Outlet { sender, budget, waiting: Arc::clone(&waiting) };
+        (outlet, Self { waiting, receiver, on_drop: None })
     }
 
     /// Has `tell` called when the client is gone or everything was sent.
@@ -85,7 +98,9 @@ impl Reply {
 
     /// The next message; `None` when the stream ended.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        self.receiver.recv().await
+        let next = self.receiver.recv().await?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(next)
     }
 }
 

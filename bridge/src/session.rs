@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::{Accepted, Attachment, Event, Limits, Output, Refusal, Session, StreamId};
 use portolan_mcp::token::SessionKey;
@@ -57,7 +57,7 @@ struct Inner {
     last_used: Instant,
     ended: Option<Failure>,
     /// The stream of `initialize`, until it is answered.
-    initialize: Option<(StreamId, Id)>,
+    initialize: Option<StreamId>,
 }
 
 impl std::fmt::Debug for ClientSession {
@@ -102,10 +102,8 @@ impl ClientSession {
             return self.write_all(&mut inner, out).map(|()| Posted::Done);
         };
         let reply = self.hold(&mut inner, attachment);
-        if let Message::Request(request) = message {
-            if request.method == "initialize" {
-                inner.initialize = Some((attachment.stream, request.id.clone()));
-            }
+        if message.method() == Some("initialize") {
+            inner.initialize = Some(attachment.stream);
         }
         if self.write_all(&mut inner, out).is_err() {
             let failure =
@@ -189,7 +187,7 @@ impl ClientSession {
         );
         let failure = Failure::new(Kind::RequestTimeout, message);
         let mut inner = lock(&session.inner);
-        let is_initialize = inner.initialize.as_ref().is_some_and(|(open, _)| *open == stream);
+        let is_initialize = inner.initialize == Some(stream);
         if session.give_up(&mut inner, stream, &failure) {
             session.state.counters.timeouts.add(1);
         }
@@ -264,20 +262,22 @@ impl ClientSession {
         if line.is_empty() {
             return;
         }
-        let (out, failed) = {
-            let mut inner = lock(&self.inner);
-            let mut out = Vec::new();
-            if let Err(error) = inner.machine.server_line(&line, &mut out) {
-                self.state.counters.skipped_lines.add(1);
-                tracing::debug!(session = %self.key, %error, line = shorten(&String::from_utf8_lossy(&line), 200), "skipped a line of stdout");
-            }
-            self.state.counters.dropped_messages.add(inner.machine.take_dropped());
-            (out, false)
-        };
-        let _ = failed;
+        let out = self.take_in(&line);
         for output in out {
             self.carry_out(output).await;
         }
+    }
+
+    fn take_in(&self, line: &Bytes) -> Vec<Output> {
+        let mut inner = lock(&self.inner);
+        let mut out = Vec::new();
+        if let Err(error) = inner.machine.server_line(line, &mut out) {
+            self.state.counters.skipped_lines.add(1);
+            let text = String::from_utf8_lossy(line);
+            tracing::debug!(session = %self.key, %error, line = shorten(&text, 200), "skipped a line of stdout");
+        }
+        self.state.counters.dropped_messages.add(inner.machine.take_dropped());
+        out
     }
 
     /// Like [`Self::write_all`], but waits for a client that reads slowly.
@@ -328,7 +328,7 @@ fn delivery(event: Event) -> Delivery {
 
 /// Whether `event` answers `initialize` with an error: such a session never opened.
 fn fails_initialize(inner: &mut Inner, event: &Event) -> bool {
-    let is_answer = event.last && inner.initialize.as_ref().is_some_and(|(stream, _)| *stream == event.stream);
+    let is_answer = event.last && inner.initialize == Some(event.stream);
     if !is_answer {
         return false;
     }

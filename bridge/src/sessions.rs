@@ -72,16 +72,7 @@ impl Sessions {
         if live.contains_key(key) {
             return Err(CreateError::Exists);
         }
-        if self.state.is_draining() {
-            let failure = Failure::new(Kind::Draining, "this replica is going away; open the session on another");
-            return Err(CreateError::Failed(failure.retry_after(Duration::from_secs(1))));
-        }
-        if live.len() >= usize::try_from(self.state.config.sessions.max).unwrap_or(usize::MAX) {
-            self.state.counters.refused_sessions.add(1);
-            let message = "this replica holds as many sessions as spec.sessions.maxPerReplica allows; try again later";
-            let failure = Failure::new(Kind::Overloaded, message).retry_after(Duration::from_secs(5));
-            return Err(CreateError::Failed(failure));
-        }
+        self.state.admit_session(live.len()).map_err(CreateError::Failed)?;
         let (process, stdout) = self.take_process().map_err(CreateError::Failed)?;
         let session = ClientSession::start(&self.state, key.clone(), process, stdout);
         live.insert(key.clone(), Arc::clone(&session));

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::wire::{self, MAX_EXITS, ProbeState, ProbeStatus, SessionExit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::kept::Kept;
 
 /// What every part of one bridge shares.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct State {
     pub(crate) probe: watch::Sender<Arc<ProbeStatus>>,
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) drained: watch::Sender<bool>,
+    /// The kept process, while it is open: in stateless mode everyone's.
+    pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// Everything ends.
     pub(crate) stop: CancellationToken,
 }
@@ -40,12 +44,27 @@ impl State {
             probe: watch::Sender::new(Arc::new(starting)),
             draining: watch::Sender::new(false),
             drained: watch::Sender::new(false),
+            kept: Mutex::default(),
             stop: CancellationToken::new(),
         }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Whether one more session than `live` may be opened.
+    pub(crate) fn admit_session(&self, live: usize) -> Result<(), Failure> {
+        if self.is_draining() {
+            let failure = Failure::new(Kind::Draining, "this replica is going away; open the session on another");
+            return Err(failure.retry_after(Duration::from_secs(1)));
+        }
+        if live >= usize::try_from(self.config.sessions.max).unwrap_or(usize::MAX) {
+            self.counters.refused_sessions.add(1);
+            let message = "this replica holds as many sessions as spec.sessions.maxPerReplica allows; try again later";
+            return Err(Failure::new(Kind::Overloaded, message).retry_after(Duration::from_secs(5)));
+        }
+        Ok(())
     }
 
     pub(crate) fn is_ready(&self) -> bool {

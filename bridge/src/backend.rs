@@ -1,0 +1,64 @@
+//! The three ways to serve sessions, chosen once at start.
+
+use std::sync::Arc;
+
+use portolan_mcp::wire::SessionCounts;
+
+use crate::config::Upstream;
+use crate::memory;
+use crate::peer::Connector;
+use crate::relay::Relay;
+use crate::sessions::Sessions;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::upstream::Server;
+
+/// What stands behind the data port.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    /// One process per session.
+    Stdio(Arc<Sessions>),
+    /// One process for all.
+    Shared(Arc<Shared>),
+    /// A streamable HTTP server.
+    Http(Arc<Relay>),
+}
+
+impl Backend {
+    pub(crate) fn start(state: &Arc<State>, upstream: Upstream) -> (Self, Connector) {
+        match upstream {
+            Upstream::Stdio(command) if state.config.sessions.stateless => {
+                (Self::Shared(Arc::new(Shared::new(state))), Connector::stdio(command))
+            }
+            Upstream::Stdio(command) => {
+                let sessions = Sessions::start(state, command.clone());
+                if let Some(dir) = state.config.cgroup.clone() {
+                    tokio::spawn(memory::watch(Arc::clone(state), Arc::clone(&sessions), dir));
+                }
+                (Self::Stdio(sessions), Connector::stdio(command))
+            }
+            Upstream::Http(endpoint) => {
+                let server = Server::new(endpoint);
+                (Self::Http(Relay::start(state, server.clone())), Connector::http(server))
+            }
+        }
+    }
+
+    pub(crate) fn counts(&self) -> SessionCounts {
+        match self {
+            Self::Stdio(sessions) => sessions.counts(),
+            Self::Shared(shared) => shared.counts(),
+            Self::Http(relay) => relay.counts(),
+        }
+    }
+
+    /// Ends every session and waits for what it held.
+    pub(crate) async fn end_all(&self) {
+        match self {
+            Self::Stdio(sessions) => sessions.end_all().await,
+            // The kept process is the probe's to end.
+            Self::Shared(_) => {}
+            Self::Http(relay) => relay.end_all().await,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! HTTP mode: sessions of the bridge in front of those of a streamable HTTP server.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use portolan_mcp::envelope::Message;
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::session::cancelled;
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::wire::SessionCounts;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::data::{self, Answer, id_of, refused, unknown_session};
+use crate::relayed::{self, Call};
+use crate::respond;
+use crate::server::Body;
+use crate::state::{State, lock};
+use crate::upstream::{SESSION_ID, Server, forwarded};
+
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the server may take to hear that a session or a call is over.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// The relay.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    state: Arc<State>,
+    server: Server,
+    sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// The server's name for it, where it gives one.
+    id: Mutex<Option<HeaderValue>>,
+    last_used: Mutex<Instant>,
+    in_flight: AtomicUsize,
+    over: CancellationToken,
+}
+
+/// Counts a call for as long as its answer is under way.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Session>);
+
+impl InFlight {
+    fn new(session: &Arc<Session>) -> Self {
+        session.in_flight.fetch_add(1, Ordering::Relaxed);
+        *lock(&session.last_used) = Instant::now();
+        Self(Arc::clone(session))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.0.last_used) = Instant::now();
+    }
+}
+
+impl Relay {
+    pub(crate) fn start(state: &Arc<State>, server: Server) -> Arc<Self> {
+        let relay = Arc::new(Self { state: Arc::clone(state), server, sessions: Mutex::default() });
+        tokio::spawn(Arc::clone(&relay).end_idle());
+        relay
+    }
+
+    pub(crate) fn counts(&self) -> SessionCounts {
+        let active = u32::try_from(lock(&self.sessions).len()).unwrap_or(u32::MAX);
+        SessionCounts { active, warm: 0, max: self.state.config.sessions.max }
+    }
+
+    /// Ends every session, and tells the server.
+    pub(crate) async fn end_all(&self) {
+        let sessions: Vec<_> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
+        futures::future::join_all(sessions.iter().map(|session| self.say_goodbye(session))).await;
+    }
+
+    pub(crate) async fn answer(self: &Arc<Self>, key: SessionKey, request: Request<Incoming>) -> Answer {
+        let stateless = self.state.config.sessions.stateless;
+        match *request.method() {
+            Method::POST => self.post(key, request).await,
+            Method::GET if stateless => {
+                Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream"))
+            }
+            Method::GET => self.get(&key, request.headers()).await,
+            Method::DELETE if stateless => Ok(respond::empty(StatusCode::NO_CONTENT)),
+            Method::DELETE => self.delete(&key),
+            _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
+        }
+    }
+
+    async fn post(self: &Arc<Self>, key: SessionKey, request: Request<Incoming>) -> Answer {
+        let timeout = data::timeout(&self.state, request.headers());
+        let headers = request.headers().clone();
+        let body = data::read_body(&self.state, request).await?;
+        let message = data::parse(&body)?;
+        let is_initialize = message.method() == Some("initialize") && id_of(&message).is_some();
+        let session = self.session_for(&key, &message, is_initialize)?;
+        let in_flight = InFlight::new(&session);
+        let call = Call {
+            id: id_of(&message).cloned(),
+            method: message.method().map(str::to_owned),
+            deadline: Instant::now() + timeout,
+            timeout,
+        };
+        let id = lock(&session.id).clone();
+        let sent = self.server.send(Method::POST, &headers, id.as_ref(), body.clone());
+        let answer = match tokio::time::timeout(timeout, sent).await {
+            Ok(Ok(response)) => self.take(&key, &session, is_initialize, response),
+            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
+            Err(_) => {
+                self.give_up(&session, &call);
+                Err(call.timed_out())
+            }
+        };
+        match answer {
+            Ok(response) => {
+                let relay = Arc::clone(self);
+                let held = Arc::clone(&session);
+                let gave_up = move |call: &Call| relay.give_up(&held, call);
+                Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up))
+            }
+            Err(failure) => {
+                if is_initialize {
+                    lock(&self.sessions).remove(&key);
+                }
+                Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))
+            }
+        }
+    }
+
+    fn session_for(
+        &self,
+        key: &SessionKey,
+        message: &Message<'_>,
+        is_initialize: bool,
+    ) -> Result<Arc<Session>, Response<Body>> {
+        let fresh = || {
+            Arc::new(Session {
+                id: Mutex::new(None),
+                last_used: Mutex::new(Instant::now()),
+                in_flight: AtomicUsize::new(0),
+                over: CancellationToken::new(),
+            })
+        };
+        if self.state.config.sessions.stateless {
+            return Ok(fresh());
+        }
+        let mut sessions = lock(&self.sessions);
+        if !is_initialize {
+            return sessions.get(key).cloned().ok_or_else(|| unknown_session(id_of(message)));
+        }
+        if sessions.contains_key(key) {
+            let text = "a session of this name is already open";
+            return Err(respond::invalid(StatusCode::CONFLICT, text, id_of(message)));
+        }
+        self.state
+            .admit_session(sessions.len())
+            .map_err(|failure| respond::failure(&failure, id_of(message), Some("initialize")))?;
+        let session = fresh();
+        sessions.insert(key.clone(), Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Learns from the head of an answer what it says about the session.
+    fn take(
+        &self,
+        key: &SessionKey,
+        session: &Session,
+        is_initialize: bool,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, Failure> {
+        if is_initialize && !response.status().is_success() {
+            lock(&self.sessions).remove(key);
+        } else if is_initialize {
+            *lock(&session.id) = response.headers().get(SESSION_ID).cloned();
+        } else if response.status() == StatusCode::NOT_FOUND && lock(&session.id).is_some() {
+            lock(&self.sessions).remove(key);
+            session.over.cancel();
+            let message = "the server ended the session; open a new one with initialize";
+            return Err(Failure::new(Kind::UnknownSession, message));
+        }
+        Ok(response)
+    }
+
+    async fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
+        let session = lock(&self.sessions).get(key).cloned().ok_or_else(|| unknown_session(None))?;
+        *lock(&session.last_used) = Instant::now();
+        let id = lock(&session.id).clone();
+        let sent = self.server.send(Method::GET, headers, id.as_ref(), Bytes::new());
+        let response = match tokio::time::timeout(self.state.config.request_timeout, sent).await {
+            Ok(Ok(response)) => self.take(key, &session, false, response),
+            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
+            Err(_) => Err(Failure::new(Kind::RequestTimeout, "the server did not open the stream in time")),
+        };
+        let response = response.map_err(|failure| {
+            // A stream has no request to answer inside the protocol.
+            let mut response = respond::failure(&failure, None, None);
+            if failure.kind.is_in_protocol() {
+                *response.status_mut() = StatusCode::BAD_GATEWAY;
+            }
+            response
+        })?;
+        Ok(relayed::stream(response, session.over.clone()))
+    }
+
+    fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
+        let session = lock(&self.sessions).remove(key).ok_or_else(|| unknown_session(None))?;
+        let relay = Arc::clone(self);
+        tokio::spawn(async move { relay.say_goodbye(&session).await });
+        Ok(respond::empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn say_goodbye(&self, session: &Session) {
+        session.over.cancel();
+        let Some(id) = lock(&session.id).clone() else { return };
+        let headers = HeaderMap::new();
+        let sent = self.server.send(Method::DELETE, &headers, Some(&id), Bytes::new());
+        if !matches!(tokio::time::timeout(GOODBYE, sent).await, Ok(Ok(_))) {
+            tracing::debug!("the server did not hear that a session ended");
+        }
+    }
+
+    /// Tells the server that nobody waits for `call` any more.
+    fn give_up(&self, session: &Session, call: &Call) {
+        self.state.counters.timeouts.add(1);
+        let Some(id) = call.id.as_ref().filter(|_| call.method.as_deref() != Some("initialize")) else { return };
+        let (server, body, session) = (self.server.clone(), cancelled(id), lock(&session.id).clone());
+        tokio::spawn(async move {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+            let sent = server.send(Method::POST, &headers, session.as_ref(), body);
+            // Best effort: the server may be the reason why.
+            let _ = tokio::time::timeout(GOODBYE, sent).await;
+        });
+    }
+
+    async fn end_idle(self: Arc<Self>) {
+        let limit = self.state.config.sessions.idle_timeout;
+        let interval = (limit / 4).clamp(Duration::from_millis(20), SWEEP);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.state.stop.cancelled() => return,
+            }
+            let idle = |session: &Session| {
+                session.in_flight.load(Ordering::Relaxed) == 0 && lock(&session.last_used).elapsed() >= limit
+            };
+            let ended: Vec<_> = lock(&self.sessions).extract_if(|_, session| idle(session)).collect();
+            for (key, session) in ended {
+                tracing::info!(session = %key, "ended an idle session");
+                self.say_goodbye(&session).await;
+            }
+        }
+    }
+}
+
+/// The head of a relayed answer.
+pub(crate) fn head<B>(response: &Response<Incoming>, body: B) -> Response<B> {
+    let mut head = Response::new(body);
+    *head.status_mut() = response.status();
+    *head.headers_mut() = forwarded(response.headers());
+    head
+}
