@@ -1,5 +1,6 @@
 //! What the status says besides conditions. Pure.
 
+use k8s_openapi::api::core::v1::Pod;
 use portolan_crds::{
     MCPServer, MCPServerStatus, labels,
     server::{Endpoint, Era, Revision, RevisionState, ServerInfo, Tools},
@@ -44,7 +45,7 @@ impl Outcome<'_> {
             tools,
             revisions: self.revisions(),
             endpoints: self.endpoints(),
-            replicas: count(self.observed.pods.iter().filter(|pod| !has_ended(pod)).count()),
+            replicas: count(self.observed.pods.iter().filter(|pod| lives(pod)).count()),
             ready_replicas: self.ready_replicas(),
             selector: Some(format!("{}={}", labels::SERVER, self.validated.server)),
             ..old
@@ -107,6 +108,11 @@ fn info(found: &ServerFound) -> ServerInfo {
         supported_versions: vec![found.protocol_version.clone()],
         capabilities: found.capabilities.clone(),
     }
+}
+
+/// Neither ended nor told to end.
+fn lives(pod: &Pod) -> bool {
+    !has_ended(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn count(number: usize) -> i32 {

@@ -24,8 +24,10 @@ use super::{
 
 /// The container that runs the server.
 pub(in crate::server) const SERVER: &str = "server";
-/// The bridge beside an HTTP server, and the init container that copies it.
+/// The bridge beside an HTTP server.
 pub(in crate::server) const BRIDGE: &str = "bridge";
+/// The init container that copies the bridge in; a name of its own, as the API server wants it.
+const INSTALL: &str = "install-bridge";
 
 /// The bridge in its own image.
 const BRIDGE_IN_IMAGE: &str = "/portolan-bridge";
@@ -43,7 +45,7 @@ pub(super) const HOME_PATH: &str = "/home/mcp";
 /// Copies the bridge to where the server's container finds it.
 pub(super) fn install(parts: &Parts<'_>) -> Container {
     Container {
-        name: BRIDGE.into(),
+        name: INSTALL.into(),
         command: Some(vec![BRIDGE_IN_IMAGE.into(), "install".into(), BRIDGE_IN_POD.into()]),
         volume_mounts: Some(vec![mount(pod::BIN, BIN_PATH, false)]),
         ..bridge(parts)

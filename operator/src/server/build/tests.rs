@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use portolan_crds::{MCPServer, server::RevisionState};
 
@@ -96,7 +98,9 @@ fn every_container_meets_the_restricted_standard_whatever_the_spec_says() {
         assert_eq!(pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
         assert!([pod.run_as_user, pod.run_as_group, pod.fs_group].iter().all(|id| id.is_some_and(|id| id > 0)));
         assert_eq!((spec.automount_service_account_token, spec.enable_service_links), (Some(false), Some(false)));
+        let mut names = BTreeSet::new();
         for container in all_containers(&spec) {
+            assert!(names.insert(&container.name), "two containers are named {}", container.name);
             let context = container.security_context.clone().unwrap();
             assert_eq!(context.allow_privilege_escalation, Some(false));
             assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".into()]));
