@@ -177,6 +177,8 @@ async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) 
     }
     spawn(&mut tasks, "the census", census::run(ctx, stop.clone()));
     tokio::select! {
+        // In this order: told to stop, tasks end at once, and that is no failure.
+        biased;
         () = stop.cancelled() => {}
         ended = tasks.join_next() => return Err(RunError::Ended(ended.and_then(Result::ok).unwrap_or("a task"))),
     }
