@@ -24,13 +24,19 @@ enum Supported {
     Fish,
 }
 
-pub(crate) fn run(args: &CompletionArgs, command: &mut Command) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompletionArgs, command: &Command) -> Result<(), Failure> {
     let shell = match args.shell {
         Supported::Bash => Shell::Bash,
         Supported::Zsh => Shell::Zsh,
         Supported::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, command, "portolan", &mut script);
+    clap_complete::generate(shell, &mut visible(command), "portolan", &mut script);
     print(&String::from_utf8_lossy(&script))
+}
+
+/// The command line without what is hidden from its help: completions would bring it to light.
+fn visible(command: &Command) -> Command {
+    let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+    Command::new("portolan").args(command.get_arguments().cloned()).subcommands(subcommands.cloned())
 }

@@ -70,9 +70,9 @@ impl GatewayArgs {
 /// `portolan gateway`.
 pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals()?;
-    let client = kube::Client::try_default().await.map_err(|error| {
-        Failure::new(Exit::Unreachable, format!("no Kubernetes API server is configured: {error}"))
-    })?;
+    let client = kube::Client::try_default()
+        .await
+        .map_err(|error| Failure::new(Exit::Unreachable, format!("no Kubernetes API server is configured: {error}")))?;
     let cluster = Cluster {
         client,
         namespace: args.namespace.clone(),

@@ -88,7 +88,7 @@ impl Command {
             Self::Gateway(args) => gateway::run(args).await,
             Self::ApiKey(args) => apikey::run(args),
             Self::Crds => crds::run(),
-            Self::Completion(args) => completion::run(args, &mut Cli::command()),
+            Self::Completion(args) => completion::run(args, &Cli::command()),
             Self::Version => print(concat!("portolan ", env!("CARGO_PKG_VERSION"), "\n")),
             Self::DemoServer => demo_server::run().await,
         }

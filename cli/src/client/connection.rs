@@ -8,9 +8,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue};
 use rmcp::ClientHandler;
 use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, ProtocolVersion};
-use rmcp::service::{
-    ClientLifecycleMode, ClientServiceExt, NotificationContext, RoleClient, RunningService,
-};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt, NotificationContext, RoleClient, RunningService};
 use rmcp::transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig};
 
 use super::failure;
@@ -119,11 +117,7 @@ impl ClientHandler for Terminal {
         ClientConfig::new(ClientCapabilities::default(), Implementation::new("portolan", env!("CARGO_PKG_VERSION")))
     }
 
-    async fn on_progress(
-        &self,
-        progress: ProgressNotificationParam,
-        _: NotificationContext<RoleClient>,
-    ) {
+    async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
         if std::io::stderr().is_terminal() {
             let total = progress.total.map(|total| format!("/{total}")).unwrap_or_default();
             let message = progress.message.map(|message| format!(" {message}")).unwrap_or_default();

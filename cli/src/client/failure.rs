@@ -72,12 +72,12 @@ fn of_transport(url: &Url, error: &(dyn Error + 'static)) -> Failure {
         if let Some(InsufficientScopeError { www_authenticate_header, .. }) = cause.downcast_ref() {
             return denied(url, &format!("it asks for {www_authenticate_header}"));
         }
-        if let Some(HttpStatusError { status, retry_after, .. }) = cause.downcast_ref() {
-            return of_status(url, *status, retry_after.as_deref());
-        }
         match cause.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
             Some(StreamableHttpError::UnexpectedServerResponse(text)) => return of_response(url, text),
-            // It holds the error, but does not name it as its source.
+            // These two hold an error, but do not name it as their source.
+            Some(StreamableHttpError::HttpStatus(HttpStatusError { status, retry_after, .. })) => {
+                return of_status(url, *status, retry_after.as_deref());
+            }
             Some(StreamableHttpError::Client(error)) => return of_connection(url, error),
             _ => {}
         }

@@ -100,7 +100,9 @@ impl Files {
         let mut files = Vec::new();
         for path in &self.paths {
             match std::fs::read_dir(path) {
-                Ok(entries) => files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path))),
+                Ok(entries) => {
+                    files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| is_manifest(path)))
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => files.push(path.clone()),
                 // A file that was named and is gone is not there any more: that is no mistake in it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

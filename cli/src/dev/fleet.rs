@@ -88,7 +88,11 @@ impl Fleet {
     }
 
     /// The server `name` with the spec of its file.
-    fn server(&mut self, name: &Name, located: &Located<portolan_crds::MCPServer>) -> Result<&mut Server, NoRandomness> {
+    fn server(
+        &mut self,
+        name: &Name,
+        located: &Located<portolan_crds::MCPServer>,
+    ) -> Result<&mut Server, NoRandomness> {
         let (spec, labels) = (&located.object.spec, located.object.metadata.labels.clone().unwrap_or_default());
         let server = match self.servers.entry(name.clone()) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -139,7 +143,10 @@ impl Fleet {
         }
         // What never served is not worth keeping beside the new one.
         let newest = server.revisions.len().saturating_sub(1);
-        server.revisions[..newest].iter_mut().filter(|old| old.state == RevisionState::Pending).for_each(Revision::stop);
+        server.revisions[..newest]
+            .iter_mut()
+            .filter(|old| old.state == RevisionState::Pending)
+            .for_each(Revision::stop);
         server.settle();
         Ok(())
     }

@@ -74,9 +74,8 @@ fn add_api_keys(objects: &Objects, secret: &mut BTreeMap<String, ByteString>) ->
             problems.push(gateway.origin.problem(&path, format!("the files have no Secret {holder}")));
             continue;
         };
-        let entries = data.iter().map(|(entry, hash)| {
-            (secret_key::api_key(&list.name, entry), ByteString(hash.clone()))
-        });
+        let entries =
+            data.iter().map(|(entry, hash)| (secret_key::api_key(&list.name, entry), ByteString(hash.clone())));
         secret.extend(entries);
     }
     problems

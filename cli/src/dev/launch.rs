@@ -115,7 +115,8 @@ impl Launch {
             };
         }
         let path = self.env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(""), |(_, value)| value);
-        let found = std::env::split_paths(path).map(|directory| directory.join(program)).find(|file| is_executable(file));
+        let found =
+            std::env::split_paths(path).map(|directory| directory.join(program)).find(|file| is_executable(file));
         found.ok_or_else(|| format!("command {shown:?} is not on PATH: install it, or change PATH"))
     }
 }

@@ -227,8 +227,9 @@ spec:
     fn a_misspelt_field_is_named_with_its_line_and_the_one_that_was_meant() {
         let problems = read_text(&SERVER.replace("command:", "comand:")).expect_err("unknown field");
         assert!(
-            problems.iter().any(|problem| problem
-                == "a.yaml:9: spec.container.comand: unknown field; did you mean command?"),
+            problems
+                .iter()
+                .any(|problem| problem == "a.yaml:9: spec.container.comand: unknown field; did you mean command?"),
             "{problems:?}"
         );
     }

@@ -49,7 +49,8 @@ impl Printer {
                 let separator = if first { "" } else { "\n" };
                 print(&format!("{separator}{}", as_table(rows)))?;
                 let changed = rows.iter().filter(|row| !row.message.is_empty() && !last.contains(row));
-                changed.for_each(|row| note(&format!("{}/{}: {}: {}", row.namespace, row.name, row.reason, row.message)));
+                changed
+                    .for_each(|row| note(&format!("{}/{}: {}: {}", row.namespace, row.name, row.reason, row.message)));
                 Ok(())
             }
         }

@@ -9,7 +9,6 @@ use portolan_mcp::mac::MacKey;
 use portolan_snapshot::Inputs;
 use tokio::sync::{mpsc, watch};
 
-use super::{DevArgs, cluster_only};
 use super::files::{Files, Objects};
 use super::fleet::Fleet;
 use super::inputs::{self, Identity};
@@ -19,6 +18,7 @@ use super::output::Printer;
 use super::revision::Event;
 use super::rows::{Row, rows};
 use super::watch::FileWatch;
+use super::{DevArgs, cluster_only};
 use crate::exit::{Exit, Failure, note};
 use crate::shutdown;
 
@@ -39,9 +39,9 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let mut files = Files::new(args.file.clone());
     let mut watch = FileWatch::new(&files.directories())
         .map_err(|error| Failure::new(Exit::Negative, format!("the files cannot be watched: {error}")))?;
-    let bound = Bound::new(gateway_config(args.listen)).await.map_err(|error| {
-        Failure::usage(error.to_string()).hint("--listen 127.0.0.1:0 takes any free port")
-    })?;
+    let bound = Bound::new(gateway_config(args.listen))
+        .await
+        .map_err(|error| Failure::usage(error.to_string()).hint("--listen 127.0.0.1:0 takes any free port"))?;
     let (events, mut news) = mpsc::channel(EVENTS);
     let (publish, latest) = watch::channel(None);
     let identity = Identity::new()?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Editors write a file in several steps: so long nothing may have happened before it is read.
 const QUIET: Duration = Duration::from_millis(100);
@@ -14,7 +15,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// Watches directories; dropping it ends the watch.
 pub(super) struct FileWatch {
-    changed: mpsc::Receiver<()>,
+    settled: mpsc::Receiver<()>,
+    _settling: AbortOnDropHandle<()>,
     _watcher: notify::RecommendedWatcher,
 }
 
@@ -32,17 +34,28 @@ impl FileWatch {
         for directory in directories {
             watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }
-        Ok(Self { changed, _watcher: watcher })
+        let (sender, settled) = mpsc::channel(1);
+        let settling = AbortOnDropHandle::new(tokio::spawn(settle(changed, sender)));
+        Ok(Self { settled, _settling: settling, _watcher: watcher })
     }
 
-    /// Waits until something changed and came to rest.
+    /// Waits until something changed and came to rest. Nothing is lost when the wait is given up.
     pub(super) async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
-            return std::future::pending().await;
+        if self.settled.recv().await.is_none() {
+            std::future::pending().await
         }
-        let settle = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, self.changed.recv()).await {} };
+    }
+}
+
+/// Tells `settled` of each change once nothing more has happened for a while.
+async fn settle(mut changed: mpsc::Receiver<()>, settled: mpsc::Sender<()>) {
+    while changed.recv().await.is_some() {
+        let rest = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, changed.recv()).await {} };
         // Either way it is time to look.
-        let _ = tokio::time::timeout(LONGEST, settle).await;
+        let _ = tokio::time::timeout(LONGEST, rest).await;
+        if settled.send(()).await.is_err() {
+            return;
+        }
     }
 }
 
