@@ -23,7 +23,7 @@ pub struct Gateway {
     pub selection: ServerSelection,
 }
 
-/// A ready pod of a gateway.
+/// A pod of a gateway that has an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
     /// Name of the pod.
@@ -32,6 +32,8 @@ pub struct Replica {
     pub uid: String,
     /// Address of the pod.
     pub ip: String,
+    /// Whether it takes requests.
+    pub ready: bool,
 }
 
 /// The gateways that count.
@@ -66,11 +68,13 @@ impl Gateways {
 
     /// The ready pods of a gateway. Sorted.
     #[must_use]
-    pub fn replicas_of(&self, gateway: &str) -> Vec<Replica> {
-        self.read().replicas.get(gateway).cloned().unwrap_or_default()
+    pub fn ready_replicas_of(&self, gateway: &str) -> Vec<Replica> {
+        let state = self.read();
+        let replicas = state.replicas.get(gateway).into_iter().flatten();
+        replicas.filter(|replica| replica.ready).cloned().collect()
     }
 
-    /// Every gateway and its ready pods.
+    /// Every gateway and its pods, ready or not.
     #[must_use]
     pub fn replicas(&self) -> BTreeMap<GatewayName, Vec<Replica>> {
         let state = self.read();
@@ -103,7 +107,7 @@ impl Gateways {
         changed
     }
 
-    /// Tells when gateways or their ready pods changed.
+    /// Tells when gateways or their pods changed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
@@ -115,7 +119,7 @@ impl Gateways {
         self.read().gateways.keys().cloned().collect()
     }
 
-    /// Sets the ready pods of all gateways of a namespace. Whether that changed anything.
+    /// Sets the pods of all gateways of a namespace. Whether that changed anything.
     pub fn set_replicas(&self, namespace: &str, mut replicas: BTreeMap<GatewayName, Vec<Replica>>) -> bool {
         replicas.values_mut().for_each(|pods| pods.sort());
         let prefix = format!("{namespace}/");

@@ -45,7 +45,7 @@ impl LoadedView {
             return Programmed::NoGateway;
         }
         for (gateway, _) in endpoints {
-            let replicas = self.gateways.replicas_of(&gateway);
+            let replicas = self.gateways.ready_replicas_of(&gateway);
             if replicas.is_empty() {
                 return Programmed::Waiting(format!("gateway {gateway} has no ready replica"));
             }
@@ -129,3 +129,6 @@ fn news(before: Option<&Report>, after: Option<&Report>) -> Vec<String> {
     let removed = before.keys().filter(|name| !after.contains_key(*name));
     changed.chain(removed).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests;

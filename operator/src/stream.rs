@@ -1,4 +1,4 @@
-//! The leader's stream to every ready gateway pod: what each has loaded, as it changes.
+//! The leader's stream to every gateway pod: what each has loaded, as it changes.
 
 use std::{
     collections::HashMap,
@@ -83,7 +83,7 @@ pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
             .flat_map(|(gateway, pods)| pods.into_iter().map(move |pod| (pod.uid.clone(), (gateway.clone(), pod))))
             .collect();
         streams.retain(|uid, (replica, _)| {
-            let keep = wanted.get(uid).is_some_and(|(_, wanted)| wanted == replica);
+            let keep = wanted.get(uid).is_some_and(|(_, wanted)| wanted.ip == replica.ip);
             if !keep {
                 forget(&ctx, uid);
             }
@@ -108,7 +108,7 @@ pub(crate) async fn first_reports(ctx: &Ctx, most: Duration) {
     let all_reported = async {
         loop {
             let replicas = ctx.gateways.replicas();
-            if replicas.values().flatten().all(|replica| ctx.loaded.gateway(&replica.uid).is_some()) {
+            if replicas.values().flatten().all(|replica| !replica.ready || ctx.loaded.gateway(&replica.uid).is_some()) {
                 return;
             }
             sleep(Duration::from_millis(20)).await;
@@ -124,16 +124,19 @@ async fn hold(ctx: Arc<Ctx>, gateway: GatewayName, replica: Replica) {
     let http = client();
     let mut delay = BACKOFF.0;
     let mut heard = Instant::now();
+    let mut told = false;
     loop {
         let error = match read(&ctx, &http, &gateway, &replica, &mut heard, &mut delay).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
         tracing::debug!(gateway, replica = replica.name, %error, "the stream of a gateway ended");
-        if heard.elapsed() > GRACE {
+        let silent = heard.elapsed() > GRACE;
+        if silent && !told {
             tracing::warn!(gateway, replica = replica.name, %error, "a gateway does not report");
             forget(&ctx, &replica.uid);
         }
+        told = silent;
         sleep(delay).await;
         delay = (delay * 2).min(BACKOFF.1);
     }

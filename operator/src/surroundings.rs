@@ -1,4 +1,4 @@
-//! Watches of what is nobody's child: ready pods of gateways, and labels of the enrolled namespaces.
+//! Watches of what is nobody's child: pods of gateways, and labels of the enrolled namespaces.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     gateways::{GatewayName, Replica},
 };
 
-/// Keeps the ready pods of a platform namespace's gateways known, until `stop`.
+/// Keeps the pods of a platform namespace's gateways known, until `stop`.
 pub(crate) async fn watch_replicas(ctx: Arc<Ctx>, namespace: String, stop: CancellationToken) {
     let api: Api<Pod> = Api::namespaced(ctx.cluster.client(), &namespace);
     let (reader, writer) = reflector::store();
@@ -74,16 +74,22 @@ pub(crate) async fn watch_namespace(ctx: Arc<Ctx>, namespace: String, stop: Canc
     }
 }
 
-/// Ready pods that are not on their way out, by gateway.
+/// Pods that have an address and are not on their way out, by gateway. Those that are not ready yet count too: what they
+/// have loaded is to be known before they take requests.
 pub(crate) fn replicas<'a>(
     namespace: &str,
     pods: impl Iterator<Item = &'a Pod>,
 ) -> BTreeMap<GatewayName, Vec<Replica>> {
     let mut all: BTreeMap<GatewayName, Vec<Replica>> = BTreeMap::new();
-    for pod in pods.filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)) {
+    for pod in pods.filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
         if let (Some(gateway), Some(uid), Some(ip)) = (pod.labels().get(labels::GATEWAY), pod.uid(), ip) {
-            all.entry(format!("{namespace}/{gateway}")).or_default().push(Replica { name: pod.name_any(), uid, ip });
+            all.entry(format!("{namespace}/{gateway}")).or_default().push(Replica {
+                name: pod.name_any(),
+                uid,
+                ip,
+                ready: is_ready(pod),
+            });
         }
     }
     all

@@ -68,7 +68,7 @@ pub(super) async fn dereference(gateway: &MCPGateway, owner: &Owner, ctx: &Ctx) 
     let servers = stream::iter(selected.into_iter().map(|server| with_mac(server, ctx)));
     let mut servers: Vec<SelectedServer> = servers.buffer_unordered(PARALLEL).try_collect().await?;
     servers.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    let replicas = ctx.gateways.replicas_of(&format!("{namespace}/{name}"));
+    let replicas = ctx.gateways.ready_replicas_of(&format!("{namespace}/{name}"));
     let replicas = replicas.into_iter().map(|replica| {
         let report = ctx.loaded.gateway(&replica.uid);
         (replica, report)

@@ -62,7 +62,6 @@ pub(super) fn diagnose(pod: &Pod, report: Option<&BridgeStatus>) -> Diagnosis {
     let command = match found.look {
         Look::Describe => format!("kubectl describe pod -n {namespace} {name}"),
         Look::Logs => format!("kubectl logs -n {namespace} {name} -c {SERVER}"),
-        Look::LogsBefore => format!("kubectl logs -n {namespace} {name} -c {SERVER} --previous"),
     };
     Diagnosis { reason: found.reason, message: format!("pod {name}: {}; see {command}", found.what) }
 }
@@ -78,7 +77,6 @@ struct Found {
 enum Look {
     Describe,
     Logs,
-    LogsBefore,
 }
 
 fn starting() -> Found {
@@ -144,7 +142,7 @@ fn ended(pod: &Pod) -> Option<Found> {
         let state = status.state.as_ref()?;
         if let Some(terminated) = &state.terminated {
             let is_done = is_init(pod, status) && terminated.exit_code == 0;
-            return (!is_done).then(|| end(status, terminated, Look::Logs));
+            return (!is_done).then(|| end(status, terminated));
         }
         state.waiting.as_ref().and_then(|_| last_end(status))
     })
@@ -157,10 +155,10 @@ fn ended_before(pod: &Pod) -> Option<Found> {
 
 fn last_end(status: &ContainerStatus) -> Option<Found> {
     let terminated = status.last_state.as_ref().and_then(|state: &ContainerState| state.terminated.as_ref())?;
-    Some(end(status, terminated, Look::LogsBefore))
+    Some(end(status, terminated))
 }
 
-fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Look) -> Found {
+fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated) -> Found {
     let message = terminated.message.as_deref().unwrap_or_default();
     let name = &status.name;
     match terminated.reason.as_deref() {
@@ -174,7 +172,7 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Lo
             what: format!(
                 "container {name} used more memory than its limit and was killed: raise spec.container.resources.limits.memory"
             ),
-            look,
+            look: Look::Logs,
         },
         _ => {
             let how = match terminated.signal.filter(|signal| *signal != 0) {
@@ -184,7 +182,7 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated, look: Lo
             Found {
                 reason: reasons::SERVER_EXITED,
                 what: format!("container {name} {how}{}", last_words(message)),
-                look,
+                look: Look::Logs,
             }
         }
     }

@@ -12,8 +12,12 @@ fn gateway() -> MCPGateway {
 }
 
 fn observed(reports: Vec<Option<GatewayReport>>) -> Observed {
-    let replica =
-        |index: usize| Replica { name: format!("pod-{index}"), uid: format!("{index}"), ip: "10.0.0.1".into() };
+    let replica = |index: usize| Replica {
+        name: format!("pod-{index}"),
+        uid: format!("{index}"),
+        ip: "10.0.0.1".into(),
+        ready: true,
+    };
     Observed {
         keys: Default::default(),
         api_keys: Default::default(),

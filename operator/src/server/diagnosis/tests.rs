@@ -104,8 +104,9 @@ fn a_server_that_is_started_again_is_judged_by_how_it_ended() {
     let running = server(&json!({"state": {"running": {}}, "lastState": {"terminated": terminated}}));
     let unreachable = report(ProbeReason::Unreachable, "connection refused");
     let first = diagnose(&backing_off, Some(&unreachable));
-    assert_says(&first, "ServerExited", &["code 1", "boom", "--previous"]);
+    assert_says(&first, "ServerExited", &["code 1", "boom"]);
     assert_eq!(first, diagnose(&running, Some(&unreachable)));
+    assert_eq!(first, diagnose(&server(&json!({"state": {"terminated": terminated}})), None), "each crash is no news");
     let other = report(ProbeReason::HandshakeTimeout, "no answer");
     assert_eq!(diagnose(&running, Some(&other)).reason, "HandshakeTimeout");
 }

@@ -1,0 +1,90 @@
+use std::collections::BTreeMap;
+
+use portolan_snapshot::report::{CONTRACT, Kind, Loaded};
+
+use super::*;
+use crate::gateways::{Gateway, Replica};
+
+const GATEWAY: &str = "platform/default";
+
+fn server() -> MCPServer {
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
+        "metadata": {"name": "s", "namespace": "team", "uid": "u", "generation": 3},
+        "spec": {"container": {"image": "i", "transport": "Stdio", "command": ["c"]}},
+    }))
+    .unwrap()
+}
+
+fn replica(name: &str, ready: bool) -> Replica {
+    Replica { name: name.into(), uid: format!("uid-{name}"), ip: "10.0.0.1".into(), ready }
+}
+
+fn view(replicas: Vec<Replica>) -> LoadedView {
+    let gateways = Arc::new(Gateways::default());
+    gateways.set(GATEWAY, Some(&Gateway { url: "http://g".into(), ..Gateway::default() }));
+    gateways.set_replicas("platform", BTreeMap::from([(GATEWAY.to_owned(), replicas)]));
+    LoadedView::new(gateways)
+}
+
+fn report(generation: i64, revision: &str) -> Report {
+    let loaded = Loaded { uid: "u".into(), generation, revision: Some(revision.into()), ready_pods: 1 };
+    let server = ServerReport { loaded: Some(loaded), problem: None };
+    Report {
+        contract: CONTRACT,
+        kind: Kind::Whole,
+        snapshot: 1,
+        gateway: None,
+        servers: BTreeMap::from([("team/s".to_owned(), server)]),
+        removed: Vec::new(),
+    }
+}
+
+fn waits_for(view: &LoadedView) -> String {
+    match view.programmed(&server(), Some("s-1")) {
+        Programmed::Waiting(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn programmed_is_yes_when_every_ready_replica_has_this_generation_and_revision() {
+    let view = view(vec![replica("a", true), replica("b", true), replica("starting", false)]);
+    assert!(waits_for(&view).contains("replica a of gateway platform/default has not reported"));
+    view.take("uid-a", report(3, "s-1")).unwrap();
+    assert!(waits_for(&view).contains("replica b"));
+    view.take("uid-b", report(2, "s-1")).unwrap();
+    assert!(waits_for(&view).contains("generation 2, not 3"));
+    view.take("uid-b", report(3, "s-0")).unwrap();
+    assert!(waits_for(&view).contains("revision s-0, not s-1"));
+    view.take("uid-b", report(3, "s-1")).unwrap();
+    assert_eq!(view.programmed(&server(), Some("s-1")), Programmed::Yes);
+    assert_eq!(view.forget("uid-b"), ["team/s"]);
+    assert!(waits_for(&view).contains("replica b"));
+}
+
+#[test]
+fn a_server_that_no_gateway_selects_and_a_gateway_without_replicas_are_told_apart() {
+    assert!(waits_for(&view(Vec::new())).contains("no ready replica"));
+    let nobody = LoadedView::new(Arc::new(Gateways::default()));
+    assert_eq!(nobody.programmed(&server(), Some("s-1")), Programmed::NoGateway);
+}
+
+#[test]
+fn an_object_made_anew_under_the_same_name_is_not_taken_for_the_old_one() {
+    let view = view(vec![replica("a", true)]);
+    view.take("uid-a", report(3, "s-1")).unwrap();
+    let mut anew = server();
+    anew.metadata.uid = Some("other".into());
+    assert!(matches!(view.programmed(&anew, Some("s-1")), Programmed::Waiting(_)));
+}
+
+#[test]
+fn only_what_changed_is_news() {
+    let view = view(vec![replica("a", true)]);
+    assert_eq!(view.take("uid-a", report(3, "s-1")).unwrap(), (vec!["team/s".to_owned()], false));
+    assert_eq!(view.take("uid-a", report(3, "s-1")).unwrap(), (Vec::new(), false));
+    let heartbeat = report(3, "s-1").heartbeat();
+    assert_eq!(view.take("uid-a", heartbeat.clone()).unwrap(), (Vec::new(), false));
+    assert!(view.take("uid-unknown", heartbeat).is_err());
+}
