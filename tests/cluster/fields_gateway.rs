@@ -1,6 +1,8 @@
 //! Every field of an `MCPGateway`, by what it does to the running system, on gateways of the tests' own.
 //! `docs/fields.md` says which test shows which.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `docs/fields.md` names every field that a user can write, and for each a test that shows what it does.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

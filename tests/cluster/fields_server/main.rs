@@ -1,5 +1,7 @@
 //! Every field of an `MCPServer`, by what it does to the running system. `docs/fields.md` says which test shows which.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 mod container;
 mod images;
 mod pod;
