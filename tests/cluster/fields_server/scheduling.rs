@@ -140,7 +140,7 @@ async fn pods_spread_as_each_part_of_the_constraint_says() {
     };
     let zones = json!({FAKE: "yes"});
     let zone_a = json!({ZONE: "a"});
-    let not_own = |name: &str| json!({"matchExpressions": [{"key": "portolan.dev/server", "operator": "NotIn", "values": [name]}]});
+    let others = json!({"matchExpressions": [{"key": "portolan.dev/server", "operator": "In", "values": ["another"]}]});
     // How the constraint differs from the base, the node selector, and how many of two pods find a place.
     let cases = [
         ("skew-1", json!({}), &zones, 1),
