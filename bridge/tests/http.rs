@@ -1,0 +1,70 @@
+//! The bridge as a sidecar in front of a streamable HTTP server.
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+
+use common::{Rig, third_party, until};
+use http::StatusCode;
+use portolan_mcp::wire::{ProbeReason, ProbeState};
+use serde_json::json;
+
+struct Everything(Child);
+
+impl Everything {
+    fn start(port: u16) -> Self {
+        let child = Command::new(third_party("mcp-server-everything"))
+            .arg("streamableHttp")
+            .env("PORT", port.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        Self(child)
+    }
+}
+
+impl Drop for Everything {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_real_http_server_is_served_in_full_and_its_end_is_told() {
+    let port = free_port();
+    let server = Everything::start(port);
+    let rig = Rig::http(&[], &format!("http://127.0.0.1:{port}/mcp"));
+    rig.until_ready().await;
+    let found = rig.status().await.probe.server.expect("found");
+    assert_eq!(found.name, "mcp-servers/everything");
+    let (one, other) = (rig.open().await, rig.open().await);
+    assert_eq!(rig.status().await.sessions.active, 2);
+    assert_eq!(one.call(1, "echo", json!({"message": "hi"})).await.text(), "Echo: hi");
+    let reply = one.call(2, "echo", json!({"message": "hi"})).await;
+    assert!(!reply.headers.contains_key("mcp-session-id"), "the server's own name for the session stays inside");
+    let slow = json!({"duration": 5, "steps": 5});
+    let late = other.call_within(3, "trigger-long-running-operation", slow, Some(300)).await;
+    assert_eq!(late.error_type(), "RequestTimeout", "{late:?}");
+    assert_eq!(rig.client().call(1, "echo", json!({"message": "x"})).await.failure(), Some("UnknownSession"));
+    assert_eq!(other.delete().await.status, StatusCode::NO_CONTENT);
+    assert_eq!(other.call(4, "echo", json!({"message": "x"})).await.status, StatusCode::NOT_FOUND);
+    drop(server);
+    let reply = one.call(5, "echo", json!({"message": "hi"})).await;
+    assert_eq!((reply.status, reply.error_type()), (StatusCode::OK, "ServerUnreachable"));
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_unreachable_until_somebody_does() {
+    let port = free_port();
+    let rig = Rig::http(&["--handshake-timeout", "500ms"], &format!("http://127.0.0.1:{port}/mcp"));
+    until("there is a verdict", async || rig.status().await.probe.state == ProbeState::Failing).await;
+    assert_eq!(rig.status().await.probe.reason, Some(ProbeReason::Unreachable));
+    let _server = Everything::start(port);
+    rig.until_ready().await;
+}

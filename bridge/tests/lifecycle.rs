@@ -1,0 +1,123 @@
+//! Start, verdicts of the probe, drain and end.
+
+mod common;
+
+use common::{Rig, exists, python, third_party, until};
+use http::StatusCode;
+use nix::sys::signal::Signal;
+use portolan_mcp::wire::{ProbeReason, ProbeState};
+use serde_json::json;
+
+async fn verdict(flags: &[&str], command: &[String]) -> (ProbeReason, String) {
+    let rig = Rig::start(flags, command);
+    until("there is a verdict", async || rig.status().await.probe.state != ProbeState::Starting).await;
+    let probe = rig.status().await.probe;
+    assert_eq!(probe.state, ProbeState::Failing);
+    assert_eq!(rig.admin_get("/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(rig.admin_get("/livez").await, StatusCode::OK);
+    (probe.reason.expect("a reason"), probe.message)
+}
+
+#[tokio::test]
+async fn bad_servers_are_told_apart() {
+    let quick = ["--handshake-timeout", "700ms"];
+    let (reason, message) = verdict(&[], &python("exits")).await;
+    assert_eq!(reason, ProbeReason::ServerExited);
+    assert!(message.contains("code 3") && message.contains("no configuration found"), "{message}");
+    let (reason, message) = verdict(&[], &["no-such-command".to_owned()]).await;
+    assert_eq!(reason, ProbeReason::SpawnFailed);
+    assert!(message.contains("no-such-command") && message.contains("No such file"), "{message}");
+    let (reason, _) = verdict(&quick, &python("silent")).await;
+    assert_eq!(reason, ProbeReason::HandshakeTimeout);
+    let (reason, message) = verdict(&quick, &python("garbage")).await;
+    assert_eq!(reason, ProbeReason::NotMcp);
+    assert!(message.contains("Welcome to my server!"), "{message}");
+    let (reason, _) = verdict(&[], &python("modern")).await;
+    assert_eq!(reason, ProbeReason::UnsupportedProtocol);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_to_its_senses_becomes_ready_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("present");
+    let mut command = python("recovers");
+    command.push(file.display().to_string());
+    let rig = Rig::start(&[], &command);
+    until("it fails", async || rig.status().await.probe.state == ProbeState::Failing).await;
+    std::fs::write(&file, "").unwrap();
+    rig.until_ready().await;
+    assert_eq!(rig.admin_get("/readyz").await, StatusCode::OK);
+    let tools = rig.status().await.probe.tools.expect("listed");
+    assert_eq!(tools.count, 11, "both pages");
+    assert!(tools.hash.starts_with("sha256:") && tools.definitions.is_none());
+}
+
+#[tokio::test]
+async fn a_drain_takes_no_new_sessions_keeps_the_old_ones_and_ends_with_code_zero() {
+    let mut rig = Rig::ready(&[], &python("well")).await;
+    let key = {
+        let client = rig.open().await;
+        rig.signal(Signal::SIGTERM);
+        until("it drains", async || rig.status().await.draining).await;
+        let refused = rig.client().initialize().await;
+        assert_eq!((refused.status, refused.failure()), (StatusCode::SERVICE_UNAVAILABLE, Some("Draining")));
+        assert_eq!(rig.admin_get("/readyz").await, StatusCode::OK, "existing sessions go on");
+        assert_eq!(client.call(1, "echo", json!({"message": "still"})).await.text(), "still");
+        let admin = rig.admin.to_string();
+        let mut waiter = std::process::Command::new(env!("CARGO_BIN_EXE_portolan-bridge"))
+            .args(["wait-drained", "--admin", &admin, "--timeout", "30s"])
+            .spawn()
+            .unwrap();
+        assert!(waiter.try_wait().unwrap().is_none(), "it waits for the session");
+        assert_eq!(client.delete().await.status, StatusCode::NO_CONTENT);
+        assert!(waiter.wait().unwrap().success());
+        client.key.clone()
+    };
+    assert!(rig.until_ended().await.success(), "session {key}");
+}
+
+#[tokio::test]
+async fn the_drain_timeout_and_a_second_signal_both_end_everything() {
+    for (drain_timeout, signals) in [("200ms", 1), ("10m", 2)] {
+        let mut rig = Rig::ready(&["--drain-timeout", drain_timeout, "--grace", "200ms"], &python("well")).await;
+        let stray = {
+            let client = rig.open().await;
+            client.call(1, "fork", json!({})).await.text().to_owned()
+        };
+        let processes = rig.processes();
+        assert!(processes.len() >= 6, "{processes:?}");
+        rig.signal(Signal::SIGTERM);
+        if signals == 2 {
+            until("it drains", async || rig.status().await.draining).await;
+            rig.signal(Signal::SIGTERM);
+        }
+        assert!(rig.until_ended().await.success());
+        assert!(!exists(&stray), "a stray child is left");
+        for process in processes.into_iter().filter(|pid| *pid != rig.pid()) {
+            assert!(!exists(&process.to_string()), "{process} is left");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_bridge_that_is_killed() {
+    let mut rig = Rig::ready(&[], &python("well")).await;
+    let stray = rig.open().await.call(1, "fork", json!({})).await.text().to_owned();
+    let processes = rig.processes();
+    nix::sys::signal::kill(rig.bridge_pid(), Signal::SIGKILL).unwrap();
+    assert_eq!(rig.until_ended().await.code(), Some(137));
+    until("all are gone", async || {
+        !exists(&stray) && processes.iter().filter(|pid| **pid != rig.pid()).all(|pid| !exists(&pid.to_string()))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_bridge_stays_small() {
+    let rig = Rig::ready(&["--warm", "0"], &[third_party("mcp-server-everything"), "stdio".into()]).await;
+    let bridge = common::resident_kib(rig.bridge_pid());
+    println!("bridge with one probe session: {bridge} KiB");
+    // What is shipped is optimised; a debug build carries twice the code.
+    let bound = if cfg!(debug_assertions) { 16 } else { 8 };
+    assert!(bridge < bound * 1024, "{bridge} KiB");
+}

@@ -1,0 +1,155 @@
+"""A stdio MCP server whose first argument says how it misbehaves from the start; its tools misbehave when called."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+lock = threading.Lock()
+answers = {}
+arrived = threading.Condition()
+
+
+def send(message):
+    with lock:
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        sys.stdout.flush()
+
+
+def ask(method, params):
+    ident = f"from-server-{time.monotonic_ns()}"
+    send({"id": ident, "method": method, "params": params})
+    with arrived:
+        arrived.wait_for(lambda: ident in answers)
+        return answers.pop(ident)
+
+
+def fork_away(_):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.write(write, str(os.getpid()).encode())
+            for fd in (0, 1, 2):
+                os.close(fd)
+            while True:
+                time.sleep(60)
+        os._exit(0)
+    os.wait()
+    return os.read(read, 32).decode()
+
+
+def hog(arguments):
+    held = bytearray(arguments["bytes"])
+    for page in range(0, len(held), 4096):
+        held[page] = 1
+    globals().setdefault("hoard", []).append(held)
+    return "held"
+
+
+def endless(arguments):
+    chunk = b"x" * (1 << 20)
+    for _ in range(arguments["bytes"] >> 20):
+        os.write(1, chunk)
+    return "written"
+
+
+def flood(arguments):
+    for n in range(arguments["lines"]):
+        sys.stderr.write(f"line {n}\n")
+    sys.stderr.flush()
+    return "written"
+
+
+def progress(arguments):
+    send({"method": "notifications/progress", "params": {"progressToken": arguments["token"], "progress": 1}})
+    return "done"
+
+
+def die(arguments):
+    sys.stderr.write("out of cheese\n")
+    sys.stderr.flush()
+    os._exit(arguments["code"])
+
+
+def hang(_):
+    while True:
+        time.sleep(60)
+
+
+TOOLS = {
+    "echo": lambda arguments: arguments["message"],
+    "pid": lambda _: str(os.getpid()),
+    "garbage": lambda _: (os.write(1, b"this is no JSON\n{\"neither\": \"JSON-RPC\"}\n"), "written")[1],
+    "ask": lambda _: json.dumps(ask("sampling/createMessage", {"messages": [], "maxTokens": 1})),
+    "fork": fork_away,
+    "hog": hog,
+    "endless": endless,
+    "flood": flood,
+    "progress": progress,
+    "die": die,
+    "hang": hang,
+}
+
+
+def call(ident, params):
+    text = TOOLS[params["name"]](params.get("arguments", {}))
+    send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
+
+
+def serve():
+    for line in sys.stdin:
+        message = json.loads(line)
+        method, ident = message.get("method"), message.get("id")
+        if method is None:
+            with arrived:
+                answers[ident] = message.get("result", message.get("error"))
+                arrived.notify_all()
+        elif method == "initialize":
+            info = {"name": "misbehaving", "version": "1"}
+            result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+            send({"id": ident, "result": result})
+        elif method == "notifications/cancelled":
+            sys.stderr.write(f"cancelled {message['params']['requestId']}\n")
+            sys.stderr.flush()
+        elif method == "tools/list":
+            # Two pages, so that a client which reads only the first is found out.
+            names = sorted(TOOLS)
+            page = names[4:] if message.get("params", {}).get("cursor") == "second" else names[:4]
+            tools = [{"name": name, "inputSchema": {"type": "object"}} for name in page]
+            result = {"tools": tools} if page[0] != names[0] else {"tools": tools, "nextCursor": "second"}
+            send({"id": ident, "result": result})
+        elif method == "tools/call":
+            threading.Thread(target=call, args=(ident, message["params"]), daemon=True).start()
+        elif ident is not None:
+            send({"id": ident, "error": {"code": -32601, "message": "no such method"}})
+
+
+def modern_only():
+    for line in sys.stdin:
+        message = json.loads(line)
+        if message.get("method") == "server/discover":
+            send({"id": message["id"], "result": {"supportedVersions": ["2026-07-28"]}})
+        elif "id" in message:
+            send({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
+
+
+match sys.argv[1]:
+    case "well":
+        serve()
+    case "exits":
+        sys.stderr.write("no configuration found\n")
+        sys.exit(3)
+    case "silent":
+        hang(None)
+    case "garbage":
+        print("Welcome to my server!", flush=True)
+        hang(None)
+    case "modern":
+        modern_only()
+    case "recovers":
+        # Fails until the file exists.
+        serve() if os.path.exists(sys.argv[2]) else sys.exit(1)
