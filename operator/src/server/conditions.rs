@@ -82,7 +82,7 @@ impl Outcome<'_> {
             return Fact::no(types::PROGRESSING, reasons::ROLLOUT_COMPLETE, message);
         }
         let message = format!(
-            "revision {} serves; {} keeps its sessions until they end, for {} at most",
+            "revision {} serves; sessions of {} go on until they end, for {} at most",
             serving.name,
             draining.join(", "),
             self.validated.spec.rollout.drain_timeout

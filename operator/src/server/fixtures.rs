@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use portolan_crds::{MCPServer, labels, server::RevisionState};
+use portolan_mcp::{
+    revision::Era,
+    wire::{BridgeStatus, CONTRACT, Counters, ProbeState, ProbeStatus, ServerFound, SessionCounts, ToolsFound},
+};
 use serde_json::json;
 
 use super::{
+    build::{DRAINING_SINCE, SERVING_SINCE},
     observed::{Mac, Observed},
     rollout::Planned,
 };
@@ -72,4 +77,43 @@ pub(super) fn pod(name: &str, revision: &str, ready: bool) -> Pod {
 
 pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planned {
     Planned { name: name.into(), generation: 3, state, replicas, serving_since: None, draining_since: None }
+}
+
+/// What a bridge says whose server answers, with `active` sessions.
+pub(super) fn report(active: u32) -> BridgeStatus {
+    let server = ServerFound {
+        name: "found".into(),
+        version: "1.2".into(),
+        protocol_version: "2025-11-25".into(),
+        era: Era::Legacy,
+        capabilities: vec!["tools".into()],
+    };
+    BridgeStatus {
+        contract: CONTRACT,
+        version: String::new(),
+        probe: ProbeStatus {
+            state: ProbeState::Ready,
+            reason: None,
+            message: String::new(),
+            server: Some(server),
+            tools: Some(ToolsFound { count: 2, hash: "sha256:1".into(), definitions: None }),
+        },
+        sessions: SessionCounts { active, warm: 0, max: 64 },
+        draining: false,
+        exits: Vec::new(),
+        counters: Counters::default(),
+    }
+}
+
+/// A Deployment of `revision` that drains.
+pub(super) fn draining_deployment(revision: &str) -> Deployment {
+    serde_json::from_value(json!({
+        "metadata": {"name": revision, "annotations": {
+            (labels::GENERATION): "2",
+            (SERVING_SINCE): "1970-01-01T00:00:01Z",
+            (DRAINING_SINCE): "1970-01-01T00:16:00Z",
+        }},
+        "spec": {"replicas": 2, "selector": {}, "template": {}},
+    }))
+    .unwrap()
 }

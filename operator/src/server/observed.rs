@@ -175,3 +175,6 @@ fn gave_up(deployment: &Deployment) -> bool {
         condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,3 +54,6 @@ fn is_undescribed(outcome: &Outcome<'_>) -> bool {
     let is_known = reports.into_iter().any(|report| report.probe.server.is_some());
     outcome.ready_of(&serving.name) > 0 && !is_known
 }
+
+#[cfg(test)]
+mod tests;

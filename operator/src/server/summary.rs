@@ -118,3 +118,6 @@ fn lives(pod: &Pod) -> bool {
 fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+use super::*;
+use crate::server::fixtures::{self, pod};
+
+fn observed(pods: Vec<Pod>) -> Observed {
+    Observed { deployments: vec![fixtures::draining_deployment("old")], pods, ..fixtures::nothing() }
+}
+
+fn old(observed: &Observed) -> Existing {
+    observed.revisions().remove(0)
+}
+
+#[test]
+fn what_happened_to_a_revision_is_read_from_its_deployment() {
+    let old = old(&observed(Vec::new()));
+    assert_eq!((old.generation, old.replicas, old.pods, old.ready), (2, 2, 0, 0));
+    assert_eq!(old.serving_since, Some(Timestamp::from_second(1).unwrap()));
+    assert_eq!(old.draining_since, Some(Timestamp::from_second(960).unwrap()));
+}
+
+#[test]
+fn sessions_of_a_revision_are_known_only_when_every_running_bridge_said_how_many() {
+    let mut observed = observed(vec![pod("p", "old", true), pod("q", "old", false), pod("r", "new", true)]);
+    observed.reports.insert("p".into(), Ok(fixtures::report(2)));
+    assert_eq!(old(&observed).sessions, None);
+    observed.reports.insert("q".into(), Err("connection refused".into()));
+    assert_eq!(old(&observed).sessions, None);
+    observed.reports.insert("q".into(), Ok(fixtures::report(1)));
+    assert_eq!((old(&observed).sessions, old(&observed).pods, old(&observed).ready), (Some(3), 2, 1));
+}
+
+#[test]
+fn a_pod_in_which_no_bridge_runs_holds_no_session() {
+    let mut waiting = pod("p", "old", false);
+    waiting.status = None;
+    assert_eq!(old(&observed(vec![waiting])).sessions, Some(0));
+}
+
+#[test]
+fn a_pod_that_is_told_to_end_takes_no_sessions() {
+    let mut leaving = pod("p", "old", true);
+    leaving.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    let old = old(&observed(vec![leaving]));
+    assert_eq!((old.ready, old.pods), (0, 1));
+}

@@ -1,0 +1,46 @@
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use portolan_crds::server::RevisionState::{Draining, Pending, Serving};
+
+use super::*;
+use crate::server::{
+    fixtures::{self, planned, pod},
+    observed::Observed,
+    rollout::{Plan, Planned},
+    validate,
+};
+
+fn after(revisions: Vec<Planned>, observed: &Observed) -> Duration {
+    let server = fixtures::stdio();
+    let validated = validate::validate(&server, "everything", observed);
+    let plan = Plan { revisions, delete: Vec::new() };
+    match next(&Outcome { server: &server, validated: &validated, observed, plan: &plan, desired: Some("new") }) {
+        Next::After(after) => after,
+        Next::Change => panic!("a key's Secret is not watched"),
+    }
+}
+
+fn starting(second: i64) -> Observed {
+    let mut pod = pod("p", "new", false);
+    pod.status.as_mut().unwrap().start_time = Some(Time(Timestamp::from_second(second).unwrap()));
+    Observed { pods: vec![pod], ..fixtures::nothing() }
+}
+
+#[test]
+fn a_server_that_runs_is_looked_at_twice_a_minute() {
+    let reports = [("p".to_owned(), Ok(fixtures::report(0)))].into();
+    let observed = Observed { pods: vec![pod("p", "new", true)], reports, ..fixtures::nothing() };
+    assert_eq!(after(vec![planned("new", Serving, 1)], &observed), CONTENT);
+}
+
+#[test]
+fn a_pod_that_starts_is_asked_often_and_one_that_keeps_failing_less_so() {
+    assert_eq!(after(vec![planned("new", Pending, 1)], &starting(990)), STARTING);
+    assert_eq!(after(vec![planned("new", Pending, 1)], &starting(100)), FAILING);
+}
+
+#[test]
+fn sessions_that_drain_are_counted_every_two_seconds() {
+    let revisions = vec![planned("new", Serving, 1), planned("old", Draining, 1)];
+    assert_eq!(after(revisions, &fixtures::nothing()), DRAINING);
+}

@@ -1,0 +1,43 @@
+use portolan_crds::server::RevisionState::{Draining, Serving};
+
+use super::*;
+use crate::server::{
+    fixtures::{self, pod},
+    validate,
+};
+
+fn status(server: &MCPServer, observed: &Observed, serving: &str) -> MCPServerStatus {
+    let validated = validate::validate(server, "everything", observed);
+    let revisions = vec![fixtures::planned("everything-old", Draining, 1), fixtures::planned(serving, Serving, 1)];
+    let plan = Plan { revisions, delete: Vec::new() };
+    Outcome { server, validated: &validated, observed, plan: &plan, desired: Some(serving) }.status()
+}
+
+fn answering() -> Observed {
+    let pods = vec![pod("p", "everything-new", true), pod("q", "everything-old", true)];
+    let reports = [("p".to_owned(), Ok(fixtures::report(0)))].into();
+    let endpoints = vec![("platform/default".to_owned(), "http://gateway/tools/everything/mcp".to_owned())];
+    Observed { pods, reports, endpoints, ..fixtures::nothing() }
+}
+
+#[test]
+fn the_status_says_what_the_serving_revision_is_and_where_it_is_reached() {
+    let status = status(&fixtures::stdio(), &answering(), "everything-new");
+    assert_eq!(status.server.unwrap().name, "found");
+    assert_eq!(status.tools.unwrap().count, 2);
+    assert_eq!((status.replicas, status.ready_replicas), (2, 1), "all pods, and those of the serving revision");
+    assert_eq!(status.endpoints[0].url, "http://gateway/tools/everything/mcp");
+    assert_eq!(status.selector.as_deref(), Some("portolan.dev/server=everything"));
+    let weights: Vec<_> = status.revisions.iter().map(|revision| (revision.name.as_str(), revision.weight)).collect();
+    assert_eq!(weights, [("everything-old", 0), ("everything-new", 100)]);
+}
+
+#[test]
+fn what_a_server_said_is_remembered_while_its_revision_serves_and_no_longer() {
+    let mut server = fixtures::stdio();
+    server.status = Some(status(&server, &answering(), "everything-new"));
+    let silent = Observed { reports: std::collections::BTreeMap::new(), ..answering() };
+    assert_eq!(status(&server, &silent, "everything-new").server, server.status.clone().unwrap().server);
+    let next = status(&server, &silent, "everything-next");
+    assert_eq!((next.server, next.tools), (None, None));
+}
