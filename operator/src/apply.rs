@@ -336,3 +336,6 @@ fn holder(live: &DynamicObject) -> String {
         None => "nobody that it names".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Every `MCPServer` and `MCPGateway` of the enrolled namespaces, as the watches of their controllers hold them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::{
     ResourceExt,
@@ -13,6 +13,9 @@ use crate::requeue::Key;
 
 /// An object that may be malformed: one that is must not stop the watch of the others.
 pub type Guarded<K> = DeserializeGuard<K>;
+
+/// How long a watch may take to be filled. One that takes longer must not hold up the others.
+const FILLED: Duration = Duration::from_secs(2);
 
 /// What a controller reflects into, by namespace.
 pub(crate) type Writers<K> = BTreeMap<String, Writer<Guarded<K>>>;
@@ -42,13 +45,15 @@ impl Stores {
         (stores, server_writers, gateway_writers)
     }
 
-    /// Every well-formed server, once every watch has been filled.
-    pub async fn servers(&self) -> Vec<MCPServer> {
-        for store in self.servers.values() {
-            // A dropped writer means that this process is ending.
-            let _ = store.wait_until_ready().await;
+    /// Every well-formed server, and the namespaces that could not be watched yet: what is there is not known.
+    pub async fn servers(&self) -> (Vec<MCPServer>, Vec<String>) {
+        let mut unknown = Vec::new();
+        for (namespace, store) in &self.servers {
+            if !matches!(tokio::time::timeout(FILLED, store.wait_until_ready()).await, Ok(Ok(()))) {
+                unknown.push(namespace.clone());
+            }
         }
-        well_formed(&self.servers)
+        (well_formed(&self.servers), unknown)
     }
 
     /// Every well-formed gateway that is known now.

@@ -7,6 +7,7 @@ use super::{Observed, Parts, Validated};
 
 pub(super) fn secret(parts: &Parts<'_>, validated: &Validated, observed: &Observed) -> Secret {
     let mut data = observed.keys.clone();
+    data.extend(observed.kept_macs.clone());
     data.extend(validated.api_keys.clone());
     data.extend(observed.servers.iter().filter_map(|server| {
         let mac = server.mac.clone()?;

@@ -57,6 +57,7 @@ fn observed(api_keys: &[(&str, &str)]) -> Observed {
         keys: keys.into_iter().map(|name| (name.to_owned(), ByteString(vec![1; 32]))).collect(),
         api_keys: [("ci-keys".to_owned(), Some(entries.collect()))].into(),
         servers: vec![server("team-a", "everything", Some(2)), server("team-b", "time", None)],
+        kept_macs: BTreeMap::new(),
         bad_selector: None,
         pods: Vec::new(),
         replicas: Vec::new(),

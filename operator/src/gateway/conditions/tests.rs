@@ -22,6 +22,7 @@ fn observed(reports: Vec<Option<GatewayReport>>) -> Observed {
         keys: Default::default(),
         api_keys: Default::default(),
         servers: Vec::new(),
+        kept_macs: Default::default(),
         bad_selector: None,
         pods: Vec::new(),
         replicas: reports.into_iter().enumerate().map(|(index, report)| (replica(index), report)).collect(),
