@@ -1,4 +1,5 @@
 //! `portolan tools` and `portolan call`: what is printed where, and what each exit code means.
+#![allow(clippy::expect_used, reason = "in a test a panic is the report")]
 
 mod support;
 

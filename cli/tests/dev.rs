@@ -1,4 +1,5 @@
 //! `portolan dev`, as its users meet it: the real binary, real files, real clients.
+#![allow(clippy::expect_used, reason = "in a test a panic is the report")]
 
 mod support;
 

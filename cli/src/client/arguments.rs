@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn typed_one(property: Value, text: &str) -> Result<Value, Failure> {
+    fn typed_one(property: &Value, text: &str) -> Result<Value, Failure> {
         let schema = json!({"properties": {"p": property}, "$defs": {"n": {"type": "number"}}});
         let arguments = [argument(&format!("p={text}")).expect("an argument")];
         typed(schema.as_object().expect("an object"), &arguments).map(|object| object["p"].clone())
@@ -150,14 +150,14 @@ mod tests {
             (json!({}), "1", json!(1)),
             (json!({}), "one", json!("one")),
         ] {
-            assert_eq!(typed_one(property.clone(), text).expect("fits"), expected, "{property} {text}");
+            assert_eq!(typed_one(&property, text).expect("fits"), expected, "{property} {text}");
         }
     }
 
     #[test]
     fn a_value_that_does_not_fit_is_refused_with_what_the_tool_wants() {
         for (property, text) in [("number", "two"), ("integer", "2.5"), ("boolean", "yes"), ("object", "[1]")] {
-            let failure = typed_one(json!({"type": property}), text).expect_err("does not fit");
+            let failure = typed_one(&json!({"type": property}), text).expect_err("does not fit");
             assert!(failure.message.contains(property), "{}", failure.message);
         }
     }

@@ -70,18 +70,18 @@ async fn call(args: &CallArgs, session: &Session) -> Result<CallToolResult, Fail
         Some(object) => object.clone(),
         None if args.arguments.is_empty() => JsonObject::new(),
         None => {
-            let tool = find(&args.tool, tools::list(&args.target, session).await?)?;
-            arguments::typed(&tool.input_schema, &args.arguments)?
+            let tools = tools::list(&args.target, session).await?;
+            arguments::typed(&find(&args.tool, &tools)?.input_schema, &args.arguments)?
         }
     };
     let request = CallToolRequestParams::new(args.tool.clone()).with_arguments(arguments);
     session.call_tool(request).await.map_err(|error| failure::of_request(&args.target.url, &error))
 }
 
-fn find(name: &str, tools: Vec<Tool>) -> Result<Tool, Failure> {
+fn find<'a>(name: &str, tools: &'a [Tool]) -> Result<&'a Tool, Failure> {
     let names = tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>().join(", ");
     let absent = || Failure::usage(format!("the endpoint has no tool {name}")).hint(format!("its tools: {names}"));
-    tools.iter().find(|tool| tool.name == name).cloned().ok_or_else(absent)
+    tools.iter().find(|tool| tool.name == name).ok_or_else(absent)
 }
 
 /// A result as text: blocks in their order, each on lines of its own.

@@ -71,7 +71,7 @@ pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Re
     Ok(Launch {
         program,
         args: command.chain(environment::words(&container.args, &variables)).collect(),
-        env: with_inherited(variables),
+        env: with_inherited(&variables),
         http,
         stateless: spec.sessions.type_ == SessionType::Stateless,
         max_sessions: spec.sessions.max_per_replica,
@@ -87,7 +87,7 @@ pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Re
     })
 }
 
-fn with_inherited(variables: Variables) -> Vec<(OsString, OsString)> {
+fn with_inherited(variables: &Variables) -> Vec<(OsString, OsString)> {
     let inherited = INHERITED.iter().filter(|name| !variables.contains_key(**name));
     let inherited = inherited.filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
     let own = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from_vec(value.clone())));

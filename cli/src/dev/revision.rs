@@ -249,7 +249,7 @@ impl Life {
                 Goal::Stop => return,
             }
             let health = Health::of_probe(&probe.borrow_and_update());
-            let down = process.as_deref_mut().and_then(|process| process.down());
+            let down = process.as_deref_mut().and_then(HttpProcess::down);
             self.tell(News::Health(if health.ready { health } else { down.unwrap_or(health) })).await;
             tokio::select! {
                 wanted = self.wanted.changed() => if wanted.is_err() { return },

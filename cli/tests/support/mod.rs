@@ -1,5 +1,6 @@
 //! Runs the real binary and waits for what it prints.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each suite uses its own part")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

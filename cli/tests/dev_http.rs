@@ -1,0 +1,96 @@
+//! `portolan dev` with servers that speak HTTP: their process is started here, too.
+
+#![allow(clippy::expect_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Dev, assert_exit, eventually, marked, run, stdout};
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("bound").port()
+}
+
+fn server(port: u16, word: &str) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/http_server.py");
+    format!(
+        "apiVersion: portolan.dev/v1alpha1\nkind: MCPServer\nmetadata: {{name: web}}\nspec:\n  container:\n    \
+         image: localhost/none:1\n    transport: StreamableHTTP\n    port: {port}\n    path: /mcp\n    \
+         command: [python3]\n    args: [{script}, $(PORT), {word}]\n    \
+         env: [{{name: PORT, value: \"{port}\"}}, {{name: MARK, value: {}}}]\n  healthCheck: {{interval: 1s, timeout: 1s}}\n",
+        marker(port)
+    )
+}
+
+fn marker(port: u16) -> String {
+    format!("cli-test-http-{}-{port}", std::process::id())
+}
+
+fn word(url: &str) -> Option<String> {
+    let output = run(&["call", url, "word"]);
+    output.status.success().then(|| stdout(&output).trim().to_owned())
+}
+
+#[test]
+fn a_server_that_speaks_http_is_started_replaced_and_ended_with_all_that_it_started() {
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("web.yaml");
+    let port = free_port();
+    std::fs::write(&file, server(port, "one")).expect("writes");
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("web");
+    assert_eq!(word(&url).as_deref(), Some("one"));
+
+    std::fs::write(&file, server(port, "two")).expect("writes");
+    eventually("the new version on the same port", || word(&url).as_deref() == Some("two"));
+    let mark = format!("MARK={}", marker(port));
+    assert!(!marked(&mark).is_empty());
+    assert_eq!(dev.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    assert_eq!(marked(&mark), Vec::<i32>::new());
+}
+
+#[test]
+fn a_server_that_ends_by_itself_is_told_with_its_last_words_and_started_again() {
+    let files = tempfile::tempdir().expect("a directory");
+    let file = files.path().join("web.yaml");
+    let flag = files.path().join("broken");
+    std::fs::write(&flag, "").expect("writes");
+    let port = free_port();
+    let script = format!("if [ -e {} ]; then echo out of luck >&2; exit 3; fi; exec python3 $@", flag.display());
+    let text = server(port, "one").replace("command: [python3]", &format!("command: [sh, -c, {script:?}, sh]"));
+    std::fs::write(&file, text).expect("writes");
+    let mut dev = Dev::start(files.path());
+    let row = dev.row("the end", |row| row["reason"] == "ServerExited");
+    let message = row["message"].as_str().expect("a message");
+    assert!(message.contains("exit status: 3") && message.contains("out of luck"), "{message}");
+    std::fs::remove_file(&flag).expect("removes");
+    let url = dev.ready("web");
+    assert_eq!(word(&url).as_deref(), Some("one"));
+}
+
+#[test]
+fn a_port_that_a_stranger_holds_is_told_and_the_stranger_is_not_served() {
+    let files = tempfile::tempdir().expect("a directory");
+    let stranger = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = stranger.local_addr().expect("bound").port();
+    std::fs::write(files.path().join("web.yaml"), server(port, "one")).expect("writes");
+    let mut dev = Dev::start(files.path());
+    let row = dev.row("a verdict", |row| row["reason"] == "SpawnFailed");
+    assert!(row["message"].as_str().is_some_and(|message| message.contains(&format!("port {port} "))), "{row}");
+    assert_exit(&run(&["tools", row["url"].as_str().expect("a URL")]), 4);
+    drop(stranger);
+    dev.ready("web");
+}
+
+#[test]
+fn a_server_without_a_command_is_told_what_to_write() {
+    let files = tempfile::tempdir().expect("a directory");
+    let text = server(free_port(), "one").replace("    command: [python3]\n", "").replace("args:", "# args:");
+    std::fs::write(files.path().join("web.yaml"), text).expect("writes");
+    let mut dev = Dev::start(files.path());
+    let row = dev.row("a verdict", |row| row["reason"] == "SpawnFailed");
+    assert!(row["message"].as_str().is_some_and(|message| message.contains("write command")), "{row}");
+    dev.says("web.yaml:5: spec.container.command: dev runs no images");
+}
