@@ -109,7 +109,7 @@ async fn what_a_killed_guard_guarded_is_found_and_ended() {
     let guard: i32 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(guard), nix::sys::signal::Signal::SIGKILL).unwrap();
     until("both are gone", async || !exists(&server) && !exists(&stray)).await;
-    assert_eq!(client.call(3, "pid", json!({})).await.status, StatusCode::NOT_FOUND);
+    until("the session is gone", async || client.call(3, "pid", json!({})).await.status == StatusCode::NOT_FOUND).await;
 }
 
 #[tokio::test]

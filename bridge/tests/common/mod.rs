@@ -202,7 +202,7 @@ impl Rig {
         let is_events = head.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
         let messages = if is_events {
             let events = Decoder::new(usize::MAX).push(&body).expect("events");
-            events.iter().map(|event| serde_json::from_slice(event).expect("JSON")).collect()
+            messages_of(&events)
         } else if body.is_empty() {
             Vec::new()
         } else {
@@ -268,6 +268,12 @@ impl Drop for Rig {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The messages of `events`; one without data only names the place to resume from.
+fn messages_of(events: &[Vec<u8>]) -> Vec<Value> {
+    let full = events.iter().filter(|event| !event.is_empty());
+    full.map(|event| serde_json::from_slice(event).expect("JSON")).collect()
 }
 
 fn all_processes() -> Vec<(i32, i32)> {
@@ -374,7 +380,7 @@ impl Listener {
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("in time")?;
             let data = frame.expect("whole").into_data().expect("data");
             let events = self.decoder.push(&data).expect("events");
-            self.ready.extend(events.iter().map(|event| serde_json::from_slice::<Value>(event).expect("JSON")));
+            self.ready.extend(messages_of(&events));
         }
     }
 }
