@@ -8,6 +8,7 @@ mod bounds;
 mod bridge;
 mod client;
 mod drain;
+mod real_bridge;
 mod refusals;
 mod sessions;
 mod world;

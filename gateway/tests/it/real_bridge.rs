@@ -1,0 +1,129 @@
+//! The same promises in front of the real bridge and a real process behind it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use http::Method;
+use serde_json::json;
+
+use crate::client::{Client, call, soon, until};
+use crate::world::{Gateway, MAC_KEY, Objects, ROUTE};
+
+/// `portolan-bridge` in front of the fixture server; it ends with this.
+struct RealBridge {
+    address: SocketAddr,
+    process: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl RealBridge {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = directory.path().join("mac");
+        std::fs::write(&key, MAC_KEY).expect("written");
+        let (address, admin) = (free_port().await, free_port().await);
+        let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
+        let process = Command::new(binary())
+            .args(["stdio", "--log-format=text", "--warm=0", "--drain-timeout=10ms"])
+            .arg(format!("--data={address}"))
+            .arg(format!("--admin={admin}"))
+            .arg(format!("--mac-key-file={}", key.display()))
+            .args(["--", "python3"])
+            .arg(server)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let probe = Client::new(admin);
+        until("the bridge listens", async || tokio::net::TcpStream::connect(admin).await.is_ok()).await;
+        until("its server is ready", async || probe.get("/readyz").await.status == 200).await;
+        Self { address, process, _directory: directory }
+    }
+
+    fn objects(&self) -> Objects {
+        let mut objects = Objects::new(&[]);
+        objects.pods = vec![("uid-1".into(), self.address, "everything-aaaaaaaa".into(), true, true, false)];
+        objects
+    }
+}
+
+impl Drop for RealBridge {
+    fn drop(&mut self) {
+        // Asked to end, it ends its processes first; killed, it would leave them.
+        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "the bridge can be asked to end");
+        self.process.wait().expect("it ends");
+    }
+}
+
+/// The bridge's binary. Testing the workspace builds it before any test runs.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("this test");
+    let binary = test.ancestors().nth(2).expect("target/<profile>").join("portolan-bridge");
+    assert!(binary.exists(), "there is no {}: run `cargo build -p portolan-bridge` first", binary.display());
+    binary
+}
+
+async fn free_port() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound")
+}
+
+#[tokio::test]
+async fn two_replicas_serve_one_session_of_the_real_bridge() {
+    let bridge = RealBridge::start().await;
+    let objects = bridge.objects();
+    let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
+    let session = a.client().initialize().await;
+    let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
+    let on_b = on_a.clone().at(b.address);
+    assert_eq!(on_b.post(ROUTE, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await.status, 202);
+    let echoed = on_b.call("echo", json!({"n": 7})).await;
+    assert!(echoed.text().contains(r#""n": 7"#) || echoed.text().contains(r#""n":7"#), "{echoed:?}");
+    // The server asks while a call is under way: wherever it asks, the answer is posted to the other replica.
+    let posting = on_a.clone().with("content-type", "application/json");
+    let mut get = on_b.open(Method::GET, ROUTE, "").await;
+    assert_eq!(get.status, 200);
+    let mut asking = tokio::spawn(async move {
+        let mut answer = posting.open(Method::POST, ROUTE, call("ask", json!({}))).await;
+        answer.read_until("accept").await;
+    });
+    tokio::select! {
+        () = get.read_until("elicitation/create") => {}
+        // Asked on the call's own stream: then `accept` cannot come before the answer below.
+        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+    }
+    let answer = json!({"jsonrpc": "2.0", "id": "question", "result": {"action": "accept"}}).to_string();
+    assert_eq!(on_b.post(ROUTE, answer).await.status, 202);
+    soon(&mut asking).await.expect("the call got its answer");
+    assert_eq!(on_b.send(Method::DELETE, ROUTE, "").await.status, 204);
+    assert_eq!(on_a.call("echo", json!({})).await.status, 404, "it is gone on every replica");
+}
+
+#[tokio::test]
+async fn a_server_process_that_dies_in_a_call_is_told_at_once_and_other_sessions_go_on() {
+    let bridge = RealBridge::start().await;
+    let gateway = Gateway::start(&bridge.objects()).await;
+    let (one, other) = (gateway.client().initialize().await, gateway.client().initialize().await);
+    let answer = gateway.client().session(&one).call("die", json!({})).await;
+    let failure = &answer.json()["result"]["structuredContent"];
+    assert_eq!((&failure["error_type"], &failure["retryable"]), (&json!("ServerExited"), &json!(true)), "{answer:?}");
+    assert_eq!(gateway.client().session(&one).call("echo", json!({})).await.status, 404);
+    assert_eq!(gateway.client().session(&other).call("echo", json!({})).await.status, 200);
+    let counted =
+        r#"portolan_gateway_requests_total{method="tools/call",outcome="ServerExited",route="default/everything"}"#;
+    assert_eq!(gateway.metric(counted).await, 1.0);
+}
+
+#[tokio::test]
+async fn the_real_bridge_keeps_the_request_timeout_of_the_gateway() {
+    let bridge = RealBridge::start().await;
+    let mut objects = bridge.objects();
+    objects.server["timeouts"] = json!({"request": "300ms"});
+    let gateway = Gateway::start(&objects).await;
+    let session = gateway.client().initialize().await;
+    let began = std::time::Instant::now();
+    let answer = gateway.client().session(&session).call("sleep", json!({})).await;
+    assert_eq!(answer.json()["result"]["structuredContent"]["error_type"], "RequestTimeout", "{answer:?}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "the bridge's answer came before the gateway's");
+}
