@@ -266,3 +266,54 @@ fn children_of(pid: u32) -> Vec<i32> {
     let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     children.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
+
+#[test]
+fn a_bad_edit_that_is_taken_back_leaves_the_running_version_as_it_was() {
+    let files = directory();
+    write(&files, "a.yaml", &server("a", ""));
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("a");
+    let before = children_of(dev.pid());
+    write(&files, "a.yaml", &server("a", "").replace("[portolan, demo-server]", "[no-such-command]"));
+    dev.row("a verdict", |row| row["reason"] == "SpawnFailed");
+    assert_exit(&run(&["call", &url, "echo", "message=still"]), 0);
+    write(&files, "a.yaml", &server("a", ""));
+    dev.ready("a");
+    assert_exit(&run(&["call", &url, "echo", "message=still"]), 0);
+    assert!(before.iter().any(|pid| children_of(dev.pid()).contains(pid)), "the probe's process is the one it was");
+}
+
+#[test]
+fn an_old_version_that_still_drains_is_taken_up_again_when_the_edit_is_taken_back() {
+    let files = directory();
+    write(&files, "a.yaml", &server("a", ""));
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("a");
+    let call =
+        portolan(&["call", &url, "slow", "seconds=6"]).stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    eventually("the session's process", || children_of(dev.pid()).len() >= 2);
+    let first = children_of(dev.pid());
+    write(&files, "a.yaml", &server("a", "    env: [{name: OTHER, value: version}]\n"));
+    dev.row("another version", |row| row["ready"] == false);
+    dev.ready("a");
+    write(&files, "a.yaml", &server("a", ""));
+    dev.row("the first version again", |row| row["ready"] == false);
+    dev.ready("a");
+    eventually("the other version's end", || marked("OTHER=version").is_empty());
+    assert_exit(&call.wait_with_output().expect("waits"), 0);
+    assert!(first.iter().any(|pid| children_of(dev.pid()).contains(pid)), "nothing was started anew");
+    assert_exit(&run(&["call", &url, "echo", "message=back"]), 0);
+}
+
+#[test]
+fn a_dev_that_is_killed_leaves_no_server_behind() {
+    let files = directory();
+    let marker = format!("cli-test-killed-{}", std::process::id());
+    write(&files, "a.yaml", &server("a", &format!("    env: [{{name: MARK, value: {marker}}}]\n")));
+    let mut dev = Dev::start(files.path());
+    dev.ready("a");
+    let mark = format!("MARK={marker}");
+    assert!(!marked(&mark).is_empty());
+    assert_eq!(dev.end(Signal::SIGKILL), None);
+    eventually("the servers' end", || marked(&mark).is_empty());
+}
