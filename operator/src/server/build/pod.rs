@@ -68,6 +68,7 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
         service_account_name: Some(parts.account_name()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        share_process_namespace: shares_processes(parts.spec),
         termination_grace_period_seconds: Some(grace_period(parts.spec)),
         security_context: Some(security_context(pod)),
         image_pull_secrets: some(pull_secrets(parts)),
@@ -78,6 +79,12 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
         runtime_class_name: pod.runtime_class_name.clone(),
         ..PodSpec::default()
     }
+}
+
+/// As the first process of a container a server that handles no SIGTERM does not get it either, and would stay for the
+/// whole grace period after its bridge has drained. A stdio server's first process is the bridge.
+fn shares_processes(spec: &MCPServerSpec) -> Option<bool> {
+    (spec.container.transport == Transport::StreamableHttp).then_some(true)
 }
 
 /// The drain timeout and some seconds more, so that the bridge ends by itself.
