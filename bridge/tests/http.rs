@@ -1,5 +1,7 @@
 //! The bridge as a sidecar in front of a streamable HTTP server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
 mod common;
 
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! Start, verdicts of the probe, drain and end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
 mod common;
 
 use common::{Rig, exists, python, third_party, until};

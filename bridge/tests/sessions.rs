@@ -1,5 +1,7 @@
 //! Sessions of a stdio server: many at once, and each alone with its troubles.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The wire contract: who is let in, what is answered, how messages travel both ways.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! A bridge under test and a client that speaks its wire contract.
 
 #![allow(dead_code, unreachable_pub, reason = "each suite uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -12,6 +12,7 @@ mod replay;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -20,109 +21,10 @@ use bytes::Bytes;
 pub use self::key::IdKey;
 use self::replay::Replay;
 pub use self::rewrite::{single_line, with_id};
+use self::vocabulary::parse_event_id;
+pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId};
 use crate::envelope::{EnvelopeError, Id, Message, Meta, Request, scalar_param};
 use crate::failure::{Failure, Kind};
-
-/// Names a stream within its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(u64);
-
-impl StreamId {
-    /// The standing stream that GET opens.
-    pub const GET: Self = Self(0);
-}
-
-/// One connection's hold on a stream. A newer one ends it, so its late goodbye does no harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Attachment {
-    /// The stream.
-    pub stream: StreamId,
-    turn: u64,
-}
-
-/// One message on its way to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The stream it belongs to.
-    pub stream: StreamId,
-    /// Its number there, from 1.
-    pub seq: u64,
-    /// The JSON-RPC message.
-    pub message: Bytes,
-    /// Set where this answer was made in the server's stead.
-    pub failure: Option<Kind>,
-    /// Whether the stream ends with it.
-    pub last: bool,
-}
-
-impl Event {
-    /// The id that a client sends back as `Last-Event-ID`.
-    #[must_use]
-    pub fn id(&self) -> String {
-        format!("{}-{}", self.stream.0, self.seq)
-    }
-}
-
-/// What the driver must do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Write this line to the server.
-    ToServer(Bytes),
-    /// Send this to whoever holds the stream.
-    Event(Event),
-    /// End the connection that holds the stream; nothing more will come on it.
-    Close(StreamId),
-}
-
-/// How a client's message was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// A request: its answer comes on this stream.
-    Call(Attachment),
-    /// A notification or an answer: nothing more will come of it.
-    Done,
-}
-
-/// Why a client's message was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A request with this id is still in flight.
-    #[error("a request with this id is still in flight; give every request of a session an id of its own")]
-    DuplicateId,
-    /// Too many calls in flight.
-    #[error("too many calls of this session are in flight; wait for answers before asking more")]
-    TooManyCalls,
-}
-
-/// Bounds of one session.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Calls in flight.
-    pub calls: usize,
-    /// The server's requests that wait for the client's answer.
-    pub server_requests: usize,
-    /// Messages that wait for a stream, and their bytes.
-    pub queued: usize,
-    /// Bytes of messages that wait for a stream.
-    pub queued_bytes: usize,
-    /// Events kept for replay.
-    pub replay_events: usize,
-    /// Bytes kept for replay.
-    pub replay_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            calls: 256,
-            server_requests: 64,
-            queued: 64,
-            queued_bytes: 256 * 1024,
-            replay_events: 128,
-            replay_bytes: 256 * 1024,
-        }
-    }
-}
 
 /// Ids of calls that were given up and may still be answered; more are forgotten, oldest first.
 const MAX_ABANDONED: usize = 64;
@@ -443,7 +345,9 @@ impl Session {
             return;
         }
         self.waiting_bytes = bytes;
-        self.waiting.push_back(waiting);
+        // A copy, because the line may be a slice of a much larger buffer, and this may wait for long.
+        let message = Bytes::copy_from_slice(&waiting.message);
+        self.waiting.push_back(Waiting { message, ..waiting });
     }
 
     fn refuse_server_request(&mut self, key: &IdKey, message: &Bytes, out: &mut Vec<Output>) {
@@ -483,11 +387,6 @@ impl Session {
         }
         self.send(stream, waiting.message, out);
     }
-}
-
-fn parse_event_id(text: &str) -> Option<(StreamId, u64)> {
-    let (stream, seq) = text.split_once('-')?;
-    Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))
 }
 
 /// The notification that tells a peer that nobody waits for request `id` any more.
