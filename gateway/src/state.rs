@@ -25,6 +25,7 @@ pub(crate) struct State {
 /// One snapshot in use.
 pub(crate) struct Serving {
     pub(crate) snapshot: Snapshot,
+    diagnostics: Diagnostics,
     routes: HashMap<RouteName, Entry>,
 }
 
@@ -70,9 +71,9 @@ impl State {
     pub(crate) fn load(&self, inputs: &Inputs, metrics: &Metrics) -> Result<(), Unusable> {
         let previous = self.current.load_full();
         let Compiled { snapshot, diagnostics } = compile(inputs, previous.as_ref().map(|serving| &serving.snapshot))?;
-        let serving = Arc::new(Serving::new(snapshot, previous.as_deref()));
-        record(&serving.snapshot, &diagnostics, previous.as_deref(), metrics);
-        let report = Arc::new(Report::whole(&serving.snapshot, &diagnostics));
+        let serving = Arc::new(Serving::new(snapshot, diagnostics, previous.as_deref()));
+        record(&serving, previous.as_deref(), metrics);
+        let report = Arc::new(Report::whole(&serving.snapshot, &serving.diagnostics));
         self.current.store(Some(serving));
         // Only after the swap: what is reported is what the next request meets.
         self.reports.send_replace(Some(report));
@@ -81,7 +82,7 @@ impl State {
 }
 
 impl Serving {
-    fn new(snapshot: Snapshot, previous: Option<&Self>) -> Self {
+    fn new(snapshot: Snapshot, diagnostics: Diagnostics, previous: Option<&Self>) -> Self {
         let routes = snapshot
             .routes
             .iter()
@@ -90,7 +91,7 @@ impl Serving {
                 (name.clone(), Entry::new(route.clone(), last))
             })
             .collect();
-        Self { snapshot, routes }
+        Self { snapshot, diagnostics, routes }
     }
 
     /// The route `namespace/server`.
@@ -124,18 +125,24 @@ impl Entry {
     }
 }
 
-/// Logs and counts what the new snapshot says; each problem is logged when it is new.
-fn record(snapshot: &Snapshot, diagnostics: &Diagnostics, previous: Option<&Serving>, metrics: &Metrics) {
+/// Counts what is wrong with the configuration; each problem is logged when it is new.
+fn record(serving: &Serving, previous: Option<&Serving>, metrics: &Metrics) {
+    let Serving { snapshot, diagnostics, .. } = serving;
+    let before = previous.map(|previous| &previous.diagnostics);
     metrics.config_generation.set(snapshot.generation.try_into().unwrap_or(i64::MAX));
     metrics.config_loaded.set(unix_time().as_secs().try_into().unwrap_or(i64::MAX));
     metrics.rejected_objects.reset();
     for problem in &diagnostics.gateway {
         metrics.rejected_objects.with_label_values(&["MCPGateway", "Invalid"]).inc();
-        tracing::warn!(%problem, "the gateway's configuration has a problem");
+        if before.is_none_or(|before| !before.gateway.contains(problem)) {
+            tracing::warn!(%problem, "the gateway's configuration has a problem");
+        }
     }
     for (server, problem) in &diagnostics.servers {
         metrics.rejected_objects.with_label_values(&["MCPServer", problem.reason()]).inc();
-        tracing::warn!(%server, %problem, "the latest version of a server is not served");
+        if before.is_none_or(|before| before.servers.get(server) != Some(problem)) {
+            tracing::warn!(%server, %problem, "the latest version of a server is not served");
+        }
     }
     let gone = previous.into_iter().flat_map(|previous| previous.routes.keys());
     for route in gone.filter(|route| !snapshot.routes.contains_key(*route)) {
