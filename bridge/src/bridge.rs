@@ -28,7 +28,8 @@ pub enum StartError {
     },
 }
 
-/// A running bridge. It lives on the tokio runtime it was started on, and ends with [`Bridge::shutdown`].
+/// A running bridge. It lives on the tokio runtime it was started on, and ends with [`Bridge::shutdown`]; dropping
+/// it ends everything too, without waiting.
 #[derive(Debug)]
 pub struct Bridge {
     reporter: Reporter,
@@ -140,6 +141,10 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
+        self.reporter.state.draining.send_replace(true);
+        if let Backend::Stdio(sessions) = &self.reporter.backend {
+            sessions.end_now();
+        }
         self.reporter.state.stop.cancel();
     }
 }

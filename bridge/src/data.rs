@@ -141,6 +141,12 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
         return Err(too_large());
     }
+    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
+    let weight = u32::try_from(expected / 1024 + 1).unwrap_or(u32::MAX);
+    let _room = state.bodies.try_acquire_many(weight).map_err(|_| {
+        let failure = Failure::new(Kind::Overloaded, "too many large requests arrive at once; ask again soon");
+        respond::failure(&failure.retry_after(Duration::from_secs(1)), None, None)
+    })?;
     let body = Limited::new(request.into_body(), limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -107,6 +107,17 @@ impl Sessions {
 
     /// Ends everything and waits until all processes are gone.
     pub(crate) async fn end_all(&self) {
+        let (sessions, warm) = self.end_now();
+        for session in &sessions {
+            session.process.ended().await;
+        }
+        for (process, _) in &warm {
+            process.ended().await;
+        }
+    }
+
+    /// Ends everything without waiting; says what is ending.
+    pub(crate) fn end_now(&self) -> (Vec<Arc<ClientSession>>, Vec<(Process, Stdout)>) {
         let sessions: Vec<_> = lock(&self.live).drain().map(|(_, session)| session).collect();
         let failure = Failure::new(Kind::Draining, "this replica went away; open a new session");
         for session in &sessions {
@@ -116,12 +127,7 @@ impl Sessions {
         for (process, _) in &warm {
             process.terminate(ExitCause::Shutdown);
         }
-        for session in &sessions {
-            session.process.ended().await;
-        }
-        for (process, _) in &warm {
-            process.ended().await;
-        }
+        (sessions, warm)
     }
 
     async fn tend(self: Arc<Self>) {

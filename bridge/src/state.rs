@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::wire::{self, MAX_EXITS, ProbeState, ProbeStatus, SessionExit};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kept::Kept;
+
+/// Bodies of the largest size that may arrive at the same time; of smaller ones, accordingly more.
+const BODIES_AT_ONCE: usize = 4;
 
 /// What every part of one bridge shares.
 #[derive(Debug)]
@@ -24,12 +27,15 @@ pub(crate) struct State {
     pub(crate) drained: watch::Sender<bool>,
     /// The kept process, while it is open: in stateless mode everyone's.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
+    /// KiB that bodies may hold while they arrive.
+    pub(crate) bodies: Semaphore,
     /// Everything ends.
     pub(crate) stop: CancellationToken,
 }
 
 impl State {
     pub(crate) fn new(config: Config) -> Self {
+        let bodies = Semaphore::new(BODIES_AT_ONCE * (config.max_message_bytes / 1024 + 1));
         let starting = ProbeStatus {
             state: ProbeState::Starting,
             reason: None,
@@ -45,6 +51,7 @@ impl State {
             draining: watch::Sender::new(false),
             drained: watch::Sender::new(false),
             kept: Mutex::default(),
+            bodies,
             stop: CancellationToken::new(),
         }
     }
