@@ -7,6 +7,7 @@ mod common;
 use bytes::Bytes;
 use common::{Rig, python, until};
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use portolan_mcp::mac::{self, MacKey};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{self, ExitCause};
@@ -151,4 +152,23 @@ async fn stateless_servers_answer_every_client_from_one_process_with_their_own_i
     let dead = other.call(3, "die", json!({"code": 9})).await;
     assert_eq!(dead.error_type(), "ServerExited");
     until("it is back", async || other.call(4, "echo", json!({"message": "x"})).await.status == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_broke_is_answered_on_the_stream_that_resumes_it() {
+    let rig = Rig::ready(&[], &python("well")).await;
+    let client = rig.open().await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask"}});
+    let mut response =
+        rig.send(Method::POST, rig.data, "/mcp", client.key.as_str(), Some(call.to_string().into()), &[]).await;
+    let frame = response.body_mut().frame().await.expect("an event").expect("whole").into_data().expect("data");
+    let text = String::from_utf8(frame.to_vec()).expect("text");
+    let id = text.strip_prefix("id: ").and_then(|rest| rest.lines().next()).expect("an event id");
+    let asked: Value = text.lines().find_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).unwrap();
+    drop(response);
+    client.post(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"late": 1}})).await;
+    let mut resumed = client.listen_after(Some(id)).await;
+    let answer = resumed.next().await.expect("the answer");
+    assert_eq!(answer["result"]["content"][0]["text"], r#"{"late": 1}"#);
+    assert_eq!(resumed.next().await, None, "the stream ends with the answer");
 }
