@@ -103,6 +103,13 @@ impl Bridge {
         self.memory.lock().expect("no panic").forged
     }
 
+    /// Writes an event on every open stream.
+    pub fn push(&self, data: &str) {
+        for stream in self.memory.lock().expect("no panic").streams.values() {
+            stream.try_send(sse::encode(None, data.as_bytes())).expect("the stream is open");
+        }
+    }
+
     /// Whether `initialize` is refused for want of room.
     pub fn set_full(&self, full: bool) {
         self.memory.lock().expect("no panic").full = full;

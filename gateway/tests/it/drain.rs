@@ -32,6 +32,9 @@ async fn no_call_fails_when_a_replica_goes_away() {
     assert_eq!(answer.header("connection"), Some("close"));
     until("it takes no new connections", async || TcpStream::connect(gateway.address).await.is_err()).await;
     assert!(!slow.is_finished(), "the call in flight goes on");
+    // The stream is open for as long as a call may need it.
+    bridge.push("still open");
+    stream.read_until("still open").await;
     assert_eq!(gateway.admin().get("/livez").await.status, 200, "the admin port is open to the end");
     bridge.release.notify_one();
     assert_eq!(soon(slow).await.expect("no panic").status, 200);
