@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use support::{Dev, assert_exit, eventually, marked, portolan, run, server, stderr, stdout};
+use support::{Dev, Ending, assert_exit, eventually, marked, portolan, run, server, stderr, stdout};
 use tempfile::TempDir;
 
 fn directory() -> TempDir {
@@ -46,18 +46,19 @@ fn a_table_and_a_client_configuration_are_printed_for_people() {
     let files = directory();
     write(&files, "a.yaml", &server("a", ""));
     let out = files.path().join("out");
-    let mut dev = portolan(&["dev", "-f", files.path().to_str().expect("UTF-8"), "--listen", "127.0.0.1:0"])
+    let dev = portolan(&["dev", "-f", files.path().to_str().expect("UTF-8"), "--listen", "127.0.0.1:0"])
         .stdout(std::fs::File::create(&out).expect("a file"))
         .spawn()
         .expect("starts");
+    let mut dev = Ending(dev);
     let text = || std::fs::read_to_string(&out).expect("reads");
     eventually("a ready row", || {
         let ready = ["default/a", "True", "Ready", "4"];
         text().lines().any(|line| line.split_whitespace().take(4).eq(ready))
     });
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(dev.id().try_into().expect("a pid")), Signal::SIGINT)
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(dev.0.id().try_into().expect("a pid")), Signal::SIGINT)
         .expect("signals");
-    assert_eq!(dev.wait().expect("waits").code(), Some(0));
+    assert_eq!(dev.0.wait().expect("waits").code(), Some(0));
     let text = text();
     assert!(text.starts_with("NAMESPACE/NAME  READY  REASON"), "{text}");
     let configuration = &text[text.find("\n{\n").expect("a configuration")..text.find("\n}\n").expect("its end") + 3];

@@ -30,9 +30,21 @@ pub fn portolan(args: &[&str]) -> Command {
     command
 }
 
-/// Runs `portolan` to its end.
+/// Runs `portolan` to its end; one that should have ended and did not is ended by SIGKILL, so that its test fails.
 pub fn run(args: &[&str]) -> Output {
-    portolan(args).output().expect("runs")
+    let child =
+        portolan(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let (ended, watched) = sync_channel::<()>(0);
+    let watchdog = std::thread::spawn(move || {
+        if watched.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    });
+    let output = child.wait_with_output().expect("runs");
+    drop(ended);
+    watchdog.join().expect("watches");
+    output
 }
 
 pub fn stdout(output: &Output) -> String {
@@ -201,4 +213,16 @@ pub fn marked(marker: &str) -> Vec<i32> {
         environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
     };
     pids.filter(holds).collect()
+}
+
+/// Ends a process when the test does, however that ends.
+pub struct Ending(pub Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 }
