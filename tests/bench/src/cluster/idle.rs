@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use portolan_crds::conditions::{is_true, types};
 use portolan_crds::{MCPServer, labels};
@@ -33,6 +34,9 @@ const SETTLED: Duration = Duration::from_secs(15);
 /// Longest wait for that; writes that never end are what is to be found.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
+/// How the servers' names begin.
+const NAME: &str = "bench-idle-";
+
 /// Measures.
 pub(crate) async fn run(args: &IdleArgs) -> anyhow::Result<Section> {
     let mut machine = Machine::look().await?;
@@ -47,6 +51,8 @@ pub(crate) async fn run(args: &IdleArgs) -> anyhow::Result<Section> {
 }
 
 struct Measured {
+    /// Servers of others in the cluster: what the operator writes for them is counted too.
+    strangers: usize,
     all_ready: Duration,
     writes: Option<Writes>,
     gateways: Vec<f64>,
@@ -57,7 +63,7 @@ struct Measured {
 }
 
 async fn measure(cluster: &Cluster, args: &IdleArgs) -> anyhow::Result<Measured> {
-    let manifests: Vec<_> = (0..args.servers).map(|number| echo_server(&format!("bench-idle-{number}"))).collect();
+    let manifests: Vec<_> = (0..args.servers).map(|number| echo_server(&format!("{NAME}{number}"))).collect();
     let began = Instant::now();
     apply(&manifests).await?;
     ready(cluster, manifests.len()).await?;
@@ -66,6 +72,7 @@ async fn measure(cluster: &Cluster, args: &IdleArgs) -> anyhow::Result<Measured>
     let writes = count_writes(Duration::from_secs(args.seconds)).await?;
     let (bridges, bridge_pods) = bridges(cluster).await?;
     Ok(Measured {
+        strangers: strangers(cluster).await?,
         all_ready,
         writes,
         gateways: largest(cluster, &format!("{}=default", labels::GATEWAY)).await?,
@@ -120,6 +127,12 @@ async fn count_writes(period: Duration) -> anyhow::Result<Option<Writes>> {
     Ok(Some(writes))
 }
 
+async fn strangers(cluster: &Cluster) -> anyhow::Result<usize> {
+    let servers: Api<MCPServer> = Api::all(cluster.client.clone());
+    let others = ListParams::default().labels(&format!("{}!={}", OWN.0, OWN.1));
+    Ok(servers.list(&others).await?.items.len())
+}
+
 /// The largest process of each pod of the platform with those labels.
 async fn largest(cluster: &Cluster, labels: &str) -> anyhow::Result<Vec<f64>> {
     let pods: Api<Pod> = cluster.api(PLATFORM);
@@ -136,6 +149,9 @@ async fn bridges(cluster: &Cluster) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let pods: Api<Pod> = cluster.api(TENANT);
     let (mut bridges, mut all) = (Vec::new(), Vec::new());
     for pod in pods.list(&ListParams::default().labels(labels::SERVER)).await?.items {
+        if !pod.labels().get(labels::SERVER).is_some_and(|server| server.starts_with(NAME)) {
+            continue;
+        }
         let own: Vec<Process> = processes(&pod)?.into_iter().filter(is_bridge).collect();
         bridges.extend(own.iter().filter(|process| serves(process)).map(|process| process.rss));
         if !own.is_empty() {
@@ -217,6 +233,12 @@ impl Measured {
             ),
             None => "Writes are not counted: PORTOLAN_AUDIT_LOG names no log of this cluster.".to_owned(),
         });
+        if self.strangers > 0 {
+            notes.push(format!(
+                "**{} servers that are not the bench's were in the cluster**: what the operator wrote for them is counted.",
+                self.strangers
+            ));
+        }
         if self.gateways.is_empty() {
             notes.push("Memory is not measured: the cluster's processes are not on this machine.".to_owned());
         }
