@@ -56,6 +56,11 @@ impl Front {
             .expect("a client");
         let front = Self { cluster, name, http };
         front.loaded().await;
+        // The node's Service rules follow the pods' readiness a moment later.
+        until("the Service leads to a pod", PATIENCE, || async {
+            front.http.get(front.url(TENANT, name)).send().await.map(|_| ()).map_err(|error| format!("{error:?}"))
+        })
+        .await;
         front
     }
 
@@ -107,6 +112,8 @@ fn service(gateway: &str) -> String {
 async fn serve(cluster: &Cluster, namespace: &str, name: &str, labels: &Value) {
     let mut manifest = puppet::stdio(namespace, name);
     manifest["metadata"]["labels"] = labels.clone();
+    // Sessions that a test leaves open do not outlive its server.
+    manifest["spec"]["rollout"]["drainTimeout"] = "0s".into();
     cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
     cluster.ready(namespace, name).await;
 }
@@ -253,15 +260,22 @@ async fn selectors_decide_which_servers_are_served_and_replicas_how_many_pods_se
     expect(json!({"namespaceSelector": expressions(namespace, "In", TENANT)}), [true, true, false]).await;
     expect(json!({"selector": {"matchLabels": {"fields-team": "one"}}}), [true, false, false]).await;
 
-    let pods = async || cluster.pods(PLATFORM, "portolan.dev/gateway=fields-servers").await;
-    assert_eq!(pods().await.len(), 1);
+    let serving = async || {
+        let mut serving = 0;
+        for pod in cluster.pods(PLATFORM, "portolan.dev/gateway=fields-servers").await {
+            let address = pod.status.and_then(|status| status.pod_ip).unwrap_or_default();
+            let answer = front.http.get(format!("http://{address}:8081/readyz")).send().await;
+            serving += usize::from(answer.is_ok_and(|answer| answer.status() == StatusCode::OK));
+        }
+        serving
+    };
+    assert_eq!(serving().await, 1);
     front.change(&json!({"replicas": 2})).await;
-    let addresses: Vec<_> = pods().await.into_iter().filter_map(|pod| pod.status?.pod_ip).collect();
-    assert_eq!(addresses.len(), 2);
-    for address in addresses {
-        let status = front.http.get(format!("http://{address}:8081/readyz")).send().await.expect("answers").status();
-        assert_eq!(status, StatusCode::OK, "{address} serves");
-    }
+    until("two pods serve", PATIENCE, || async {
+        let pods = serving().await;
+        if pods == 2 { Ok(()) } else { Err(format!("{pods} do")) }
+    })
+    .await;
     front.close().await;
     for (namespace, name) in [ours, others, theirs] {
         cluster.delete::<MCPServer>(namespace, name).await;

@@ -70,7 +70,7 @@ async fn the_process_is_command_then_args() {
 
 #[tokio::test]
 async fn an_http_server_is_asked_on_its_port_and_path() {
-    let served = Served::from(&puppet::http(TENANT, "fields-path", 4004, "/tools/rpc")).await;
+    let served = Served::from(&with(puppet::http(TENANT, "fields-path", 4004, "/tools/rpc"), &json!({}))).await;
     assert_eq!(served.eval("process.argv.slice(1)").await, json!(["4004", "/tools/rpc"]));
     served.gone().await;
 }

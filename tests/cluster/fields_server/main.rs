@@ -70,8 +70,9 @@ fn puppet_with(name: &str, spec: &Value) -> Value {
     with(puppet::stdio(TENANT, name), spec)
 }
 
-/// A manifest with `spec` merged into its own.
+/// A manifest with `spec` merged into its own. Sessions that a test leaves open do not outlive its server.
 fn with(mut manifest: Value, spec: &Value) -> Value {
+    manifest["spec"]["rollout"]["drainTimeout"] = "0s".into();
     merge(&mut manifest["spec"], spec);
     manifest
 }
