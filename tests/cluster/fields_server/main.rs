@@ -17,6 +17,7 @@ use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
+use portolan_tests::wait::{PATIENCE, until};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -100,13 +101,20 @@ where
         .unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
-/// Deletes an object that is in no namespace.
+/// Deletes an object that is in no namespace, if it is there, and waits until it is gone.
 async fn delete_global<K>(cluster: &Cluster, name: &str)
 where
     K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let deleted = Api::<K>::all(cluster.client.clone()).delete(name, &DeleteParams::default()).await;
-    deleted.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let api = Api::<K>::all(cluster.client.clone());
+    until(&format!("{name} is gone"), PATIENCE, || async {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Ok(_) => Err("it was there".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
 }
 
 /// A Secret or ConfigMap of the tenant.

@@ -91,6 +91,8 @@ async fn an_empty_dir_in_memory_holds_what_its_size_limit_allows() {
 
 /// A volume on the node and a claim that is bound to it, both of that name.
 async fn claim(cluster: &Cluster, name: &str, folder: &str, mode: &str) {
+    // One that a broken run left behind leads to another folder.
+    unclaim(cluster, name).await;
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
         "capacity": {"storage": "1Mi"}, "accessModes": [mode], "storageClassName": "",
         "persistentVolumeReclaimPolicy": "Retain",
