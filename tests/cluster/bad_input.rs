@@ -84,7 +84,7 @@ async fn a_server_of_the_sessionless_era_only_is_an_unsupported_protocol() {
             : {error: {code: -32022, message: 'Unsupported protocol version', data: {supported: ['2026-07-28'], requested: '2025-11-25'}}};
           console.log(JSON.stringify({jsonrpc: '2.0', id, ...answer}));
         })";
-    says_why_and_recovers(script("modern-only", code), "UnsupportedProtocol", &["2026-07-28"]).await;
+    says_why_and_recovers(script("modern-only", code), "UnsupportedProtocol", &["-32022", "without sessions"]).await;
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn an_api_key_opens_a_gateway_that_names_its_secret_and_stops_when_it_is_w
         .await
         .expect("portolan runs");
     let minted: Value = serde_json::from_slice(&minted.stdout).expect("JSON");
-    let (key, hash) = (minted["key"].as_str().expect("a key"), minted["hash"].as_str().expect("a hash"));
+    let (key, hash) = (minted["key"].as_str().expect("a key"), minted["sha256"].as_str().expect("a hash"));
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "team-keys", "namespace": PLATFORM}, "stringData": {"alice": hash}});
     cluster.apply::<Secret>(&secret).await.expect("made");
     let gateways = cluster.api::<MCPGateway>(PLATFORM);

@@ -232,29 +232,23 @@ async fn a_server_process_killed_during_a_call_fails_that_call_at_once_and_no_ot
     let bystander = Session::open(&url, Some(&token)).await.expect("another session");
     let pod = cluster.pods(TENANT, &format!("portolan.dev/revision={revision}")).await.remove(0).name_any();
 
+    let environment = victim.call(1, "get-env", json!({})).await.expect("answers");
+    let environment = environment.answer()["result"]["content"][0]["text"].as_str().expect("text").to_owned();
+    let environment: Value = serde_json::from_str(&environment).expect("JSON");
+    let mark = environment["PORTOLAN_SESSION"].as_str().expect("each process carries the mark of its session");
     let call = tokio::spawn({
         let victim = victim.clone();
         async move { victim.call(7, "trigger-long-running-operation", json!({"duration": 25, "steps": 5})).await }
     });
-    // By age: the probe's process, then the one that waited warm and was handed to the first session.
-    let list = "const fs = require('fs'); fs.readdirSync('/proc').filter(Number).flatMap(pid => { try { \
-        const command = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8'); \
-        const started = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').pop().split(' ')[19]; \
-        return command.includes('mcp-server-everything') && !command.includes('portolan-bridge') ? [[+started, pid]] : []; \
-        } catch { return []; } }).sort((a, b) => a[0] - b[0]).forEach(([, pid]) => console.log(pid))";
-    let in_pod = |code: String| {
-        let pod = pod.clone();
-        async move {
-            kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", &code]).await
-        }
-    };
-    let listed = until("the server processes are seen", PATIENCE, || async {
-        let pids = in_pod(list.to_owned()).await?;
-        if pids.lines().count() >= 3 { Ok(pids) } else { Err(pids) }
-    })
-    .await;
-    let pid = listed.lines().nth(1).expect("the victim's process");
-    in_pod(format!("process.kill({pid}, 'SIGKILL')")).await.expect("killed");
+    let kill = format!(
+        "const fs = require('fs'); fs.readdirSync('/proc').filter(Number).forEach(pid => {{ try {{ \
+         const command = fs.readFileSync(`/proc/${{pid}}/cmdline`, 'utf8'); \
+         const marked = fs.readFileSync(`/proc/${{pid}}/environ`, 'utf8').includes('PORTOLAN_SESSION={mark}'); \
+         if (marked && command.startsWith('node')) process.kill(pid, 'SIGKILL'); }} catch {{}} }})"
+    );
+    kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", &kill])
+        .await
+        .expect("killed");
     let reply = call.await.expect("the task ends").expect("the call is answered");
     let answer = &reply.answer()["result"];
     assert_eq!(answer["isError"], true, "{answer}");

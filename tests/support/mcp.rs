@@ -5,6 +5,9 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
+/// The Host that every gateway answers to: a replica is reached by an address that nobody lists.
+const HOST: &str = "localhost";
+
 /// One legacy conversation with an endpoint.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -79,7 +82,8 @@ pub fn http() -> Client {
 /// # Errors
 /// The exchange failed below HTTP.
 pub async fn post(http: &Client, url: &str, token: Option<&str>, message: &Value) -> reqwest::Result<Response> {
-    let mut request = http.post(url).header("accept", "application/json, text/event-stream").json(message);
+    let mut request =
+        http.post(url).header("host", HOST).header("accept", "application/json, text/event-stream").json(message);
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
@@ -167,7 +171,10 @@ impl Session {
     }
 
     fn with_headers(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        let request = request.header("mcp-session-id", &self.id).header("mcp-protocol-version", "2025-11-25");
+        let request = request
+            .header("host", HOST)
+            .header("mcp-session-id", &self.id)
+            .header("mcp-protocol-version", "2025-11-25");
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
