@@ -37,9 +37,9 @@ impl LoadedView {
     }
 
     /// Whether every live replica of every gateway that selects `server` has loaded its uid, its generation and
-    /// `revision` as the one that takes new sessions (`None`: that none does).
+    /// `revision` as the one that takes new sessions (`None`: that none does), and, where it `has_ready_pod`, knows one.
     #[must_use]
-    pub fn programmed(&self, server: &MCPServer, revision: Option<&str>) -> Programmed {
+    pub fn programmed(&self, server: &MCPServer, revision: Option<&str>, has_ready_pod: bool) -> Programmed {
         let endpoints = self.gateways.endpoints_of(server);
         if endpoints.is_empty() {
             return Programmed::NoGateway;
@@ -50,7 +50,7 @@ impl LoadedView {
                 return Programmed::Waiting(format!("gateway {gateway} has no ready replica"));
             }
             for replica in replicas {
-                if let Some(lack) = self.lack(&replica.uid, server, revision) {
+                if let Some(lack) = self.lack(&replica.uid, server, revision, has_ready_pod) {
                     return Programmed::Waiting(format!("replica {} of gateway {gateway} {lack}", replica.name));
                 }
             }
@@ -89,11 +89,11 @@ impl LoadedView {
         gone.map(|report| report.servers.into_keys().collect()).unwrap_or_default()
     }
 
-    fn lack(&self, pod_uid: &str, server: &MCPServer, revision: Option<&str>) -> Option<String> {
+    fn lack(&self, pod_uid: &str, server: &MCPServer, revision: Option<&str>, has_ready_pod: bool) -> Option<String> {
         let reports = self.read();
         let Some(report) = reports.get(pod_uid) else { return Some("has not reported yet".into()) };
         let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
-        lack(report.servers.get(&key), server, revision)
+        lack(report.servers.get(&key), server, revision, has_ready_pod)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Report>> {
@@ -101,7 +101,12 @@ impl LoadedView {
     }
 }
 
-fn lack(report: Option<&ServerReport>, server: &MCPServer, revision: Option<&str>) -> Option<String> {
+fn lack(
+    report: Option<&ServerReport>,
+    server: &MCPServer,
+    revision: Option<&str>,
+    has_ready_pod: bool,
+) -> Option<String> {
     let Some(report) = report else { return Some("does not know the server yet".into()) };
     if let Some(problem) = &report.problem {
         return Some(format!("refused it: {problem}"));
@@ -117,6 +122,9 @@ fn lack(report: Option<&ServerReport>, server: &MCPServer, revision: Option<&str
     if loaded.revision.as_deref() != revision {
         let name = |revision: Option<&str>| revision.unwrap_or("none").to_owned();
         return Some(format!("serves revision {}, not {} yet", name(loaded.revision.as_deref()), name(revision)));
+    }
+    if has_ready_pod && loaded.ready_pods == 0 {
+        return Some("has seen no ready pod of it yet".into());
     }
     None
 }

@@ -276,9 +276,12 @@ async fn patch<K: Reported>(cluster: &Cluster, object: &K, status: &K::Status) -
     cluster.apply_status::<K>(namespace, name, &patch, STATUS_MANAGER).await.map(drop)
 }
 
-/// Abnormal when true, as kstatus has it.
+/// Abnormal when true, as kstatus has it; what merely has not happened yet is not bad.
 fn is_bad(fact: &Fact) -> bool {
+    const UNDERWAY: [&str; 4] =
+        [reasons::PENDING, reasons::RECONCILING, reasons::ROLLOUT_IN_PROGRESS, reasons::NOT_LOADED];
     match fact.type_ {
+        _ if UNDERWAY.contains(&fact.reason) => false,
         types::STALLED => fact.state == State::True,
         types::RECONCILING | types::PROGRESSING => false,
         _ => fact.state == State::False,

@@ -1,6 +1,7 @@
 //! What the real API server and kubectl make of the definitions: the cases that the crate `portolan-crds` decides
 //! without a cluster, defaults, columns, names and scale.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Servers that cannot work: each says why by a reason of its own, gets no traffic, and recovers by itself.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use k8s_openapi::api::core::v1::Secret;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};

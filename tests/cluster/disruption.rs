@@ -1,5 +1,7 @@
 //! Parts that end under load: what goes on, and what is lost.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;

@@ -1,5 +1,7 @@
 //! The default gateway on a real cluster: who is let in, sessions on any replica, what never reaches a server.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use std::time::Duration;
 
 use futures::StreamExt;

@@ -1,6 +1,7 @@
 //! What the chart's two service accounts may do, asked of the real API server, row by row of the tables that the
 //! chart's own tests use.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 #![allow(clippy::unwrap_used, reason = "a panic is the report")]
 
 use std::fs;

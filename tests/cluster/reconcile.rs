@@ -1,5 +1,7 @@
 //! What the operator keeps true: children as declared, sessions through an edit, silence when nothing changed.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;

@@ -1,5 +1,7 @@
 //! Third-party servers, unmodified, each as a pod, called by third-party clients through the default gateway.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::thirdparty::{CLIENTS, Place, assert_serves, server};

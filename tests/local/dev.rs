@@ -1,5 +1,7 @@
 //! Third-party servers, unmodified, on one machine through `portolan dev`, called by third-party clients.
 
+#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
+
 use std::path::Path;
 
 use nix::sys::signal::Signal;

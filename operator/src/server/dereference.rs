@@ -59,7 +59,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let mac = mac(server, owner, ctx).await?;
     // What gateways do is read before bridges are asked: a session that came before a gateway changed over is counted.
     let endpoints = ctx.gateways.endpoints_of(server);
-    let programmed = programmed(server, &deployments, ctx);
+    let programmed = programmed(server, &deployments, &pods, ctx);
     let reports = reports(&pods, &deployments, mac, ctx).await;
     let definitions = definitions(&tools, &pods, &reports, mac, ctx).await;
     Ok(Observed { contents, claims, mac, deployments, pods, reports, definitions, endpoints, programmed, now })
@@ -150,13 +150,16 @@ fn key(secret: &Secret, name: &str) -> Option<Mac> {
 fn programmed(
     server: &MCPServer,
     deployments: &[Deployment],
+    pods: &[Pod],
     ctx: &Ctx,
 ) -> BTreeMap<Option<String>, crate::loaded::Programmed> {
     let revisions = deployments.iter().map(|deployment| Some(deployment.name_any()));
     revisions
         .chain([None])
         .map(|revision| {
-            let programmed = ctx.loaded.programmed(server, revision.as_deref());
+            let has_ready_pod = revision.is_some()
+                && pods.iter().any(|pod| revision_of(pod) == revision.as_deref() && takes_sessions(pod));
+            let programmed = ctx.loaded.programmed(server, revision.as_deref(), has_ready_pod);
             (revision, programmed)
         })
         .collect()
