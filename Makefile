@@ -6,9 +6,9 @@ SHELL := /usr/bin/env bash
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input disruption
+CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input fields_server fields_gateway disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := dev
+LOCAL_SUITES := fields dev
 
 export CARGO_TERM_COLOR ?= auto
 
@@ -31,14 +31,14 @@ test: ## Everything: formatting, lints, unit, golden, chart, local and cluster s
 
 .PHONY: deps
 deps: ## Install the Debian packages that the suites need (root), or list them
-	tests/kube/deps
+	hack/deps
 
 .PHONY: lint
 lint: ## Formatting, clippy, licences and bans, shell scripts, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(MAKE) --no-print-directory deny
-	shellcheck hack/* tests/kube/{build,deps,down,image,load,run,up} tests/thirdparty/{install,image,client,scenario}
+	hack/lint-shell
 	$(MAKE) --no-print-directory drift
 
 .PHONY: deny
@@ -79,11 +79,16 @@ thirdparty: ## Install third-party MCP servers and clients into target/thirdpart
 
 .PHONY: local
 local: ## Suites of `portolan dev` and the command line, on the static binaries
-	for suite in $(LOCAL_SUITES); do cargo test --locked -p portolan-tests --test $$suite; done
+	cargo test --locked -p portolan-tests $(LOCAL_SUITES:%=--test %)
 
 .PHONY: cluster
 cluster: ## Start the real single-node cluster of the tests
 	tests/kube/up
+
+.PHONY: cluster-check
+cluster-check: ## Show that the cluster keeps the promises that the suites stand on; ends and restarts it
+	cd tests/kube && go test ./netpol
+	tests/kube/check --restart
 
 .PHONY: cluster-down
 cluster-down: ## Stop it and remove what it left
@@ -92,6 +97,7 @@ cluster-down: ## Stop it and remove what it left
 .PHONY: cluster-test
 cluster-test: ## Suites on the running cluster
 	hack/cluster-install
+	cargo test --locked -p portolan-tests --no-run
 	for suite in $(CLUSTER_SUITES); do tests/kube/run cargo test --locked -p portolan-tests --test $$suite; done
 
 .PHONY: chart-test
