@@ -100,7 +100,7 @@ async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
     assert_eq!(taken.status(), StatusCode::ACCEPTED);
     let reply = call.await.expect("the task ends").expect("the call is answered");
     assert!(reply.answer().to_string().contains("from the other replica"), "{:?}", reply.answer());
-    assert_eq!(on_b.delete().await.expect("answers").status().is_success(), true);
+    assert!(on_b.delete().await.expect("answers").status().is_success());
     let after =
         Reply::read(on_a.send(&json!({"jsonrpc": "2.0", "id": 6, "method": "ping"})).await.expect("answers")).await;
     assert_eq!(after.status, StatusCode::NOT_FOUND, "ended on B is ended on A");

@@ -1,13 +1,14 @@
 //! Checks, timeouts and limits.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use portolan_tests::cluster::{TENANT, kubectl};
-use portolan_tests::mcp::{self, Session};
+use portolan_tests::cluster::{PLATFORM, TENANT, kubectl};
+use portolan_tests::mcp::{self, Reply};
 use portolan_tests::puppet::{LATE, LISTED};
 use portolan_tests::thirdparty::{Place, server};
 use portolan_tests::wait::PATIENCE;
-use reqwest::StatusCode;
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{Served, puppet_with, with};
@@ -85,14 +86,20 @@ async fn a_request_without_an_answer_in_time_is_a_result_that_says_so() {
 async fn beyond_the_requests_under_way_and_those_that_wait_callers_are_told_to_come_back() {
     let limits = json!({"maxParallelRequests": 1, "maxPendingRequests": 1});
     let served = Served::from(&puppet_with("fields-limits", &json!({"limits": limits}))).await;
-    let url = served.cluster.replica_urls(TENANT, &served.name).await.swap_remove(0);
-    let session = Session::open(&url, Some(&served.token)).await.expect("a session");
-    let slow =
-        |id| session.call(id, "eval", json!({"code": "new Promise(done => setTimeout(() => done('done'), 2000))"}));
+    let (http, url) = one_replica(&served).await;
+    let opened = mcp::post(&http, &url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    let session = opened.headers()["mcp-session-id"].clone();
+    let slow = async |id: u64| {
+        let code = json!({"code": "new Promise(done => setTimeout(() => done('done'), 2000))"});
+        let call =
+            json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "eval", "arguments": code}});
+        let request = http.post(&url).bearer_auth(&served.token).header("mcp-session-id", session.clone());
+        let request = request.header("accept", "application/json, text/event-stream");
+        Reply::read(request.json(&call).send().await.expect("answers")).await
+    };
     let started = Instant::now();
     let replies = futures::future::join_all([slow(1), slow(2), slow(3)]).await;
     let took = started.elapsed();
-    let replies: Vec<_> = replies.into_iter().map(|reply| reply.expect("answers")).collect();
     let (done, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == StatusCode::OK);
     for reply in &done {
         assert_eq!(reply.answer()["result"]["content"][0]["text"], "\"done\"");
@@ -102,4 +109,18 @@ async fn beyond_the_requests_under_way_and_those_that_wait_callers_are_told_to_c
     assert!(refused[0].headers.contains_key("retry-after"));
     assert!(took >= Duration::from_secs(4), "the second waited for the first: {took:?}");
     served.gone().await;
+}
+
+/// A client that reaches one pod of the default gateway under its Service's name, and the server's URL there.
+async fn one_replica(served: &Served) -> (Client, String) {
+    let host = format!("portolan-gateway-default.{PLATFORM}");
+    let pods = served.cluster.pods(PLATFORM, "portolan.dev/gateway=default").await;
+    let address = pods.into_iter().find_map(|pod| pod.status?.pod_ip).expect("a pod with an address");
+    let address: IpAddr = address.parse().expect("an address");
+    let http = Client::builder()
+        .timeout(Duration::from_secs(60))
+        .resolve(&host, SocketAddr::new(address, 8080))
+        .build()
+        .expect("a client");
+    (http, format!("http://{host}:8080/{TENANT}/{}/mcp", served.name))
 }
