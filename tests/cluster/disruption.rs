@@ -9,22 +9,12 @@ use kube::api::DeleteParams;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
 use portolan_tests::mcp::Session;
-use portolan_tests::thirdparty::{Place, server};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::json;
 
-async fn serving(name: &str) -> (Cluster, String, String) {
-    let cluster = Cluster::connect().await;
-    cluster.apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, name)).await.expect("accepted");
-    cluster.ready(TENANT, name).await;
-    let token = cluster.token(TENANT, "default").await;
-    let url = cluster.gateway_url(TENANT, name).await;
-    (cluster, url, token)
-}
-
 #[tokio::test]
 async fn sessions_survive_the_replicas_that_made_them() {
-    let (cluster, url, token) = serving("survivor").await;
+    let (cluster, url, token) = Cluster::serving("survivor").await;
     let session = Session::open(&url, Some(&token)).await.expect("a session");
     for pod in cluster.pods(PLATFORM, "portolan.dev/gateway=default").await {
         cluster.api::<Pod>(PLATFORM).delete(&pod.name_any(), &DeleteParams::default()).await.expect("deleted");

@@ -16,18 +16,9 @@ use portolan_tests::wait::{PATIENCE, until};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-async fn serving(name: &str) -> (Cluster, String, String) {
-    let cluster = Cluster::connect().await;
-    cluster.apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, name)).await.expect("accepted");
-    cluster.ready(TENANT, name).await;
-    let token = cluster.token(TENANT, "default").await;
-    let url = cluster.gateway_url(TENANT, name).await;
-    (cluster, url, token)
-}
-
 #[tokio::test]
 async fn nobody_is_let_in_without_a_credential_that_is_meant_for_the_gateway() {
-    let (cluster, url, token) = serving("closed").await;
+    let (cluster, url, token) = Cluster::serving("closed").await;
     let http = mcp::http();
     let foreign = kubectl(&["create", "token", "default", "--namespace", TENANT])
         .await
@@ -49,7 +40,7 @@ async fn nobody_is_let_in_without_a_credential_that_is_meant_for_the_gateway() {
 
 #[tokio::test]
 async fn a_session_of_one_account_is_unknown_to_another() {
-    let (cluster, url, token) = serving("private").await;
+    let (cluster, url, token) = Cluster::serving("private").await;
     let session = Session::open(&url, Some(&token)).await.expect("a session");
     let other = cluster.token(OTHER_TENANT, "default").await;
     let stolen = mcp::http()
@@ -67,7 +58,7 @@ async fn a_session_of_one_account_is_unknown_to_another() {
 
 #[tokio::test]
 async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
-    let (cluster, _, token) = serving("shared").await;
+    let (cluster, _, token) = Cluster::serving("shared").await;
     let urls = cluster.replica_urls(TENANT, "shared").await;
     let [a, b] = urls.as_slice() else { panic!("two replicas: {urls:?}") };
     let on_a = Session::open(a, Some(&token)).await.expect("a session on A");
@@ -109,7 +100,7 @@ async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
 
 #[tokio::test]
 async fn an_api_key_opens_a_gateway_that_names_its_secret_and_stops_when_it_is_withdrawn() {
-    let (cluster, url, _) = serving("keyed").await;
+    let (cluster, url, _) = Cluster::serving("keyed").await;
     let minted = tokio::process::Command::new(portolan_tests::paths::binary("portolan"))
         .args(["apikey", "--subject", "alice", "-o", "json"])
         .output()
@@ -145,7 +136,7 @@ async fn an_api_key_opens_a_gateway_that_names_its_secret_and_stops_when_it_is_w
 
 #[tokio::test]
 async fn a_host_or_origin_that_is_not_allowed_is_refused() {
-    let (cluster, url, token) = serving("hosts").await;
+    let (cluster, url, token) = Cluster::serving("hosts").await;
     let http = mcp::http();
     let send = |header: &'static str, value: &'static str| {
         http.post(&url)
@@ -164,7 +155,7 @@ async fn a_host_or_origin_that_is_not_allowed_is_refused() {
 
 #[tokio::test]
 async fn a_bridge_answers_nobody_without_the_servers_key_and_other_pods_do_not_even_reach_it() {
-    let (cluster, _, _) = serving("guarded").await;
+    let (cluster, _, _) = Cluster::serving("guarded").await;
     let pod = cluster.pods(TENANT, "portolan.dev/server=guarded").await.remove(0);
     let ip = pod.status.and_then(|status| status.pod_ip).expect("an address");
     let http = mcp::http();
@@ -195,7 +186,7 @@ async fn a_bridge_answers_nobody_without_the_servers_key_and_other_pods_do_not_e
 
 #[tokio::test]
 async fn programmed_is_true_only_when_every_replica_has_loaded_it() {
-    let (cluster, _, token) = serving("programmed").await;
+    let (cluster, _, token) = Cluster::serving("programmed").await;
     for url in cluster.replica_urls(TENANT, "programmed").await {
         Session::open(&url, Some(&token)).await.expect("every replica serves what is Programmed");
     }

@@ -13,6 +13,7 @@ use portolan_crds::{MCPGateway, MCPServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::thirdparty::{Place, server};
 use crate::wait::{PATIENCE, until};
 
 /// Where the chart is installed.
@@ -39,6 +40,21 @@ impl Cluster {
         let gateways: Api<MCPGateway> = Api::namespaced(client.clone(), PLATFORM);
         gateways.list(&ListParams::default()).await.expect("Portolan is installed: run hack/cluster-install");
         Self { client }
+    }
+
+    /// Connects, runs server-everything under `name` in [`TENANT`] until it is Ready, and returns its URL at the default
+    /// gateway and a token that is let in.
+    ///
+    /// # Panics
+    /// It does not get Ready.
+    pub async fn serving(name: &str) -> (Self, String, String) {
+        let cluster = Self::connect().await;
+        let manifest = server("everything", Place::Container).manifest(TENANT, name);
+        cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
+        cluster.ready(TENANT, name).await;
+        let token = cluster.token(TENANT, "default").await;
+        let url = cluster.gateway_url(TENANT, name).await;
+        (cluster, url, token)
     }
 
     /// The objects of one kind in a namespace.
