@@ -83,7 +83,7 @@ async fn enter(asked: &Asked<'_>, deadline: Instant, record: &mut Record, held: 
     Ok(())
 }
 
-/// Opens a session on the less busy of two pods; on the other when that one is full, goes away or cannot be reached.
+/// Opens a session on the less busy of two pods; on another when that one is full, goes away or cannot be reached.
 async fn initialize(
     gateway: &Gateway,
     asked: &Asked<'_>,

@@ -73,19 +73,18 @@ fn holder<'a>(route: &'a Route, claims: &Claims) -> Result<&'a Pod, Failure> {
     }
 }
 
-/// Pods for a new session, best first: the less busy of two that were drawn, then another one.
+/// Pods for a new session, best first: the less busy of two that were drawn, then the others as they were drawn.
 pub(crate) fn candidates(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
     let mut pods: Vec<&Pod> = entry.route.ready_pods().collect();
     if pods.is_empty() {
         return Err(not_ready(&entry.route));
     }
-    let drawn = pods.len().min(2);
-    for position in 0..drawn {
+    for position in 0..pods.len() {
         let other = position + random(pods.len() - position)?;
         pods.swap(position, other);
     }
-    pods.truncate(drawn);
-    pods.sort_by_key(|pod| entry.calls(&pod.uid));
+    let drawn = pods.len().min(2);
+    pods[..drawn].sort_by_key(|pod| entry.calls(&pod.uid));
     Ok(pods)
 }
 

@@ -83,6 +83,8 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.all(volume, !has(volume.persistentVolumeClaim) || self.exists_one(other, has(other.persistentVolumeClaim) && other.persistentVolumeClaim.claimName == volume.persistentVolumeClaim.claimName))")
+        .message("two volumes name one claim, which the kubelet cannot mount: keep one of them and mount it more than once"))]
     pub volumes: Vec<Volume>,
 
     /// Where the volumes appear in the container.

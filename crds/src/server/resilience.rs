@@ -15,11 +15,13 @@ pub struct Sessions {
     pub type_: SessionType,
 
     /// A session without a request or an open call for this long is ended, and its process with it.
+    /// A `Stateless` stdio server has no sessions that could end.
     #[serde(default = "idle_timeout")]
     #[x_kube(validation = crate::rules::duration("1s", "168h", "30m"))]
     pub idle_timeout: Duration,
 
     /// How many sessions one pod holds. When every pod is full, opening another gets 503 with `Retry-After`.
+    /// A `Stateless` stdio server has no sessions to count; `limits` bounds its calls.
     #[serde(default = "max_per_replica")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub max_per_replica: u32,

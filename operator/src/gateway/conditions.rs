@@ -80,7 +80,11 @@ fn rollout(deployment: &Deployment, counts: &DeploymentStatus, wanted: i32) -> O
     if counts.observed_generation < deployment.metadata.generation || updated < wanted {
         return Some(format!("{updated} of {wanted} pods run the latest template"));
     }
-    (all > updated).then(|| format!("{} pods of an earlier template still drain", all - updated))
+    if all > updated {
+        return Some(format!("{} pods of an earlier template still drain", all - updated));
+    }
+    let ready = counts.ready_replicas.unwrap_or_default();
+    (ready < wanted).then(|| format!("{ready} of {wanted} pods are ready"))
 }
 
 fn available(counts: &DeploymentStatus, wanted: i32, pods: &[Pod]) -> Fact {
