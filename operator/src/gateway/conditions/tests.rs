@@ -66,19 +66,21 @@ fn a_gateway_without_a_ready_pod_says_what_keeps_its_pods() {
 }
 
 #[test]
-fn a_rollout_is_over_when_only_the_latest_template_runs() {
+fn a_rollout_is_over_when_every_pod_of_the_latest_template_is_ready_and_no_other_runs() {
     let deployment =
         Deployment { metadata: ObjectMeta { generation: Some(3), ..ObjectMeta::default() }, ..Deployment::default() };
-    let counts = |observed, updated, all| DeploymentStatus {
+    let counts = |observed, updated, all, ready| DeploymentStatus {
         observed_generation: Some(observed),
         updated_replicas: Some(updated),
         replicas: Some(all),
+        ready_replicas: Some(ready),
         ..DeploymentStatus::default()
     };
-    assert!(rollout(&deployment, &counts(2, 2, 2), 2).is_some());
-    assert!(rollout(&deployment, &counts(3, 1, 2), 2).is_some());
-    assert!(rollout(&deployment, &counts(3, 2, 3), 2).is_some());
-    assert_eq!(rollout(&deployment, &counts(3, 2, 2), 2), None);
+    assert!(rollout(&deployment, &counts(2, 2, 2, 2), 2).is_some());
+    assert!(rollout(&deployment, &counts(3, 1, 2, 2), 2).is_some());
+    assert!(rollout(&deployment, &counts(3, 2, 3, 3), 2).is_some());
+    assert_eq!(rollout(&deployment, &counts(3, 2, 2, 1), 2).as_deref(), Some("1 of 2 pods are ready"));
+    assert_eq!(rollout(&deployment, &counts(3, 2, 2, 2), 2), None);
     let progressing = summarise(&[], Some(&"1 of 2".to_owned()), 2);
     assert_ne!(progressing.state, State::True);
 }
