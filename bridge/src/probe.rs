@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portolan_mcp::envelope::Message;
-use portolan_mcp::revision::{Era, LATEST_LEGACY, is_legacy};
+use portolan_mcp::revision::{Era, LATEST_LEGACY, MODERN, is_legacy};
 use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -24,8 +24,12 @@ const MAX_QUOTE: usize = 200;
 const METHOD_NOT_FOUND: i64 = -32601;
 /// JSON-RPC: the method's parameters are not what it takes.
 const INVALID_PARAMS: i64 = -32602;
+/// 2026-07-28: headers and body of a request differ. Only a server of the sessionless era knows the code.
+const HEADER_MISMATCH: i64 = -32020;
 /// 2026-07-28: the revision that was asked for is not spoken.
 const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
+/// What a client of the sessionless era sends with every request.
+const MODERN_PARAMS: &str = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
 
 /// A JSON-RPC answer.
 #[derive(Debug)]
@@ -103,8 +107,14 @@ struct Found {
 
 /// Probes until the bridge stops.
 pub(crate) async fn run(state: Arc<State>, connector: Connector) {
-    let mut prober =
-        Prober { state: Arc::clone(&state), connector, failures: 0, successes: 0, started: Instant::now() };
+    let mut prober = Prober {
+        state: Arc::clone(&state),
+        connector,
+        failures: 0,
+        successes: 0,
+        modern: None,
+        started: Instant::now(),
+    };
     tokio::select! {
         () = prober.run() => {}
         () = state.stop.cancelled() => {}
@@ -117,6 +127,8 @@ struct Prober {
     connector: Connector,
     failures: u32,
     successes: u32,
+    /// Revisions of the sessionless era that it speaks, once it was asked.
+    modern: Option<Vec<String>>,
     started: Instant,
 }
 
@@ -149,6 +161,7 @@ impl Prober {
                     in_a_row = 0;
                     found.tools = tools;
                     self.succeeded(&found);
+                    self.find_eras(&peer, &mut found).await;
                 }
                 Err(problem) if problem.reason == ProbeReason::ServerExited => return Err(problem),
                 Err(problem) => {
@@ -196,8 +209,7 @@ impl Prober {
         let modern_only = match code {
             UNSUPPORTED_PROTOCOL_VERSION => true,
             METHOD_NOT_FOUND | INVALID_PARAMS => {
-                let params = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
-                let answer = peer.request("server/discover", params, self.state.config.probe.timeout).await;
+                let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
                 matches!(answer, Ok(Rpc::Result(_)))
             }
             _ => false,
@@ -209,6 +221,24 @@ impl Prober {
             Problem::new(ProbeReason::UnsupportedProtocol, message)
         } else {
             Problem::new(ProbeReason::NotMcp, told)
+        }
+    }
+
+    /// Asks a server that works, once, whether it speaks the sessionless era too. Readiness does not wait for the answer,
+    /// and a server that ends over the question is not asked again.
+    async fn find_eras(&mut self, peer: &Peer, found: &mut Found) {
+        if self.modern.is_none() {
+            self.modern = Some(Vec::new());
+            let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
+            self.modern = Some(modern_revisions(answer));
+        }
+        let modern = self.modern.as_deref().unwrap_or_default();
+        if found.server.era == Era::Legacy && !modern.is_empty() {
+            found.server.era = Era::Both;
+            found.server.supported_versions.extend_from_slice(modern);
+            if self.state.is_ready() {
+                self.tell_ready(found);
+            }
         }
     }
 
@@ -259,6 +289,10 @@ impl Prober {
         if now != ProbeState::Ready {
             tracing::info!(server = found.server.name, version = found.server.version, "the server is ready");
         }
+        self.tell_ready(found);
+    }
+
+    fn tell_ready(&self, found: &Found) {
         self.tell(ProbeStatus {
             state: ProbeState::Ready,
             reason: None,
@@ -292,6 +326,21 @@ impl Prober {
 
     fn tell(&self, status: ProbeStatus) {
         self.state.probe.send_replace(Arc::new(status));
+    }
+}
+
+/// The revisions without sessions that the answer to `server/discover` speaks of.
+fn modern_revisions(answer: Result<Rpc, CallError>) -> Vec<String> {
+    match answer {
+        Ok(Rpc::Result(result)) => {
+            let versions = result.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
+            let versions = versions.filter_map(Value::as_str).filter(|version| MODERN.contains(version));
+            versions.map(str::to_owned).collect()
+        }
+        Ok(Rpc::Error { code: HEADER_MISMATCH | UNSUPPORTED_PROTOCOL_VERSION, .. }) => {
+            MODERN.iter().map(|version| (*version).to_owned()).collect()
+        }
+        Ok(Rpc::Error { .. }) | Err(_) => Vec::new(),
     }
 }
 
@@ -329,6 +378,7 @@ fn read_initialize(result: &Value) -> Result<ServerFound, Problem> {
     Ok(ServerFound {
         name: text("/serverInfo/name").unwrap_or_default(),
         version: text("/serverInfo/version").unwrap_or_default(),
+        supported_versions: vec![revision.clone()],
         protocol_version: revision,
         era: Era::Legacy,
         capabilities,

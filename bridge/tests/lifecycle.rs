@@ -7,6 +7,7 @@ mod common;
 use common::{Rig, exists, python, third_party, until};
 use http::StatusCode;
 use nix::sys::signal::Signal;
+use portolan_mcp::revision::Era;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
 
@@ -36,6 +37,29 @@ async fn bad_servers_are_told_apart() {
     assert!(message.contains("Welcome to my server!"), "{message}");
     let (reason, _) = verdict(&[], &python("modern")).await;
     assert_eq!(reason, ProbeReason::UnsupportedProtocol);
+}
+
+#[tokio::test]
+async fn the_eras_that_a_server_speaks_are_found_out() {
+    let rig = Rig::start(&[], &python("both"));
+    until("both eras are found", async || {
+        let server = rig.status().await.probe.server;
+        server
+            .is_some_and(|server| server.era == Era::Both && server.supported_versions == ["2025-11-25", "2026-07-28"])
+    })
+    .await;
+    let legacy = Rig::start(&[], &python("well"));
+    legacy.until_ready().await;
+    assert_eq!(legacy.status().await.probe.server.expect("found").era, Era::Legacy);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_over_a_question_is_asked_once_and_gets_ready() {
+    let rig = Rig::start(&["--probe-interval", "100ms"], &python("touchy"));
+    until("it ended over the question", async || !rig.status().await.exits.is_empty()).await;
+    rig.until_ready().await;
+    until("it stays", async || rig.status().await.probe.state == ProbeState::Ready).await;
+    assert_eq!(rig.status().await.exits.len(), 1);
 }
 
 #[tokio::test]

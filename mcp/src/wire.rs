@@ -140,6 +140,9 @@ pub struct ServerFound {
     pub protocol_version: String,
     /// The era that was found.
     pub era: Era,
+    /// Every revision that it was found to speak, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supported_versions: Vec<String>,
     /// Names of the capabilities it declared, sorted.
     pub capabilities: Vec<String>,
 }

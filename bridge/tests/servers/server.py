@@ -100,7 +100,8 @@ def call(ident, params):
     send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
 
 
-def serve():
+def serve(discover=None):
+    """Answers; `discover` is what it does when it is asked for the sessionless era."""
     for line in sys.stdin:
         message = json.loads(line)
         method, ident = message.get("method"), message.get("id")
@@ -124,6 +125,8 @@ def serve():
             send({"id": ident, "result": result})
         elif method == "tools/call":
             threading.Thread(target=call, args=(ident, message["params"]), daemon=True).start()
+        elif method == "server/discover" and discover:
+            discover(ident)
         elif ident is not None:
             send({"id": ident, "error": {"code": -32601, "message": "no such method"}})
 
@@ -140,6 +143,12 @@ def modern_only():
 match sys.argv[1]:
     case "well":
         serve()
+    case "both":
+        versions = ["2026-07-28", "2099-01-01"]
+        serve(lambda ident: send({"id": ident, "result": {"supportedVersions": versions}}))
+    case "touchy":
+        # Ends over a method that it does not know.
+        serve(lambda _: os._exit(9))
     case "exits":
         sys.stderr.write("no configuration found\n")
         sys.exit(3)

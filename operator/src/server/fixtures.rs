@@ -86,6 +86,7 @@ pub(super) fn report(active: u32) -> BridgeStatus {
         version: "1.2".into(),
         protocol_version: "2025-11-25".into(),
         era: Era::Legacy,
+        supported_versions: vec!["2025-11-25".into()],
         capabilities: vec!["tools".into()],
     };
     BridgeStatus {

@@ -105,7 +105,7 @@ fn info(found: &ServerFound) -> ServerInfo {
             revision::Era::Modern => Era::Modern,
             revision::Era::Both => Era::Both,
         },
-        supported_versions: vec![found.protocol_version.clone()],
+        supported_versions: found.supported_versions.clone(),
         capabilities: found.capabilities.clone(),
     }
 }
