@@ -218,7 +218,21 @@ pub async fn fail<K: Reported>(ctx: &Ctx, object: &K, error: &Error) -> Result<V
     if no_news && !status.conditions().is_empty() {
         return Ok(Vec::new());
     }
-    put(ctx, object, status, &facts_of(error)).await
+    let facts = with_unknowns(status.conditions(), facts_of(error));
+    put(ctx, object, status, &facts).await
+}
+
+/// Every condition is written on first touch: a tool that finds one missing would take it for a good sign.
+fn with_unknowns(before: &[Condition], mut facts: Vec<Fact>) -> Vec<Fact> {
+    const ALL: [&str; 5] =
+        [types::ACCEPTED, types::RESOLVED_REFS, types::PROGRAMMED, types::AVAILABLE, types::PROGRESSING];
+    for type_ in ALL {
+        let known = before.iter().any(|condition| condition.type_ == type_);
+        if !known && !facts.iter().any(|fact| fact.type_ == type_) {
+            facts.insert(0, Fact::unknown(type_, reasons::RECONCILING, "not looked at yet"));
+        }
+    }
+    facts
 }
 
 fn facts_of(error: &Error) -> Vec<Fact> {

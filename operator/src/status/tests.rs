@@ -93,3 +93,18 @@ fn messages_are_cut_at_a_character_and_not_within_one() {
     assert_eq!(shorten("abc", 3), "abc");
     assert_eq!(shorten("äöü", 5), "ä…");
 }
+
+#[test]
+fn a_first_touch_that_fails_writes_every_condition_and_a_later_one_keeps_what_was_known() {
+    let error = Error::transient(API_SERVER_ERROR, "away");
+    let facts = with_unknowns(&[], facts_of(&error));
+    let (first, _) = merge(&[], &facts, Some(1), time(100));
+    let mut written: Vec<&str> = first.iter().map(|condition| condition.type_.as_str()).collect();
+    written.sort_unstable();
+    let all = ["Accepted", "Available", "Programmed", "Progressing", "Ready", "Reconciling", "ResolvedRefs", "Stalled"];
+    assert_eq!(written, all);
+
+    let (known, _) = merge(&[], &[available()], Some(1), time(100));
+    let facts = with_unknowns(&known, facts_of(&error));
+    assert!(!facts.iter().any(|fact| fact.type_ == types::AVAILABLE));
+}
