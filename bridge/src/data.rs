@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{EnvelopeError, Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::session::Refusal;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::{mac, wire};
 
@@ -78,8 +79,12 @@ impl PerSession<'_> {
         match session.post(&message, &body, timeout) {
             Ok(Posted::Call(reply)) => Ok(respond::call(reply).await),
             Ok(Posted::Done) => Ok(respond::empty(StatusCode::ACCEPTED)),
-            Err(PostError::Refused(refusal)) => {
+            Err(PostError::Refused(refusal @ Refusal::DuplicateId)) => {
                 Err(respond::invalid(StatusCode::BAD_REQUEST, &refusal.to_string(), id_of(&message)))
+            }
+            Err(PostError::Refused(refusal @ Refusal::TooManyCalls)) => {
+                let full = Failure::new(Kind::Overloaded, refusal.to_string()).retry_after(Duration::from_secs(1));
+                Err(respond::failure(&full, id_of(&message), message.method()))
             }
             Err(PostError::Failed(failure)) => Err(respond::failure(&failure, id_of(&message), message.method())),
         }

@@ -46,8 +46,7 @@ pub(crate) async fn post(
         return initialize(gateway, asked, buffered.bytes.clone(), deadline, record, held).await;
     }
     // The session before the limit: who has none takes nobody's place.
-    let session =
-        session::find(headers, asked.snapshot, &asked.entry.route, &asked.caller.principal, &gateway.metrics)?;
+    let session = session::find(headers, asked.snapshot, asked.entry, &asked.caller.principal, &gateway.metrics)?;
     record.set_session(&session.key);
     // Only requests take a place: an answer to the server may be what the call that holds one waits for.
     if matches!(message, Message::Request(_)) {

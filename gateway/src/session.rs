@@ -35,7 +35,7 @@ pub(crate) struct Session<'a> {
 pub(crate) fn find<'a>(
     headers: &HeaderMap,
     snapshot: &Snapshot,
-    route: &'a Route,
+    entry: &'a Entry,
     principal: &Principal,
     metrics: &Metrics,
 ) -> Result<Session<'a>, Failure> {
@@ -44,23 +44,25 @@ pub(crate) fn find<'a>(
     if values.next().is_some() {
         return Err(missing("send one Mcp-Session-Id"));
     }
-    let binding = Binding { principal, route: route.name.as_str() };
+    let binding = Binding { principal, route: entry.route.name.as_str() };
     let token = value.to_str().unwrap_or_default();
     let claims = snapshot.keyring.open(token, binding, unix_time().as_secs()).map_err(|error| {
         metrics.sessions_refused.with_label_values(&[reason(error)]).inc();
         unknown()
     })?;
-    let pod = holder(route, &claims).inspect_err(|failure| {
+    let pod = holder(entry, &claims).inspect_err(|failure| {
         metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
     })?;
     Ok(Session { key: claims.session, pod })
 }
 
 /// The pod that holds a session. A UID is looked up, never an address: what another pod got since is not asked.
-fn holder<'a>(route: &'a Route, claims: &Claims) -> Result<&'a Pod, Failure> {
+fn holder<'a>(entry: &'a Entry, claims: &Claims) -> Result<&'a Pod, Failure> {
+    let route = &entry.route;
     let Some(uid) = claims.pod.as_deref() else {
-        let own = route.pods_of(Some(&claims.revision)).find(|pod| pod.ready);
-        return own.or_else(|| route.ready_pods().next()).ok_or_else(|| not_ready(route));
+        let own: Vec<&Pod> = route.pods_of(Some(&claims.revision)).filter(|pod| pod.ready).collect();
+        let pods = if own.is_empty() { candidates(entry)? } else { ranked(own, entry)? };
+        return pods.first().copied().ok_or_else(|| not_ready(route));
     };
     match route.pods.get(uid) {
         Some(pod) if pod.revision != claims.revision => Err(unknown()),
@@ -73,12 +75,14 @@ fn holder<'a>(route: &'a Route, claims: &Claims) -> Result<&'a Pod, Failure> {
     }
 }
 
-/// Pods for a new session, best first: the less busy of two that were drawn, then the others as they were drawn.
+/// Pods for a new session, best first.
 pub(crate) fn candidates(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
-    let mut pods: Vec<&Pod> = entry.route.ready_pods().collect();
-    if pods.is_empty() {
-        return Err(not_ready(&entry.route));
-    }
+    let pods: Vec<&Pod> = entry.route.ready_pods().collect();
+    if pods.is_empty() { Err(not_ready(&entry.route)) } else { ranked(pods, entry) }
+}
+
+/// The less busy of two pods that were drawn first, then the others as they were drawn.
+fn ranked<'a>(mut pods: Vec<&'a Pod>, entry: &Entry) -> Result<Vec<&'a Pod>, Failure> {
     for position in 0..pods.len() {
         let other = position + random(pods.len() - position)?;
         pods.swap(position, other);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::ready;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::try_join_all;
@@ -20,6 +21,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::{Cluster, Namespaces, secret};
+
+/// How long the labels of Namespaces may take to be read once.
+const LABELS_LIMIT: Duration = Duration::from_secs(2);
 
 type Servers = Store<DeserializeGuard<MCPServer>>;
 
@@ -138,7 +142,11 @@ impl Watches {
                 self.labels.get_or_init(|| store)
             }
         };
-        store.wait_until_ready().await.ok()?;
+        // Without the right to list Namespaces this would never come, and nothing else would be taken in meanwhile.
+        if !matches!(tokio::time::timeout(LABELS_LIMIT, store.wait_until_ready()).await, Ok(Ok(()))) {
+            tracing::error!("the labels of Namespaces cannot be read, which servers.namespaceSelector needs");
+            return None;
+        }
         Some(store.state().iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect())
     }
 }
