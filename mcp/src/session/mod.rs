@@ -324,6 +324,8 @@ impl Session {
 
     fn finish(&mut self, stream: StreamId, message: Bytes, failure: Option<Kind>, out: &mut Vec<Output>) {
         let Some(call) = self.calls.remove(&stream) else { return };
+        // What the server asked on behalf of this call is moot, and must not count against what it asks later.
+        self.asked.retain(|_, carrier| *carrier != Some(stream));
         let event = Event { stream, seq: call.sent + 1, message, failure, last: true };
         self.deliver(event, call.attached.is_some(), out);
     }
