@@ -165,8 +165,8 @@ fn programmed(
         .collect()
 }
 
-/// Asks the bridges that know something new: every one of a draining revision, of another those that are not ready
-/// and one that is.
+/// Asks the bridges that know something new: of every revision that does not drain those that are not ready, and one
+/// that is.
 async fn reports(
     pods: &[Pod],
     deployments: &[Deployment],
@@ -176,17 +176,13 @@ async fn reports(
     let mut asked = Vec::new();
     for deployment in deployments {
         let name = deployment.name_any();
-        let drains = build::annotation(deployment, DRAINING_SINCE).is_some();
-        let mut running = pods.iter().filter(|pod| revision_of(pod) == Some(&name) && runs_bridge(pod));
-        if drains {
-            asked.extend(running);
-        } else {
-            let ready = running.clone().find(|pod| takes_sessions(pod));
-            asked.extend(
-                running.by_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !takes_sessions(pod)),
-            );
-            asked.extend(ready);
+        if build::annotation(deployment, DRAINING_SINCE).is_some() {
+            continue;
         }
+        let mut running = pods.iter().filter(|pod| revision_of(pod) == Some(&name) && runs_bridge(pod));
+        let ready = running.clone().find(|pod| takes_sessions(pod));
+        asked.extend(running.by_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !takes_sessions(pod)));
+        asked.extend(ready);
     }
     let addressed: Vec<_> =
         asked.into_iter().filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?))).collect();

@@ -114,15 +114,9 @@ impl Observed {
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             ready: count(pods.iter().filter(|pod| takes_sessions(pod)).count()),
             pods: count(pods.len()),
-            sessions: pods.iter().map(|pod| self.sessions(pod)).sum(),
             gave_up: gave_up(deployment),
             name,
         })
-    }
-
-    /// Clients' sessions on a pod; none where no bridge runs.
-    fn sessions(&self, pod: &Pod) -> Option<u32> {
-        if runs_bridge(pod) { self.report(pod).map(|report| report.sessions.active) } else { Some(0) }
     }
 }
 

@@ -8,6 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use portolan_crds::server::RevisionState;
 
+/// How long gateways have at least to hear that another revision serves.
+const HEARSAY: Duration = Duration::from_secs(5);
+
 /// A revision as the cluster has it: its Deployment, its pods, and what their bridges say.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Existing {
@@ -25,8 +28,6 @@ pub(super) struct Existing {
     pub(super) ready: i32,
     /// Pods that exist, those that are going away too.
     pub(super) pods: i32,
-    /// Clients' sessions on all of its pods; `None` while a bridge did not say.
-    pub(super) sessions: Option<u32>,
     /// Whether its Deployment gave up waiting for its pods.
     pub(super) gave_up: bool,
 }
@@ -195,13 +196,12 @@ fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
 
 /// A revision that served keeps its sessions until they end or its time is up.
 ///
-/// It is scaled to zero before it is deleted: a session that a gateway opened just before it heard of the change keeps
-/// its pod, and the pod its Service, until the bridge has drained.
+/// It is scaled to zero as soon as gateways send new sessions elsewhere. Its pods end when their bridges have drained,
+/// which is the one drain there is, and its Service stays as long as they do, so that gateways find them.
 fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
     let since = revision.draining_since.unwrap_or(wish.now);
-    let replicas = if may_empty(wish, serving, revision) { 0 } else { revision.replicas };
-    let emptied = revision.replicas == 0 && replicas == 0 && revision.pods == 0;
-    if emptied || is_over(wish, since) {
+    let replicas = if may_end(wish, serving, since) { 0 } else { revision.replicas };
+    if revision.replicas == 0 && replicas == 0 && revision.pods == 0 {
         return None;
     }
     Some(Planned {
@@ -214,15 +214,14 @@ fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<
     })
 }
 
-/// Whether no session can be on the revision any more, nor a new one come to it.
-fn may_empty(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> bool {
+/// Whether the pods of a revision that drains may be told to end: nobody sends new sessions to them any more, or
+/// the gateways had their time to hear of it.
+fn may_end(wish: &Wish<'_>, serving: Option<&str>, since: Timestamp) -> bool {
     let left = serving.is_some_and(|name| wish.programmed.contains(&name));
-    wish.replicas == 0 || revision.replicas == 0 || (left && revision.sessions == Some(0))
-}
-
-fn is_over(wish: &Wish<'_>, since: Timestamp) -> bool {
-    let passed = wish.now.duration_since(since);
-    passed >= jiff::SignedDuration::try_from(wish.drain_timeout).unwrap_or(jiff::SignedDuration::MAX)
+    let limit = wish.drain_timeout.max(HEARSAY);
+    let late =
+        wish.now.duration_since(since) >= jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX);
+    wish.replicas == 0 || left || late
 }
 
 fn created(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> Planned {

@@ -18,21 +18,9 @@ fn what_happened_to_a_revision_is_read_from_its_deployment() {
 }
 
 #[test]
-fn sessions_of_a_revision_are_known_only_when_every_running_bridge_said_how_many() {
-    let mut observed = observed(vec![pod("p", "old", true), pod("q", "old", false), pod("r", "new", true)]);
-    observed.reports.insert("p".into(), Ok(fixtures::report(2)));
-    assert_eq!(old(&observed).sessions, None);
-    observed.reports.insert("q".into(), Err("connection refused".into()));
-    assert_eq!(old(&observed).sessions, None);
-    observed.reports.insert("q".into(), Ok(fixtures::report(1)));
-    assert_eq!((old(&observed).sessions, old(&observed).pods, old(&observed).ready), (Some(3), 2, 1));
-}
-
-#[test]
-fn a_pod_in_which_no_bridge_runs_holds_no_session() {
-    let mut waiting = pod("p", "old", false);
-    waiting.status = None;
-    assert_eq!(old(&observed(vec![waiting])).sessions, Some(0));
+fn a_revision_has_its_own_pods_and_those_that_answer_are_ready() {
+    let observed = observed(vec![pod("p", "old", true), pod("q", "old", false), pod("r", "new", true)]);
+    assert_eq!((old(&observed).pods, old(&observed).ready), (2, 1));
 }
 
 #[test]

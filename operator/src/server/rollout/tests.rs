@@ -29,7 +29,6 @@ fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
         replicas,
         ready,
         pods: replicas,
-        sessions: None,
         gave_up: false,
     }
 }
@@ -38,8 +37,8 @@ fn serving(name: &str, replicas: i32, since: i64) -> Existing {
     Existing { serving_since: Some(at(since)), ready: replicas, ..pending(name, replicas, replicas) }
 }
 
-fn draining(name: &str, replicas: i32, since: i64, sessions: Option<u32>) -> Existing {
-    Existing { draining_since: Some(at(since)), sessions, ..serving(name, replicas, 1) }
+fn draining(name: &str, replicas: i32, since: i64) -> Existing {
+    Existing { draining_since: Some(at(since)), ..serving(name, replicas, 1) }
 }
 
 fn states(plan: &Plan) -> Vec<(&str, RevisionState, i32)> {
@@ -100,22 +99,13 @@ fn scaling_changes_replicas_and_makes_no_revision() {
 
 #[test]
 fn a_stopped_server_changes_over_at_once_and_stops_what_drains() {
-    let existing = [serving("a", 2, 5), draining("z", 2, 990, Some(3))];
+    let existing = [serving("a", 2, 5), draining("z", 2, 990)];
     assert_eq!(states(&plan(&wish("b", 0), &existing)), [("a", Draining, 0), ("b", Serving, 0), ("z", Draining, 0)]);
 }
 
 #[test]
-fn a_draining_revision_with_sessions_keeps_its_pods() {
-    for sessions in [Some(1), None] {
-        let existing = [draining("a", 2, 990, sessions), serving("b", 2, 990)];
-        let wish = Wish { programmed: &["b"], ..wish("b", 2) };
-        assert_eq!(states(&plan(&wish, &existing)), [("a", Draining, 2), ("b", Serving, 2)], "{sessions:?}");
-    }
-}
-
-#[test]
-fn a_draining_revision_is_emptied_without_sessions_once_gateways_send_new_ones_elsewhere() {
-    let existing = [draining("a", 2, 990, Some(0)), serving("b", 2, 990)];
+fn the_pods_of_a_draining_revision_are_told_to_end_once_gateways_send_new_sessions_elsewhere() {
+    let existing = [draining("a", 2, 990), serving("b", 2, 990)];
     assert_eq!(states(&plan(&wish("b", 2), &existing))[0], ("a", Draining, 2), "a gateway may still send new ones");
     let heard = Wish { programmed: &["b"], ..wish("b", 2) };
     assert_eq!(states(&plan(&heard, &existing))[0], ("a", Draining, 0));
@@ -123,7 +113,7 @@ fn a_draining_revision_is_emptied_without_sessions_once_gateways_send_new_ones_e
 
 #[test]
 fn an_emptied_revision_goes_away_with_its_last_pod() {
-    let leaving = Existing { replicas: 0, pods: 1, ..draining("a", 0, 990, Some(0)) };
+    let leaving = Existing { replicas: 0, pods: 1, ..draining("a", 0, 990) };
     let gone = Existing { pods: 0, ..leaving.clone() };
     let wish = Wish { programmed: &["b"], ..wish("b", 2) };
     assert_eq!(plan(&wish, &[leaving, serving("b", 2, 990)]).delete, Vec::<String>::new());
@@ -131,22 +121,25 @@ fn an_emptied_revision_goes_away_with_its_last_pod() {
 }
 
 #[test]
-fn the_drain_timeout_ends_a_draining_revision_with_its_sessions() {
-    let existing = |since| [draining("a", 2, since, Some(9)), serving("b", 2, 5)];
-    assert_eq!(plan(&wish("b", 2), &existing(941)).delete, Vec::<String>::new());
-    assert_eq!(plan(&wish("b", 2), &existing(940)).delete, ["a"]);
+fn gateways_that_never_hear_of_it_hold_up_a_draining_revision_for_the_drain_timeout_at_most() {
+    let existing = |since| [draining("a", 2, since), serving("b", 2, 5)];
+    assert_eq!(states(&plan(&wish("b", 2), &existing(941)))[0], ("a", Draining, 2));
+    let late = plan(&wish("b", 2), &existing(940));
+    assert_eq!((states(&late)[0], late.delete.len()), (("a", Draining, 0), 0));
 }
 
 #[test]
-fn a_drain_timeout_of_zero_ends_the_old_revision_at_the_cut_over() {
+fn with_a_drain_timeout_of_zero_gateways_still_hear_of_the_cut_over_before_the_old_pods_end() {
     let wish = Wish { drain_timeout: Duration::ZERO, ..wish("b", 1) };
-    let plan = plan(&wish, &[serving("a", 1, 5), pending("b", 1, 1)]);
-    assert_eq!((states(&plan), plan.delete.clone()), (vec![("b", Serving, 1)], vec!["a".to_owned()]));
+    let cut_over = plan(&wish, &[serving("a", 1, 5), pending("b", 1, 1)]);
+    assert_eq!(states(&cut_over), [("a", Draining, 1), ("b", Serving, 1)]);
+    assert_eq!(states(&plan(&wish, &[draining("a", 1, 996), serving("b", 1, 996)]))[0], ("a", Draining, 1));
+    assert_eq!(states(&plan(&wish, &[draining("a", 1, 995), serving("b", 1, 995)]))[0], ("a", Draining, 0));
 }
 
 #[test]
 fn an_earlier_template_finds_its_revision_while_that_drains() {
-    let existing = [draining("a", 2, 990, Some(4)), serving("b", 2, 990)];
+    let existing = [draining("a", 2, 990), serving("b", 2, 990)];
     let plan = plan(&wish("a", 2), &existing);
     assert_eq!(states(&plan), [("a", Serving, 2), ("b", Draining, 2)]);
     assert_eq!((plan.revisions[0].serving_since, plan.revisions[0].draining_since), (Some(at(1000)), None));
@@ -155,7 +148,7 @@ fn an_earlier_template_finds_its_revision_while_that_drains() {
 
 #[test]
 fn a_revision_that_is_wanted_again_keeps_its_sessions_while_its_pods_come_back() {
-    let existing = [Existing { ready: 0, ..draining("a", 0, 100, Some(0)) }, serving("b", 2, 990)];
+    let existing = [Existing { ready: 0, ..draining("a", 0, 100) }, serving("b", 2, 990)];
     let plan = plan(&wish("a", 2), &existing);
     assert_eq!(states(&plan), [("a", Draining, 2), ("b", Serving, 2)]);
 }
@@ -172,11 +165,11 @@ fn a_revision_that_never_served_goes_away_when_another_is_wanted() {
 #[test]
 fn while_references_are_missing_everything_stays_and_scaling_and_draining_go_on() {
     let wish = Wish { desired: None, ..wish("", 3) };
-    let existing = [serving("a", 2, 5), pending("b", 2, 2), draining("c", 2, 1, Some(1))];
+    let existing = [serving("a", 2, 5), pending("b", 2, 2), draining("c", 2, 1)];
     let plan = plan(&wish, &existing);
     assert_eq!(
         (states(&plan), plan.delete.clone()),
-        (vec![("a", Serving, 3), ("b", Pending, 3)], vec!["c".to_owned()])
+        (vec![("a", Serving, 3), ("b", Pending, 3), ("c", Draining, 0)], Vec::<String>::new())
     );
 }
 
@@ -206,7 +199,6 @@ enum Happening {
     ReferencesGo,
     Scale(i32),
     PodsAnswer(u8, bool),
-    Sessions(u8, u32),
     GatewaysHear,
     Time(u16),
 }
@@ -217,7 +209,6 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Happening::ReferencesGo),
         (1..4_i32).prop_map(Happening::Scale),
         (0..4_u8, any::<bool>()).prop_map(|(revision, answers)| Happening::PodsAnswer(revision, answers)),
-        (0..4_u8, 0..3_u32).prop_map(|(revision, sessions)| Happening::Sessions(revision, sessions)),
         Just(Happening::GatewaysHear),
         (1..90_u16).prop_map(Happening::Time),
     ]
@@ -227,7 +218,6 @@ fn happening() -> impl Strategy<Value = Happening> {
 struct World {
     revisions: Vec<Existing>,
     answers: [bool; 4],
-    sessions: [u32; 4],
     desired: Option<String>,
     replicas: i32,
     programmed: Option<String>,
@@ -236,8 +226,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (answers, sessions) = ([true; 4], [0; 4]);
-        Self { revisions: Vec::new(), answers, sessions, desired: None, replicas: 1, programmed: None, now: 0 }
+        let answers = [true; 4];
+        Self { revisions: Vec::new(), answers, desired: None, replicas: 1, programmed: None, now: 0 }
     }
 
     fn happen(&mut self, happening: &Happening) {
@@ -246,7 +236,6 @@ impl World {
             Happening::ReferencesGo => self.desired = None,
             Happening::Scale(replicas) => self.replicas = replicas,
             Happening::PodsAnswer(revision, answers) => self.answers[usize::from(revision)] = answers,
-            Happening::Sessions(revision, sessions) => self.sessions[usize::from(revision)] = sessions,
             Happening::GatewaysHear => self.programmed = self.serving().map(str::to_owned),
             Happening::Time(seconds) => self.now += i64::from(seconds),
         }
@@ -281,7 +270,6 @@ impl World {
             replicas: planned.replicas,
             ready: if self.answers[revision] { planned.replicas } else { 0 },
             pods: planned.replicas,
-            sessions: Some(self.sessions[revision]),
             gave_up: false,
         }
     }
@@ -302,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn no_revision_with_sessions_goes_away_before_the_drain_timeout(happenings in prop::collection::vec(happening(), 1..80)) {
+    fn no_revision_that_served_goes_away_before_its_last_pod(happenings in prop::collection::vec(happening(), 1..80)) {
         let mut world = World::new();
         for happening in &happenings {
             world.happen(happening);
@@ -310,9 +298,8 @@ proptest! {
             let plan = world.reconcile();
             for name in &plan.delete {
                 let revision = before.iter().find(|revision| revision.name == *name).unwrap();
-                let kept_long_enough = revision.draining_since.is_some_and(|since| world.now - since.as_second() >= 60);
                 let is_empty = revision.replicas == 0 && revision.pods == 0;
-                prop_assert!(revision.serving_since.is_none() || kept_long_enough || is_empty, "{:?}", revision);
+                prop_assert!(revision.serving_since.is_none() || is_empty, "{:?}", revision);
             }
         }
     }
