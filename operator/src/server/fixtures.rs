@@ -79,8 +79,8 @@ pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planne
     Planned { name: name.into(), generation: 3, state, replicas, serving_since: None, draining_since: None }
 }
 
-/// What a bridge says whose server answers, with `active` sessions.
-pub(super) fn report(active: u32) -> BridgeStatus {
+/// What a bridge says whose server answers.
+pub(super) fn report() -> BridgeStatus {
     let server = ServerFound {
         name: "found".into(),
         version: "1.2".into(),
@@ -99,7 +99,7 @@ pub(super) fn report(active: u32) -> BridgeStatus {
             server: Some(server),
             tools: Some(ToolsFound { count: 2, hash: "sha256:1".into(), definitions: None }),
         },
-        sessions: SessionCounts { active, warm: 0, max: 64 },
+        sessions: SessionCounts { active: 0, warm: 0, max: 64 },
         draining: false,
         exits: Vec::new(),
         counters: Counters::default(),

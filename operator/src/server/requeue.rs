@@ -19,7 +19,7 @@ const STARTING: Duration = Duration::from_millis(500);
 const FAILING: Duration = Duration::from_secs(5);
 /// How long a pod counts as starting.
 const YOUNG: Duration = Duration::from_secs(60);
-/// While sessions drain.
+/// While a revision drains: no watch says that its time is up.
 const DRAINING: Duration = Duration::from_secs(2);
 /// While something that the spec names is missing.
 const MISSING: Duration = Duration::from_secs(5);

@@ -28,7 +28,7 @@ fn starting(second: i64) -> Observed {
 
 #[test]
 fn a_server_that_runs_is_looked_at_twice_a_minute() {
-    let reports = [("p".to_owned(), Ok(fixtures::report(0)))].into();
+    let reports = [("p".to_owned(), Ok(fixtures::report()))].into();
     let observed = Observed { pods: vec![pod("p", "new", true)], reports, ..fixtures::nothing() };
     assert_eq!(after(vec![planned("new", Serving, 1)], &observed), CONTENT);
 }
@@ -40,7 +40,7 @@ fn a_pod_that_starts_is_asked_often_and_one_that_keeps_failing_less_so() {
 }
 
 #[test]
-fn sessions_that_drain_are_counted_every_two_seconds() {
+fn a_revision_that_drains_is_looked_at_every_two_seconds() {
     let revisions = vec![planned("new", Serving, 1), planned("old", Draining, 1)];
     assert_eq!(after(revisions, &fixtures::nothing()), DRAINING);
 }

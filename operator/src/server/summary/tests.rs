@@ -15,7 +15,7 @@ fn status(server: &MCPServer, observed: &Observed, serving: &str) -> MCPServerSt
 
 fn answering() -> Observed {
     let pods = vec![pod("p", "everything-new", true), pod("q", "everything-old", true)];
-    let reports = [("p".to_owned(), Ok(fixtures::report(0)))].into();
+    let reports = [("p".to_owned(), Ok(fixtures::report()))].into();
     let endpoints = vec![("platform/default".to_owned(), "http://gateway/tools/everything/mcp".to_owned())];
     Observed { pods, reports, endpoints, ..fixtures::nothing() }
 }
