@@ -61,7 +61,7 @@ async fn an_image_that_is_absent_is_named() {
 #[tokio::test]
 async fn a_process_that_exits_at_once_is_told_with_code_and_last_stderr_line() {
     let code = "console.error('first'); console.error('no database at db:5432'); process.exit(3)";
-    says_why_and_recovers(script("exits-at-once", code), "ServerExited", &["3", "no database at db:5432"]).await;
+    says_why_and_recovers(script("exits-at-once", code), "ServerExited", &["exited with code 3", "no database at db:5432"]).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn an_http_server_that_ends_is_told_with_its_code_and_last_line() {
     let mut manifest = script("http-exits", "console.error('port is taken'); process.exit(4)");
     manifest["spec"]["container"]["transport"] = "StreamableHTTP".into();
     manifest["spec"]["container"]["port"] = 3001.into();
-    says_why_and_recovers(manifest, "ServerExited", &["4", "port is taken"]).await;
+    says_why_and_recovers(manifest, "ServerExited", &["exited with code 4", "port is taken"]).await;
 }
 
 #[tokio::test]

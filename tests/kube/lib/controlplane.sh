@@ -30,9 +30,11 @@ apiserver_start() {
 }
 
 controllers_start() {
-    # At its default rate the controllers take five seconds to get their accounts.
+    # At its default rate the controllers take five seconds to get their accounts. Nodes are not given up within a day:
+    # the only real one is this machine, and no kubelet renews those that tests make for the scheduler.
     start kube-controller-manager "$BIN/kube" kube-controller-manager --kubeconfig "$STATE/kubeconfig.kube-controller-manager" \
         --leader-elect=false --kube-api-qps 200 --kube-api-burst 400 --bind-address 127.0.0.1 --use-service-account-credentials \
+        --node-monitor-grace-period 24h \
         --service-account-private-key-file "$STATE/pki/sa.key" --root-ca-file "$STATE/pki/ca.crt" \
         --allocate-node-cidrs --cluster-cidr "$POD_CIDR" --service-cluster-ip-range "$SERVICE_CIDR"
     start kube-scheduler "$BIN/kube" kube-scheduler --kubeconfig "$STATE/kubeconfig.kube-scheduler" \
