@@ -28,13 +28,12 @@ impl Backend {
     pub(crate) fn start(state: &Arc<State>, upstream: Upstream) -> (Self, Connector) {
         match upstream {
             Upstream::Stdio(command) if state.config.sessions.stateless => {
+                watch_memory(state, None);
                 (Self::Shared(Arc::new(Shared::new(state))), Connector::stdio(command))
             }
             Upstream::Stdio(command) => {
                 let sessions = Sessions::start(state, command.clone());
-                if let Some(dir) = state.config.cgroup.clone() {
-                    tokio::spawn(memory::watch(Arc::clone(state), Arc::clone(&sessions), dir));
-                }
+                watch_memory(state, Some(Arc::clone(&sessions)));
                 (Self::Stdio(sessions), Connector::stdio(command))
             }
             Upstream::Http(endpoint) => {
@@ -60,5 +59,12 @@ impl Backend {
             Self::Shared(_) => {}
             Self::Http(relay) => relay.end_all().await,
         }
+    }
+}
+
+/// Watches the memory that the server's processes share; an HTTP server has a container of its own.
+fn watch_memory(state: &Arc<State>, sessions: Option<Arc<Sessions>>) {
+    if let Some(dir) = state.config.cgroup.clone() {
+        tokio::spawn(memory::watch(Arc::clone(state), sessions, dir));
     }
 }

@@ -9,19 +9,22 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use portolan_mcp::envelope::{EnvelopeError, Id, Message};
+use portolan_mcp::envelope::{EnvelopeError, Id, Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::revision::is_primed;
 use portolan_mcp::session::Refusal;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::{mac, wire};
 
 use crate::backend::Backend;
-use crate::respond;
+use crate::respond::{self, Opening};
 use crate::server::{Body, Handler};
 use crate::session::{ClientSession, PostError, Posted};
 use crate::sessions::{CreateError, Sessions};
 use crate::state::{State, unix_millis};
 
+/// The header in which a client names the revision that was agreed upon (2025-11-25, "Protocol Version Header").
+pub(crate) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,7 +51,7 @@ impl Data {
         let key = admit(&self.state, &request)?;
         match &self.backend {
             Backend::Stdio(sessions) => PerSession { state: &self.state, sessions }.answer(key, request).await,
-            Backend::Shared(shared) => shared.answer(request).await,
+            Backend::Shared(shared) => shared.answer(&key, request).await,
             Backend::Http(relay) => relay.answer(key, request).await,
         }
     }
@@ -73,25 +76,21 @@ impl PerSession<'_> {
 
     async fn post(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
         let timeout = timeout(self.state, request.headers());
+        let headers = request.headers().clone();
         let body = read_body(self.state, request).await?;
         let message = parse(&body)?;
         let session = self.session_for(&key, &message)?;
+        let opening = opening(&headers, Some(&message));
         match session.post(&message, &body, timeout) {
-            Ok(Posted::Call(reply)) => Ok(respond::call(reply).await),
+            Ok(Posted::Call(reply)) if opens_session(&message) => Ok(respond::initialize(reply, opening).await),
+            Ok(Posted::Call(reply)) => Ok(respond::call(reply, opening).await),
             Ok(Posted::Done) => Ok(respond::empty(StatusCode::ACCEPTED)),
-            Err(PostError::Refused(refusal @ Refusal::DuplicateId)) => {
-                Err(respond::invalid(StatusCode::BAD_REQUEST, &refusal.to_string(), id_of(&message)))
-            }
-            Err(PostError::Refused(refusal @ Refusal::TooManyCalls)) => {
-                let full = Failure::new(Kind::Overloaded, refusal.to_string()).retry_after(Duration::from_secs(1));
-                Err(respond::failure(&full, id_of(&message), message.method()))
-            }
-            Err(PostError::Failed(failure)) => Err(respond::failure(&failure, id_of(&message), message.method())),
+            Err(error) => Err(not_taken(&error, id_of(&message), message.method())),
         }
     }
 
     fn session_for(&self, key: &SessionKey, message: &Message<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
-        if message.method() != Some("initialize") || id_of(message).is_none() {
+        if !opens_session(message) {
             return self.sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
         }
         self.sessions.create(key).map_err(|error| match error {
@@ -106,7 +105,21 @@ impl PerSession<'_> {
         let session = self.sessions.find(key).ok_or_else(|| unknown_session(None))?;
         let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
         let reply = session.open(last).map_err(|failure| respond::failure(&failure, None, None))?;
-        Ok(respond::events(reply, None))
+        Ok(respond::events(reply, None, opening(headers, None)))
+    }
+}
+
+/// The answer to a message that was not taken.
+pub(crate) fn not_taken(error: &PostError, id: Option<&Id>, method: Option<&str>) -> Response<Body> {
+    match error {
+        PostError::Refused(refusal @ Refusal::DuplicateId) => {
+            respond::invalid(StatusCode::BAD_REQUEST, &refusal.to_string(), id)
+        }
+        PostError::Refused(refusal @ Refusal::TooManyCalls) => {
+            let full = Failure::new(Kind::Overloaded, refusal.to_string()).retry_after(Duration::from_secs(1));
+            respond::failure(&full, id, method)
+        }
+        PostError::Failed(failure) => respond::failure(failure, id, method),
     }
 }
 
@@ -169,6 +182,19 @@ pub(crate) fn parse(body: &Bytes) -> Result<Message<'_>, Response<Body>> {
             respond::invalid(StatusCode::BAD_REQUEST, &error.to_string(), None)
         }
     })
+}
+
+/// Whether `message` is what begins a session.
+pub(crate) fn opens_session(message: &Message<'_>) -> bool {
+    message.method() == Some("initialize") && id_of(message).is_some()
+}
+
+/// How streams to this client open: by the revision that was agreed upon, or that it asks for.
+pub(crate) fn opening(headers: &HeaderMap, message: Option<&Message<'_>>) -> Opening {
+    let asked = message.filter(|message| opens_session(message)).and_then(Message::params);
+    let asked = asked.and_then(|params| string_param(params, "protocolVersion"));
+    let revision = asked.as_deref().or_else(|| header(headers, PROTOCOL_VERSION));
+    if revision.is_some_and(is_primed) { Opening::Primed } else { Opening::Plain }
 }
 
 /// How long this caller waits, at most what the configuration allows.

@@ -12,11 +12,11 @@ use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::sse::Decoder;
 
+use crate::data::PROTOCOL_VERSION;
 use crate::probe::{CallError, Rpc};
 use crate::state::lock;
 use crate::upstream::{SESSION_ID, Server};
 
-const REVISION: &str = "mcp-protocol-version";
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The probe's session.
@@ -93,7 +93,7 @@ impl HttpPeer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         if let Some(revision) = lock(&self.revision).clone() {
-            headers.insert(REVISION, revision);
+            headers.insert(PROTOCOL_VERSION, revision);
         }
         headers
     }

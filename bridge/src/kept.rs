@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use portolan_mcp::envelope::{Id, Message, Meta, Request, scalar_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::session::{IdKey, cancelled, single_line, with_id};
+use portolan_mcp::session::{IdKey, Refusal, cancelled, single_line, with_id, with_request_id};
+use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -18,10 +20,12 @@ use crate::lines::LineError;
 use crate::probe::{CallError, Rpc};
 use crate::process::{End, Process, SpawnError, Stdout};
 use crate::reply::{Delivery, Outlet, Reply};
-use crate::session::exited;
+use crate::session::{PostError, exited};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 
+/// Names a request of the client that it no longer waits for (2025-11-25, "Cancellation").
+pub(crate) const CANCELLED: &str = "notifications/cancelled";
 /// Calls of clients that wait at a time.
 const MAX_CALLS: usize = 1024;
 /// What is quoted of a line that is not MCP.
@@ -32,7 +36,7 @@ const EXIT_AFTER_EOF: Duration = Duration::from_secs(1);
 /// A kept process.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    process: Process,
+    pub(crate) process: Process,
     state: Arc<State>,
     inner: Mutex<Inner>,
     over: watch::Sender<Option<Over>>,
@@ -47,6 +51,16 @@ struct Inner {
     closed: bool,
 }
 
+impl Inner {
+    /// Our id of the call that `client` knows as `key`.
+    fn find(&self, client: &SessionKey, key: &IdKey) -> Option<u64> {
+        self.pending.iter().find_map(|(id, pending)| match pending {
+            Pending::Client(caller) if caller.client == *client && caller.key == *key => Some(*id),
+            _ => None,
+        })
+    }
+}
+
 /// Who waits for an answer.
 #[derive(Debug)]
 enum Pending {
@@ -59,6 +73,8 @@ enum Pending {
 /// A client's call, under an id of ours.
 #[derive(Debug)]
 struct Caller {
+    client: SessionKey,
+    key: IdKey,
     id: Id,
     method: String,
     progress: Option<IdKey>,
@@ -148,16 +164,19 @@ impl Kept {
         self.initialized.get().map(String::as_str)
     }
 
-    /// Asks in a client's stead; its id is replaced on the way and put back in the answer.
+    /// Asks in the stead of `client`; its id is replaced on the way and put back in the answer.
     pub(crate) fn call(
         self: &Arc<Self>,
+        client: &SessionKey,
         request: &Request<'_>,
         body: &Bytes,
         timeout: Duration,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, PostError> {
         let (outlet, reply) = Reply::new();
         let meta = request.params.and_then(Meta::of);
         let mut caller = Caller {
+            client: client.clone(),
+            key: IdKey::from(&request.id),
             id: request.id.clone(),
             method: request.method.clone().into_owned(),
             progress: meta.and_then(|meta| meta.progress_token).as_ref().map(IdKey::from),
@@ -166,19 +185,21 @@ impl Kept {
         };
         let mut inner = lock(&self.inner);
         if inner.closed {
-            return Err(Failure::new(Kind::ServerExited, "the server has just ended; ask again soon"));
+            let failure = Failure::new(Kind::ServerExited, "the server has just ended; ask again soon");
+            return Err(PostError::Failed(failure));
+        }
+        if inner.find(client, &caller.key).is_some() {
+            return Err(PostError::Refused(Refusal::DuplicateId));
         }
         if inner.pending.len() >= MAX_CALLS {
             let failure = Failure::new(Kind::Overloaded, "too many calls wait for the server; ask again later");
-            return Err(failure.retry_after(Duration::from_secs(1)));
+            return Err(PostError::Failed(failure.retry_after(Duration::from_secs(1))));
         }
         inner.last_id += 1;
         let id = inner.last_id;
-        let line = with_id(body, &Id::number(id)).ok_or_else(|| Failure::new(Kind::Internal, "the id went missing"))?;
-        self.process.write(single_line(&line)).map_err(|_| {
-            Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
-                .retry_after(Duration::from_secs(1))
-        })?;
+        let line = with_id(body, &Id::number(id))
+            .ok_or_else(|| PostError::Failed(Failure::new(Kind::Internal, "the id went missing")))?;
+        self.write(&line).map_err(PostError::Failed)?;
         caller.timer = Some(tokio::spawn(Self::time_out(Arc::downgrade(self), id, timeout)).abort_handle());
         inner.pending.insert(id, Pending::Client(caller));
         let kept = Arc::downgrade(self);
@@ -187,6 +208,34 @@ impl Kept {
                 kept.forget(id);
             }
         }))
+    }
+
+    fn write(&self, message: &Bytes) -> Result<(), Failure> {
+        self.process.write(single_line(message)).map_err(|_| {
+            Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
+                .retry_after(Duration::from_secs(1))
+        })
+    }
+
+    /// Hands on what `client` says on its own; `method` and `params` are those of `body`.
+    ///
+    /// # Errors
+    /// The server does not take it.
+    pub(crate) fn notify(
+        &self,
+        client: &SessionKey,
+        method: &str,
+        params: Option<&RawValue>,
+        body: &Bytes,
+    ) -> Result<(), Failure> {
+        if method != CANCELLED {
+            return self.write(body);
+        }
+        let asked = params.and_then(|params| scalar_param(params, "requestId"));
+        let own = asked.and_then(|id| lock(&self.inner).find(client, &IdKey::from(&id)));
+        // A call that was answered, or is another client's, is not this one's to cancel.
+        let line = own.and_then(|id| with_request_id(body, &Id::number(id)));
+        line.map_or(Ok(()), |line| self.write(&line))
     }
 
     /// The client hung up: its answer will be dropped.
@@ -225,6 +274,12 @@ impl Kept {
         self.process.ended().await;
     }
 
+    /// Ends the process at once; calls are answered with `failure` before it is gone.
+    pub(crate) fn kill(&self, cause: ExitCause, failure: &Failure) {
+        self.fail_callers(failure);
+        self.process.kill(cause);
+    }
+
     async fn read(self: Arc<Self>, mut stdout: Stdout) {
         let over = loop {
             match stdout.next().await {
@@ -242,21 +297,21 @@ impl Kept {
                 }
             }
         };
-        self.fail_callers(&over);
-        self.over.send_replace(Some(over));
-    }
-
-    fn fail_callers(&self, over: &Over) {
-        let failure = match over {
+        self.fail_callers(&match &over {
             Over::Ended(end) => exited(end),
             Over::ClosedStdout => Failure::new(Kind::ServerExited, "the server closed its stdout during the call"),
             Over::TooLong(error) => Failure::new(Kind::BadServerReply, format!("the server was ended: {error}")),
-        };
+        });
+        self.over.send_replace(Some(over));
+    }
+
+    /// No calls from now on; those under way fail.
+    fn fail_callers(&self, failure: &Failure) {
         let mut inner = lock(&self.inner);
         inner.closed = true;
         for pending in std::mem::take(&mut inner.pending).into_values() {
             if let Pending::Client(caller) = pending {
-                caller.fail(&failure);
+                caller.fail(failure);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The memory watchdog: ends the largest session before the kernel ends the container.
+//! The memory watchdog: ends the largest process tree before the kernel ends the container, be it a session's, the
+//! probe's or that of a warm process.
 //!
 //! On cgroup v2 an out-of-memory kill takes the whole container, on v1 whichever process it likes.
 
@@ -6,19 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use nix::unistd::Pid;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::wire::ExitCause;
 
-use crate::descendants::{Tree, resident_bytes, signal_below};
+use crate::descendants::{Tree, resident_bytes};
+use crate::kept::Kept;
 use crate::session::ClientSession;
 use crate::sessions::Sessions;
-use crate::state::State;
+use crate::state::{State, lock};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Of the limit, in percent.
 const THRESHOLD: u64 = 90;
-/// How long an ended session may take to give its memory back before the next is looked at.
+/// How long what was ended may take to give its memory back before the next is looked at.
 const SETTLE: Duration = Duration::from_secs(5);
 /// cgroup v1 writes a number near the largest where there is no limit.
 const NO_LIMIT: u64 = 1 << 62;
@@ -69,8 +73,8 @@ impl Files {
     }
 }
 
-/// Watches the control group `dir` until the bridge stops.
-pub(crate) async fn watch(state: Arc<State>, sessions: Arc<Sessions>, dir: PathBuf) {
+/// Watches the control group `dir` until the bridge stops. `sessions` are there unless one process serves everyone.
+pub(crate) async fn watch(state: Arc<State>, sessions: Option<Arc<Sessions>>, dir: PathBuf) {
     let Some(files) = Files::of(&dir) else { return };
     loop {
         tokio::select! {
@@ -78,38 +82,91 @@ pub(crate) async fn watch(state: Arc<State>, sessions: Arc<Sessions>, dir: PathB
             () = state.stop.cancelled() => return,
         }
         if let Some(reading) = files.read().filter(|reading| reading.is_pressing()) {
-            relieve(&state, &sessions, reading).await;
+            relieve(&state, sessions.as_deref(), reading).await;
         }
     }
 }
 
-async fn relieve(state: &State, sessions: &Sessions, reading: Reading) {
-    let tree = Tree::read();
-    let sized = sessions.all().into_iter().map(|session| (resident_bytes(&tree, session.process.guard), session));
-    let Some((bytes, session)) = largest(sized) else {
-        return tracing::warn!(?reading, "memory runs short and there is no session to end");
-    };
-    tracing::warn!(session = %session.key, bytes, ?reading, "ending the largest session: memory runs short");
-    state.counters.memory_ends.add(1);
-    let message = "the session was ended to save the others: the container's memory ran short and it held the most; \
-                   ask for less, or raise spec.container.resources.limits.memory";
-    session.end(ExitCause::MemoryPressure, Failure::new(Kind::MemoryPressure, message));
-    // No grace: what it allocates meanwhile may cost everyone.
-    signal_below(session.process.guard, Signal::SIGKILL);
-    if tokio::time::timeout(SETTLE, session.process.ended()).await.is_err() {
-        tracing::warn!(session = %session.key, "its process is still there");
+/// Whose a process tree is.
+enum Holder {
+    Session(Arc<ClientSession>),
+    Kept(Arc<Kept>),
+    Warm(Pid),
+}
+
+impl Holder {
+    fn all(state: &State, sessions: Option<&Sessions>) -> Vec<Self> {
+        let mut all: Vec<Self> = sessions.into_iter().flat_map(Sessions::all).map(Self::Session).collect();
+        all.extend(lock(&state.kept).clone().map(Self::Kept));
+        // Last, because of two that hold the same the later one ends: nobody misses a warm process.
+        all.extend(sessions.into_iter().flat_map(Sessions::warm).map(Self::Warm));
+        all
+    }
+
+    fn guard(&self) -> Pid {
+        match self {
+            Self::Session(session) => session.process.guard,
+            Self::Kept(kept) => kept.process.guard,
+            Self::Warm(guard) => *guard,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Session(session) => session.key.as_str(),
+            Self::Kept(_) => "probe",
+            Self::Warm(_) => "warm",
+        }
+    }
+
+    /// Ends what it holds, without a grace: what it allocates meanwhile may cost everyone. What is returned completes when
+    /// that is gone; `None` when there is no such holder any more.
+    fn end(&self, sessions: Option<&Sessions>) -> Option<BoxFuture<'static, ()>> {
+        match self {
+            Self::Session(session) => {
+                let message = "the session was ended to save the others: the container's memory ran short and it held the \
+                               most; ask for less, or raise spec.container.resources.limits.memory";
+                session.end(ExitCause::MemoryPressure, Failure::new(Kind::MemoryPressure, message));
+                session.process.kill(ExitCause::MemoryPressure);
+                let session = Arc::clone(session);
+                Some(async move { drop(session.process.ended().await) }.boxed())
+            }
+            Self::Kept(kept) => {
+                let message = "the server was started again: the container's memory ran short and it held the most; ask \
+                               again, for less, or raise spec.container.resources.limits.memory";
+                let failure = Failure::new(Kind::MemoryPressure, message).retry_after(Duration::from_secs(1));
+                kept.kill(ExitCause::MemoryPressure, &failure);
+                let kept = Arc::clone(kept);
+                Some(async move { drop(kept.process.ended().await) }.boxed())
+            }
+            Self::Warm(guard) => {
+                let process = sessions?.take_warm(*guard)?;
+                process.kill(ExitCause::MemoryPressure);
+                Some(async move { drop(process.ended().await) }.boxed())
+            }
+        }
     }
 }
 
-fn largest(sized: impl Iterator<Item = (u64, Arc<ClientSession>)>) -> Option<(u64, Arc<ClientSession>)> {
-    sized.max_by_key(|(bytes, _)| *bytes)
+async fn relieve(state: &State, sessions: Option<&Sessions>, reading: Reading) {
+    let tree = Tree::read();
+    let sized = Holder::all(state, sessions).into_iter().map(|holder| (resident_bytes(&tree, holder.guard()), holder));
+    let Some((bytes, holder)) = sized.max_by_key(|(bytes, _)| *bytes) else {
+        return tracing::warn!(?reading, "memory runs short and there is no process to end");
+    };
+    let Some(gone) = holder.end(sessions) else { return };
+    state.counters.memory_ends.add(1);
+    tracing::warn!(session = holder.name(), bytes, ?reading, "ended the largest process: memory runs short");
+    if tokio::time::timeout(SETTLE, gone).await.is_err() {
+        tracing::warn!(session = holder.name(), "its process is still there");
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn recorded(name: &str) -> Option<Reading> {
+    fn reading(name: &str) -> Option<Reading> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
         Files::of(&dir).expect("a control group").read()
     }
@@ -117,16 +174,16 @@ mod tests {
     #[test]
     fn the_working_set_is_read_from_either_version() {
         let v1 = Reading { working_set: 61_923_328 - 65_536, limit: 67_108_864 };
-        assert_eq!(recorded("cgroup-v1"), Some(v1));
+        assert_eq!(reading("cgroup-v1"), Some(v1));
         let v2 = Reading { working_set: 133_795_840 - 4_190_208, limit: 134_217_728 };
-        assert_eq!(recorded("cgroup-v2"), Some(v2));
+        assert_eq!(reading("cgroup-v2"), Some(v2));
         assert!(v1.is_pressing() && v2.is_pressing());
     }
 
     #[test]
     fn a_group_without_a_limit_is_never_pressed() {
-        assert_eq!(recorded("cgroup-v1-unlimited"), None);
-        assert_eq!(recorded("cgroup-v2-unlimited"), None);
+        assert_eq!(reading("cgroup-v1-unlimited"), None);
+        assert_eq!(reading("cgroup-v2-unlimited"), None);
     }
 
     #[test]

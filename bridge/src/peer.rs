@@ -17,13 +17,13 @@ use crate::upstream::Server;
 /// Makes peers, one at a time.
 #[derive(Debug)]
 pub(crate) enum Connector {
-    Stdio { command: ServerCommand, current: Option<Arc<Kept>> },
+    Stdio(ServerCommand),
     Http { server: Server, current: Option<Arc<HttpPeer>> },
 }
 
 impl Connector {
     pub(crate) fn stdio(command: ServerCommand) -> Self {
-        Self::Stdio { command, current: None }
+        Self::Stdio(command)
     }
 
     pub(crate) fn http(server: Server) -> Self {
@@ -37,10 +37,10 @@ impl Connector {
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match self {
-            Self::Stdio { command, current } => {
+            Self::Stdio(command) => {
                 let kept = Kept::spawn(state, command)?;
-                *current = Some(Arc::clone(&kept));
-                Ok(Peer::Kept(Arc::clone(state), kept))
+                *lock(&state.kept) = Some(Arc::clone(&kept));
+                Ok(Peer::Kept(kept))
             }
             Self::Http { server, current } => {
                 let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
@@ -52,9 +52,9 @@ impl Connector {
 
     pub(crate) async fn disconnect(&mut self, state: &State, cause: ExitCause) {
         match self {
-            Self::Stdio { current, .. } => {
-                lock(&state.kept).take();
-                if let Some(kept) = current.take() {
+            Self::Stdio(_) => {
+                let kept = lock(&state.kept).take();
+                if let Some(kept) = kept {
                     kept.end(cause).await;
                 }
             }
@@ -70,14 +70,14 @@ impl Connector {
 /// One opened conversation.
 #[derive(Debug)]
 pub(crate) enum Peer {
-    Kept(Arc<State>, Arc<Kept>),
+    Kept(Arc<Kept>),
     Http(Arc<HttpPeer>),
 }
 
 impl Peer {
     pub(crate) async fn request(&self, method: &str, params: &str, timeout: Duration) -> Result<Rpc, CallError> {
         match self {
-            Self::Kept(_, kept) => kept.request(method, params, timeout).await,
+            Self::Kept(kept) => kept.request(method, params, timeout).await,
             Self::Http(peer) => peer.request(method, params, timeout).await,
         }
     }
@@ -85,10 +85,7 @@ impl Peer {
     /// `initialize` was answered with `result`, which names `revision`.
     pub(crate) async fn opened(&self, result: &Value, revision: &str, timeout: Duration) {
         match self {
-            Self::Kept(state, kept) => {
-                kept.opened(result);
-                *lock(&state.kept) = Some(Arc::clone(kept));
-            }
+            Self::Kept(kept) => kept.opened(result),
             Self::Http(peer) => peer.opened(revision, timeout).await,
         }
     }
@@ -96,7 +93,7 @@ impl Peer {
     /// The first line that was not MCP, shortened.
     pub(crate) fn garbage(&self) -> Option<String> {
         match self {
-            Self::Kept(_, kept) => kept.garbage(),
+            Self::Kept(kept) => kept.garbage(),
             Self::Http(_) => None,
         }
     }
@@ -104,7 +101,7 @@ impl Peer {
     /// Completes when nothing more will come.
     pub(crate) async fn over(&self) -> Over {
         match self {
-            Self::Kept(_, kept) => kept.over().await,
+            Self::Kept(kept) => kept.over().await,
             Self::Http(_) => std::future::pending().await,
         }
     }

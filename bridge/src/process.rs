@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerCommand;
-use crate::descendants::kill_marked;
+use crate::descendants::{kill_marked, signal_below};
 use crate::guard::{SPAWN_FAILED, SPAWN_FAILED_CODE};
 use crate::lines::Lines;
 use crate::state::{State, lock, unix_millis};
@@ -44,6 +44,7 @@ pub(crate) enum SpawnError {
 /// How a process ended.
 #[derive(Clone, Debug)]
 pub(crate) struct End {
+    pub(crate) cause: ExitCause,
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
     pub(crate) last_stderr: String,
@@ -56,6 +57,11 @@ impl End {
     pub(crate) fn describe(&self) -> String {
         if let Some(error) = &self.spawn_error {
             return error.clone();
+        }
+        if self.cause == ExitCause::MemoryPressure {
+            return "the server was ended because the container's memory ran short and it held the most; \
+                    raise spec.container.resources.limits.memory"
+                .to_owned();
         }
         let how = match (self.code, self.signal) {
             (Some(code), _) => format!("exited with code {code}"),
@@ -161,12 +167,19 @@ impl Process {
         self.terminate.cancel();
     }
 
+    /// Like [`Self::terminate`], but without a grace.
+    pub(crate) fn kill(&self, cause: ExitCause) {
+        self.terminate(cause);
+        signal_below(self.guard, Signal::SIGKILL);
+    }
+
     /// Waits until the process and everything it started are gone.
     pub(crate) async fn ended(&self) -> Arc<End> {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
         ended.unwrap_or_else(|| {
-            Arc::new(End { code: None, signal: None, last_stderr: String::new(), spawn_error: None })
+            let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
+            Arc::new(End { cause, code: None, signal: None, last_stderr: String::new(), spawn_error: None })
         })
     }
 
@@ -290,12 +303,13 @@ impl Waiter {
         let signal = status.and_then(|status| status.signal());
         let refused = last.strip_prefix(SPAWN_FAILED).filter(|_| code == Some(SPAWN_FAILED_CODE));
         let spawn_error = refused.map(|error| format!("cannot start {:?}: {error}", self.command));
+        let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
         let last_stderr = if spawn_error.is_some() { String::new() } else { last.to_owned() };
-        End { code, signal, last_stderr, spawn_error }
+        End { cause, code, signal, last_stderr, spawn_error }
     }
 
     fn record(&self, end: &End) {
-        let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
+        let cause = end.cause;
         let session = lock(&self.name).clone();
         tracing::info!(session, ?cause, code = end.code, signal = end.signal, "server process ended");
         self.state.exits.push(SessionExit {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -14,6 +16,7 @@ use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::SessionCounts;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,11 @@ use crate::upstream::{SESSION_ID, Server, forwarded};
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the server may take to hear that a session or a call is over.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// Goodbyes under way at a time.
+const GOODBYES: usize = 32;
+/// How long the goodbyes of all sessions may take when the bridge ends.
+const LAST_GOODBYES: Duration = Duration::from_secs(5);
 
 /// The relay.
 #[derive(Debug)]
@@ -79,7 +87,11 @@ impl Relay {
     /// Ends every session, and tells the server.
     pub(crate) async fn end_all(&self) {
         let sessions: Vec<_> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
-        futures::future::join_all(sessions.iter().map(|session| self.say_goodbye(session))).await;
+        sessions.iter().for_each(|session| session.over.cancel());
+        let goodbyes = stream::iter(&sessions).for_each_concurrent(GOODBYES, |session| self.say_goodbye(session));
+        if tokio::time::timeout(LAST_GOODBYES, goodbyes).await.is_err() {
+            tracing::warn!("the server did not hear in time that its sessions ended");
+        }
     }
 
     pub(crate) async fn answer(self: &Arc<Self>, key: SessionKey, request: Request<Incoming>) -> Answer {
@@ -101,7 +113,7 @@ impl Relay {
         let headers = request.headers().clone();
         let body = data::read_body(&self.state, request).await?;
         let message = data::parse(&body)?;
-        let is_initialize = message.method() == Some("initialize") && id_of(&message).is_some();
+        let is_initialize = data::opens_session(&message);
         let session = self.session_for(&key, &message, is_initialize)?;
         let in_flight = InFlight::new(&session);
         let call = Call {
@@ -208,7 +220,8 @@ impl Relay {
             }
             response
         })?;
-        Ok(relayed::stream(response, session.over.clone()))
+        let (over, session) = (session.over.clone(), Arc::clone(&session));
+        Ok(relayed::stream(response, over, move || *lock(&session.last_used) = Instant::now()))
     }
 
     fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
@@ -246,6 +259,7 @@ impl Relay {
     async fn end_idle(self: Arc<Self>) {
         let limit = self.state.config.sessions.idle_timeout;
         let interval = (limit / 4).clamp(Duration::from_millis(20), SWEEP);
+        let turns = Arc::new(Semaphore::new(GOODBYES));
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
@@ -257,7 +271,14 @@ impl Relay {
             let ended: Vec<_> = lock(&self.sessions).extract_if(|_, session| idle(session)).collect();
             for (key, session) in ended {
                 tracing::info!(session = %key, "ended an idle session");
-                self.say_goodbye(&session).await;
+                session.over.cancel();
+                // The sessions of one sweep are bounded, and the next one waits until they are on their way.
+                let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+                let relay = Arc::clone(&self);
+                tokio::spawn(async move {
+                    relay.say_goodbye(&session).await;
+                    drop(turn);
+                });
             }
         }
     }

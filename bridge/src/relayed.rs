@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use http::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, TRAILER};
+use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::sse;
+use portolan_mcp::{sse, wire};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::relay::{InFlight, head};
+use crate::respond::{COME_BACK, KEEP_ALIVE, failure_trailer};
 use crate::server::{Body, BodyError};
 
 /// A client's request that waits for the server.
@@ -37,15 +38,20 @@ impl Call {
     }
 }
 
-/// A standing stream, relayed until either side or the session ends.
-pub(crate) fn stream(response: Response<Incoming>, over: CancellationToken) -> Response<Body> {
+/// A standing stream, relayed until either side or the session ends. Every event tells `used`; what only keeps the
+/// connection open does not.
+pub(crate) fn stream(
+    response: Response<Incoming>,
+    over: CancellationToken,
+    used: impl Fn() + Send + 'static,
+) -> Response<Body> {
     let head = head(&response, ());
-    let frames = stream::unfold((response.into_body(), over), |(mut body, over)| async move {
-        let frame = tokio::select! {
-            frame = body.frame() => frame?,
-            () = over.cancelled() => return None,
-        };
-        Some((frame.map_err(BodyError::from), (body, over)))
+    let gap = Gap::of(&response);
+    let standing = Standing { body: response.into_body(), over, gap, used };
+    let frames = stream::unfold(Some(standing), |standing| async move {
+        let mut standing = standing?;
+        let (frame, goes_on) = standing.next().await?;
+        Some((frame, goes_on.then_some(standing)))
     });
     head.map(|()| StreamBody::new(frames).boxed_unsync())
 }
@@ -59,19 +65,13 @@ pub(crate) fn call(
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
 ) -> Response<Body> {
-    let head = head(&response, ());
-    let is_events =
-        response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    let relayed = Relayed {
-        body: response.into_body(),
-        call,
-        over,
-        is_events,
-        between_events: true,
-        last_byte: b'\n',
-        gave_up: Some(gave_up),
-        _in_flight: in_flight,
-    };
+    let mut head = head(&response, ());
+    let gap = Gap::of(&response);
+    if gap.is_events {
+        head.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+    }
+    let body = response.into_body();
+    let relayed = Relayed { body, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
     let frames = stream::unfold(Some(relayed), |relayed| async move {
         let mut relayed = relayed?;
         let (frame, goes_on) = relayed.next().await?;
@@ -80,23 +80,76 @@ pub(crate) fn call(
     head.map(|()| StreamBody::new(frames).boxed_unsync())
 }
 
+/// Where in a body something of ours may be put.
+struct Gap {
+    is_events: bool,
+    follower: sse::Follower,
+}
+
+impl Gap {
+    fn of(response: &Response<Incoming>) -> Self {
+        let kind = response.headers().get(CONTENT_TYPE);
+        let is_events = kind.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        Self { is_events, follower: sse::Follower::default() }
+    }
+
+    /// Takes what passed; says whether it was part of an event.
+    fn pass(&mut self, frame: &Frame<Bytes>) -> bool {
+        frame.data_ref().is_some_and(|data| self.follower.push(data))
+    }
+
+    fn is_here(&self) -> bool {
+        self.is_events && self.follower.is_between_events()
+    }
+}
+
+/// The next frame, and whether more may come.
+type Next = Option<(Result<Frame<Bytes>, BodyError>, bool)>;
+
+/// Shows at the latest now whether anyone still reads.
+fn keep_alive() -> Next {
+    Some((Ok(Frame::data(Bytes::from_static(sse::KEEP_ALIVE))), true))
+}
+
+struct Standing<F> {
+    body: Incoming,
+    over: CancellationToken,
+    gap: Gap,
+    used: F,
+}
+
+impl<F: Fn()> Standing<F> {
+    async fn next(&mut self) -> Next {
+        let frame = tokio::select! {
+            frame = self.body.frame() => frame?,
+            () = tokio::time::sleep(KEEP_ALIVE), if self.gap.is_here() => return keep_alive(),
+            () = self.over.cancelled() => {
+                return self.gap.is_here().then(|| (Ok(Frame::data(sse::retry(COME_BACK))), false));
+            }
+        };
+        if frame.as_ref().is_ok_and(|frame| self.gap.pass(frame)) {
+            (self.used)();
+        }
+        Some((frame.map_err(BodyError::from), true))
+    }
+}
+
 struct Relayed<F> {
     body: Incoming,
     call: Call,
     over: CancellationToken,
-    is_events: bool,
-    /// Whether everything so far was whole events.
-    between_events: bool,
-    last_byte: u8,
+    gap: Gap,
+    /// Why the answer was completed here.
+    failed: Option<Kind>,
     gave_up: Option<F>,
     _in_flight: InFlight,
 }
 
-type Next = Option<(Result<Frame<Bytes>, BodyError>, bool)>;
-
 impl<F: FnOnce(&Call)> Relayed<F> {
-    /// The next frame, and whether more may come.
     async fn next(&mut self) -> Next {
+        if let Some(kind) = self.failed {
+            return Some((Ok(failure_trailer(kind)), false));
+        }
         let waits = self.call.id.is_some();
         let frame = tokio::select! {
             frame = self.body.frame() => frame?,
@@ -104,15 +157,17 @@ impl<F: FnOnce(&Call)> Relayed<F> {
                 if let Some(gave_up) = self.gave_up.take() {
                     gave_up(&self.call);
                 }
-                return self.complete(&self.call.timed_out());
+                let failure = self.call.timed_out();
+                return self.complete(&failure);
             }
+            () = tokio::time::sleep(KEEP_ALIVE), if self.gap.is_here() => return keep_alive(),
             () = self.over.cancelled() => {
                 return self.complete(&Failure::new(Kind::UnknownSession, "the session ended during the call"));
             }
         };
         match frame {
             Ok(frame) => {
-                self.watch(&frame);
+                self.gap.pass(&frame);
                 Some((Ok(frame), true))
             }
             Err(error) => {
@@ -122,18 +177,12 @@ impl<F: FnOnce(&Call)> Relayed<F> {
         }
     }
 
-    fn watch(&mut self, frame: &Frame<Bytes>) {
-        let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { return };
-        let before = if data.len() > 1 { data.get(data.len() - 2).copied() } else { Some(self.last_byte) };
-        self.between_events = data.ends_with(b"\n\r\n") || (data.ends_with(b"\n") && before == Some(b'\n'));
-        self.last_byte = data.last().copied().unwrap_or(self.last_byte);
-    }
-
-    fn complete(&self, failure: &Failure) -> Next {
-        let Some(id) = self.call.id.as_ref().filter(|_| self.is_events && self.between_events) else {
+    fn complete(&mut self, failure: &Failure) -> Next {
+        let Some(id) = self.call.id.as_ref().filter(|_| self.gap.is_here()) else {
             return Some((Err(BodyError::from(failure.message.clone())), false));
         };
         let answer = failure.answer(Some(id), self.call.method.as_deref());
-        Some((Ok(Frame::data(sse::encode(None, &answer))), false))
+        self.failed = Some(failure.kind);
+        Some((Ok(Frame::data(sse::encode(None, &answer))), true))
     }
 }

@@ -70,6 +70,8 @@ impl Outlet {
 
 /// The receiving side; dropping it tells whoever feeds it.
 pub(crate) struct Reply {
+    /// The event id that stands for the stream's beginning, where the stream can be resumed.
+    pub(crate) beginning: Option<String>,
     waiting: Arc<AtomicUsize>,
     receiver: mpsc::UnboundedReceiver<Delivery>,
     on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
@@ -87,7 +89,13 @@ impl Reply {
         let waiting = Arc::new(AtomicUsize::new(0));
         let budget = Arc::new(Semaphore::new(BUDGET as usize));
         let outlet = Outlet { sender, budget, waiting: Arc::clone(&waiting) };
-        (outlet, Self { waiting, receiver, on_drop: None })
+        (outlet, Self { beginning: None, waiting, receiver, on_drop: None })
+    }
+
+    /// The stream can be resumed, from its beginning with the event id `id`.
+    pub(crate) fn resumable(mut self, id: String) -> Self {
+        self.beginning = Some(id);
+        self
     }
 
     /// Has `tell` called when the client is gone or everything was sent.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, TRAILER};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -16,7 +16,12 @@ use crate::reply::{Delivery, Reply};
 use crate::server::{Body, BodyError};
 
 /// A stream that is silent for so long gets a comment.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a call's head waits for its answer: what most calls take less than, and nobody notices. A call that takes
+/// longer is a stream, so that proxies see a head, and a client that loses its connection can resume.
+const QUICK: Duration = Duration::from_millis(100);
+/// When a client comes back whose stream was closed before what it is for had ended.
+pub(crate) const COME_BACK: Duration = Duration::from_secs(1);
 
 /// A response without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
@@ -60,9 +65,32 @@ fn mark(response: &mut Response<Body>, kind: Kind) {
     response.headers_mut().insert(wire::FAILURE, HeaderValue::from_static(kind.as_str()));
 }
 
-/// The answer of a call: plain JSON when the answer comes first, else a stream of events.
-pub(crate) async fn call(mut reply: Reply) -> Response<Body> {
-    match reply.next().await {
+/// What a client expects of a stream of events, by the revision that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// An event that only has an id, from which the client resumes if it sees nothing else.
+    Primed,
+    /// Nothing but events with messages.
+    Plain,
+}
+
+/// The answer of a call: plain JSON when it is all there is and comes within [`QUICK`], else a stream of events that is
+/// open before its first message. The gateway lets no client in that does not take either (see [`wire`]).
+pub(crate) async fn call(mut reply: Reply, opening: Opening) -> Response<Body> {
+    match tokio::time::timeout(QUICK, reply.next()).await {
+        Ok(first) => answer(first, reply, opening),
+        Err(_) => call_events(reply, None, opening),
+    }
+}
+
+/// The answer of `initialize`. Its head names the session, which there is not before the server agreed: it waits.
+pub(crate) async fn initialize(mut reply: Reply, opening: Opening) -> Response<Body> {
+    let first = reply.next().await;
+    answer(first, reply, opening)
+}
+
+fn answer(first: Option<Delivery>, reply: Reply, opening: Opening) -> Response<Body> {
+    match first {
         Some(Delivery { message, failure, last: true, .. }) => {
             let status = failure.map_or(StatusCode::OK, Kind::status);
             let mut response = json(status, message);
@@ -74,30 +102,172 @@ pub(crate) async fn call(mut reply: Reply) -> Response<Body> {
             }
             response
         }
-        Some(first) => events(reply, Some(first)),
+        Some(first) => call_events(reply, Some(first), opening),
         None => failure(&Failure::new(Kind::Internal, "the stream of this call was taken over"), None, None),
     }
 }
 
+/// The stream of a call: one that fails says so behind its last event, because its head is long gone.
+fn call_events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Response<Body> {
+    let mut response = events(reply, first, opening);
+    response.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+    response
+}
+
 /// A stream of events.
-pub(crate) fn events(reply: Reply, first: Option<Delivery>) -> Response<Body> {
-    let frames = stream::unfold((Some(reply), first), |(reply, first)| async move {
-        let mut reply = reply?;
-        let next = match first {
-            Some(first) => Some(first),
-            None => tokio::select! {
-                next = reply.next() => Some(next?),
-                () = tokio::time::sleep(KEEP_ALIVE) => None,
-            },
-        };
-        let (bytes, last) = next.map_or((Bytes::from_static(sse::KEEP_ALIVE), false), |delivery| {
-            (sse::encode(delivery.id.as_deref(), &delivery.message), delivery.last)
-        });
-        Some((Ok::<_, BodyError>(Frame::data(bytes)), ((!last).then_some(reply), None)))
+pub(crate) fn events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Response<Body> {
+    let beginning = reply.beginning.as_deref().filter(|_| opening == Opening::Primed).map(sse::prime);
+    let events = Events { beginning, first, next: Next::Event(reply) };
+    let frames = stream::unfold(events, |mut events| async move {
+        let frame = events.next().await?;
+        Some((Ok::<_, BodyError>(frame), events))
     });
     let mut response = with_body(StatusCode::OK, StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+/// A reply on its way out as events.
+struct Events {
+    beginning: Option<Bytes>,
+    first: Option<Delivery>,
+    next: Next,
+}
+
+enum Next {
+    Event(Reply),
+    Trailer(Kind),
+    End,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<Frame<Bytes>> {
+        if let Some(beginning) = self.beginning.take() {
+            return Some(Frame::data(beginning));
+        }
+        let reply = match &mut self.next {
+            Next::Event(reply) => reply,
+            Next::Trailer(kind) => {
+                let kind = *kind;
+                self.next = Next::End;
+                return Some(failure_trailer(kind));
+            }
+            Next::End => return None,
+        };
+        let next = match self.first.take() {
+            Some(first) => Some(first),
+            None => tokio::select! {
+                next = reply.next() => next,
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Frame::data(Bytes::from_static(sse::KEEP_ALIVE))),
+            },
+        };
+        let Some(delivery) = next else {
+            // What this stream is for has not ended with it.
+            self.next = Next::End;
+            return Some(Frame::data(sse::retry(COME_BACK)));
+        };
+        if delivery.last {
+            self.next = delivery.failure.map_or(Next::End, Next::Trailer);
+        }
+        Some(Frame::data(sse::encode(delivery.id.as_deref(), &delivery.message)))
+    }
+}
+
+/// Says behind a stream's last event that the bridge made it in the server's stead.
+pub(crate) fn failure_trailer(kind: Kind) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(wire::FAILURE, HeaderValue::from_static(kind.as_str()));
+    Frame::trailers(trailers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Outlet;
+
+    fn delivery(message: &'static str, last: bool, failure: Option<Kind>) -> Delivery {
+        Delivery { id: Some("1-1".to_owned()), message: message.into(), failure, last, permit: None }
+    }
+
+    fn reply() -> (Outlet, Reply) {
+        let (outlet, reply) = Reply::new();
+        (outlet, reply.resumable("1-0".to_owned()))
+    }
+
+    fn kind(response: &Response<Body>) -> &str {
+        response.headers()[CONTENT_TYPE].to_str().expect("text")
+    }
+
+    async fn frame(response: &mut Response<Body>) -> Option<Bytes> {
+        response.body_mut().frame().await.map(|frame| frame.expect("whole").into_data().expect("data"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_quickly_is_plain_json() {
+        let (outlet, reply) = reply();
+        tokio::spawn(async move {
+            tokio::time::sleep(QUICK / 2).await;
+            outlet.send_now(delivery("{}", true, None));
+        });
+        let mut response = call(reply, Opening::Primed).await;
+        assert_eq!(kind(&response), "application/json");
+        assert_eq!(frame(&mut response).await.as_deref(), Some(&b"{}"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_takes_longer_has_a_head_and_a_place_to_resume_from_before_its_first_message() {
+        let (outlet, reply) = reply();
+        let started = tokio::time::Instant::now();
+        let mut response = call(reply, Opening::Primed).await;
+        assert_eq!((kind(&response), started.elapsed()), ("text/event-stream", QUICK));
+        assert_eq!(frame(&mut response).await.expect("a beginning"), "id: 1-0\ndata: \n\n");
+        assert_eq!(
+            frame(&mut response).await.expect("a comment"),
+            sse::KEEP_ALIVE,
+            "a silent stream is not a dead one"
+        );
+        outlet.send_now(delivery("{}", true, None));
+        assert_eq!(frame(&mut response).await.expect("the answer"), "id: 1-1\ndata: {}\n\n");
+        assert_eq!(frame(&mut response).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_of_older_revisions_get_no_event_without_a_message() {
+        let (outlet, reply) = reply();
+        let mut response = call(reply, Opening::Plain).await;
+        outlet.send_now(delivery("{}", true, None));
+        assert_eq!(frame(&mut response).await.expect("the answer"), "id: 1-1\ndata: {}\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn initialize_has_no_head_before_its_answer() {
+        let (outlet, reply) = reply();
+        tokio::spawn(async move {
+            tokio::time::sleep(QUICK * 20).await;
+            outlet.send_now(delivery("{}", true, Some(Kind::NotReady)));
+        });
+        let response = initialize(reply, Opening::Primed).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_closes_without_its_answer_says_when_to_come_back() {
+        let (outlet, reply) = reply();
+        let mut response = call(reply, Opening::Plain).await;
+        drop(outlet);
+        assert_eq!(frame(&mut response).await.expect("a time"), "retry: 1000\n\n");
+        assert_eq!(frame(&mut response).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_comes_after_the_head_is_told_behind_the_last_event() {
+        let (outlet, reply) = reply();
+        let response = call(reply, Opening::Plain).await;
+        outlet.send_now(delivery("{}", true, Some(Kind::ServerExited)));
+        assert_eq!(response.headers()[TRAILER], wire::FAILURE);
+        let whole = response.into_body().collect().await.expect("whole");
+        assert_eq!(whole.trailers().expect("trailers")[wire::FAILURE], "ServerExited");
+    }
 }

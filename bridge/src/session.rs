@@ -171,7 +171,7 @@ impl ClientSession {
         let (outlet, reply) = Reply::new();
         inner.outlets.insert(attachment.stream, outlet);
         let session = Arc::downgrade(self);
-        reply.on_drop(move || {
+        reply.resumable(attachment.event_id()).on_drop(move || {
             if let Some(session) = session.upgrade() {
                 lock(&session.inner).machine.closed(attachment);
             }
@@ -319,7 +319,8 @@ impl ClientSession {
 
 /// The failure that calls see when their server ended.
 pub(crate) fn exited(end: &End) -> Failure {
-    Failure::new(Kind::ServerExited, format!("{}. Open a new session and ask again", end.describe()))
+    let kind = if end.cause == ExitCause::MemoryPressure { Kind::MemoryPressure } else { Kind::ServerExited };
+    Failure::new(kind, format!("{}. Open a new session and ask again", end.describe()))
 }
 
 fn delivery(event: Event) -> Delivery {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{ExitCause, SessionCounts};
@@ -64,6 +65,19 @@ impl Sessions {
             warm: count(lock(&self.warm).len()),
             max: self.state.config.sessions.max,
         }
+    }
+
+    /// The guards of the warm processes.
+    pub(crate) fn warm(&self) -> Vec<Pid> {
+        lock(&self.warm).iter().map(|(process, _)| process.guard).collect()
+    }
+
+    /// Takes the warm process behind `guard` out; `None` when a session took it meanwhile. Another is started in its place
+    /// with the next look for dead ones.
+    pub(crate) fn take_warm(&self, guard: Pid) -> Option<Process> {
+        let mut warm = lock(&self.warm);
+        let position = warm.iter().position(|(process, _)| process.guard == guard)?;
+        warm.remove(position).map(|(process, _)| process)
     }
 
     /// Makes the session `key`, on a warm process when there is one.

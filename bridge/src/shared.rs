@@ -8,13 +8,19 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{self, Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::SessionCounts;
 
 use crate::data::{self, Answer, refused};
-use crate::kept::Kept;
-use crate::respond;
+use crate::kept::{CANCELLED, Kept};
+use crate::respond::{self, Opening};
 use crate::server::Body;
 use crate::state::{State, lock};
+
+/// What no client tells the process of all: the bridge opened it, with no roots to change and nothing that it may ask a
+/// client whose progress could be told.
+const SAID_BY_BRIDGE: [&str; 3] =
+    ["notifications/initialized", "notifications/roots/list_changed", "notifications/progress"];
 
 /// Everyone's process.
 #[derive(Debug)]
@@ -32,43 +38,65 @@ impl Shared {
         SessionCounts { active: 0, warm: 0, max: self.state.config.sessions.max }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, client: &SessionKey, request: Request<Incoming>) -> Answer {
         match *request.method() {
-            Method::POST => self.post(request).await,
+            Method::POST => self.post(client, request).await,
             Method::GET => Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream")),
             Method::DELETE => Ok(respond::empty(StatusCode::NO_CONTENT)),
             _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
         }
     }
 
-    async fn post(&self, request: Request<Incoming>) -> Answer {
+    async fn post(&self, client: &SessionKey, request: Request<Incoming>) -> Answer {
         let timeout = data::timeout(&self.state, request.headers());
         let body = data::read_body(&self.state, request).await?;
         match data::parse(&body)? {
             Message::Request(request) if request.method == "initialize" => self.initialize(&request.id),
-            Message::Request(request) => self.call(&request, &body, timeout).await,
-            // Nothing that a client says on its own is for the process of all.
-            Message::Notification { .. } | Message::Response { .. } => Ok(respond::empty(StatusCode::ACCEPTED)),
+            Message::Request(request) => self.call(client, &request, &body, timeout).await,
+            Message::Notification { method, .. } if SAID_BY_BRIDGE.contains(&&*method) => {
+                Ok(respond::empty(StatusCode::ACCEPTED))
+            }
+            Message::Notification { method, params } => {
+                match self.kept(None, &method) {
+                    Ok(kept) => kept
+                        .notify(client, &method, params, &body)
+                        .map_err(|failure| respond::failure(&failure, None, None))?,
+                    // The call went with its process.
+                    Err(_) if method == CANCELLED => {}
+                    Err(response) => return Err(response),
+                }
+                Ok(respond::empty(StatusCode::ACCEPTED))
+            }
+            // What the server asks, the bridge refuses: no client was asked anything.
+            Message::Response { .. } => Ok(respond::empty(StatusCode::ACCEPTED)),
         }
     }
 
     fn initialize(&self, id: &Id) -> Answer {
-        let kept = self.kept(id, "initialize")?;
+        let kept = self.kept(Some(id), "initialize")?;
         let result = kept.initialize_result().unwrap_or("{}");
         Ok(respond::json(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_json())))
     }
 
-    async fn call(&self, request: &envelope::Request<'_>, body: &Bytes, timeout: Duration) -> Answer {
-        let kept = self.kept(&request.id, &request.method)?;
-        let reply = kept.call(request, body, timeout);
-        let reply = reply.map_err(|failure| respond::failure(&failure, Some(&request.id), Some(&request.method)))?;
-        Ok(respond::call(reply).await)
+    async fn call(
+        &self,
+        client: &SessionKey,
+        request: &envelope::Request<'_>,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Answer {
+        let kept = self.kept(Some(&request.id), &request.method)?;
+        let reply = kept.call(client, request, body, timeout);
+        let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
+        // Nothing can be resumed where any process may have answered: the stream has no ids.
+        Ok(respond::call(reply, Opening::Plain).await)
     }
 
-    fn kept(&self, id: &Id, method: &str) -> Result<Arc<Kept>, Response<Body>> {
-        lock(&self.state.kept).clone().ok_or_else(|| {
+    fn kept(&self, id: Option<&Id>, method: &str) -> Result<Arc<Kept>, Response<Body>> {
+        let kept = lock(&self.state.kept).clone().filter(|kept| kept.initialize_result().is_some());
+        kept.ok_or_else(|| {
             let failure = Failure::new(Kind::NotReady, "the server is not ready; ask again soon");
-            respond::failure(&failure.retry_after(Duration::from_secs(1)), Some(id), Some(method))
+            respond::failure(&failure.retry_after(Duration::from_secs(1)), id, Some(method))
         })
     }
 }

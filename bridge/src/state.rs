@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) probe: watch::Sender<Arc<ProbeStatus>>,
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) drained: watch::Sender<bool>,
-    /// The kept process, while it is open: in stateless mode everyone's.
+    /// The kept process, from its start: in stateless mode everyone's once it is open.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// KiB that bodies may hold while they arrive.
     pub(crate) bodies: Semaphore,

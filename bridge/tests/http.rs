@@ -5,8 +5,10 @@
 mod common;
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use common::{Rig, third_party, until};
+use common::fixture::Fixture;
+use common::{PATIENCE, Rig, chunk, third_party, until};
 use http::StatusCode;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
@@ -69,4 +71,58 @@ async fn a_port_that_nobody_listens_on_is_unreachable_until_somebody_does() {
     assert_eq!(rig.status().await.probe.reason, Some(ProbeReason::Unreachable));
     let _server = Everything::start(port);
     rig.until_ready().await;
+}
+
+#[tokio::test]
+async fn events_on_the_standing_stream_are_use_and_comments_are_not() {
+    const IDLE: Duration = Duration::from_secs(2);
+    let mut fixture = Fixture::start(1).await;
+    let rig = Rig::http(&["--idle-timeout", "2s"], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let client = rig.open().await;
+    let mut stream = client.stream(&[]).await;
+    let server = fixture.stream().await;
+    let opened = Instant::now();
+    // The events are what passes the time: the session outlives its idle timeout by them alone.
+    while opened.elapsed() < IDLE * 2 {
+        server.send("data: {}\n\n".into()).expect("the stream is open");
+        assert_eq!(chunk(&mut stream).await.as_deref(), Some("data: {}\n\n"));
+        tokio::time::sleep(IDLE / 20).await;
+    }
+    assert_eq!(rig.status().await.sessions.active, 1);
+    let commenting = tokio::spawn(async move {
+        while server.send(": still here\n\n".into()).is_ok() {
+            tokio::time::sleep(IDLE / 20).await;
+        }
+    });
+    let mut rest = String::new();
+    while let Some(text) = chunk(&mut stream).await {
+        rest += &text;
+    }
+    assert!(rest.ends_with("here\n\nretry: 1000\n\n"), "a stream that is closed says when to come back: {rest}");
+    commenting.await.expect("the bridge left the server's stream");
+    assert_eq!(rig.status().await.sessions.active, 0);
+}
+
+#[tokio::test]
+async fn a_silent_stream_of_a_server_shows_that_it_is_open() {
+    let mut fixture = Fixture::start(1).await;
+    let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let client = rig.open().await;
+    let mut stream = client.stream(&[]).await;
+    let server = fixture.stream().await;
+    assert_eq!(chunk(&mut stream).await.as_deref(), Some(": keep-alive\n\n"));
+    server.send("data: {}\n\n".into()).expect("the stream is open");
+    assert_eq!(chunk(&mut stream).await.as_deref(), Some("data: {}\n\n"));
+}
+
+#[tokio::test]
+async fn goodbyes_of_idle_sessions_do_not_wait_for_each_other() {
+    let mut fixture = Fixture::start(3).await;
+    let rig = Rig::http(&["--idle-timeout", "300ms"], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let _open = futures::future::join_all((0..3).map(|_| rig.open())).await;
+    let all = tokio::time::timeout(PATIENCE, fixture.goodbyes.wait_for(|most| *most == 3)).await;
+    assert!(all.is_ok(), "they came one after another");
 }

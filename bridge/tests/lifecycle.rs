@@ -74,7 +74,7 @@ async fn a_server_that_comes_to_its_senses_becomes_ready_by_itself() {
     rig.until_ready().await;
     assert_eq!(rig.admin_get("/readyz").await, StatusCode::OK);
     let tools = rig.status().await.probe.tools.expect("listed");
-    assert_eq!(tools.count, 11, "both pages");
+    assert_eq!(tools.count, 12, "both pages");
     assert!(tools.hash.starts_with("sha256:") && tools.definitions.is_none());
 }
 
@@ -146,4 +146,35 @@ async fn the_bridge_stays_small() {
     // What is shipped is optimised; a debug build carries twice the code.
     let bound = if cfg!(debug_assertions) { 16 } else { 8 };
     assert!(bridge < bound * 1024, "{bridge} KiB");
+}
+
+#[tokio::test]
+async fn why_the_bridge_ended_is_left_as_json_where_the_kubelet_looks() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display().to_string();
+    let left = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(file.path()).unwrap()).expect("JSON");
+    let mut rig =
+        Rig::ready(&["--warm", "0", "--drain-timeout", "100ms", "--termination-log", &path], &python("well")).await;
+    let key = {
+        let client = rig.open().await;
+        client.call(1, "die", json!({"code": 7})).await;
+        client.key.clone()
+    };
+    rig.signal(Signal::SIGTERM);
+    assert!(rig.until_ended().await.success());
+    let told = left();
+    assert_eq!(told["reason"], "Drained", "{told}");
+    let exits = told["exits"].as_array().expect("exits");
+    let exit = exits.iter().find(|exit| exit["session"] == key.as_str()).expect("the session's");
+    assert_eq!((&exit["code"], &exit["lastStderr"]), (&json!(7), &json!("out of cheese")));
+    assert!(exits.iter().any(|exit| exit["session"] == "probe" && exit["cause"] == "Shutdown"), "{told}");
+
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_portolan-bridge"))
+        .args(["stdio", "--mac-key-file", "/no/such/key", "--termination-log", &path, "--", "true"])
+        .status()
+        .unwrap();
+    assert!(!refused.success());
+    let told = left();
+    assert_eq!(told["reason"], "StartFailed");
+    assert!(told["message"].as_str().unwrap().contains("/no/such/key"), "{told}");
 }

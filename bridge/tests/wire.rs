@@ -5,9 +5,8 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Rig, python, until};
+use common::{Rig, chunk, python, until};
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use portolan_mcp::mac::{self, MacKey};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{self, ExitCause};
@@ -108,9 +107,7 @@ async fn the_servers_requests_go_to_the_standing_stream_and_are_answered_by_post
 async fn without_a_standing_stream_the_servers_requests_come_on_the_call() {
     let rig = Rig::ready(&[], &python("well")).await;
     let client = rig.open().await;
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask"}});
-    let response =
-        rig.send(Method::POST, rig.data, "/mcp", client.key.as_str(), Some(call.to_string().into()), &[]).await;
+    let response = client.start(1, "ask", &[]).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut events = common::Listener::new(response.into_body());
     let asked = events.next().await.expect("the server asks");
@@ -158,11 +155,8 @@ async fn stateless_servers_answer_every_client_from_one_process_with_their_own_i
 async fn a_call_whose_connection_broke_is_answered_on_the_stream_that_resumes_it() {
     let rig = Rig::ready(&[], &python("well")).await;
     let client = rig.open().await;
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask"}});
-    let mut response =
-        rig.send(Method::POST, rig.data, "/mcp", client.key.as_str(), Some(call.to_string().into()), &[]).await;
-    let frame = response.body_mut().frame().await.expect("an event").expect("whole").into_data().expect("data");
-    let text = String::from_utf8(frame.to_vec()).expect("text");
+    let mut response = client.start(1, "ask", &[]).await;
+    let text = chunk(&mut response).await.expect("an event");
     let id = text.strip_prefix("id: ").and_then(|rest| rest.lines().next()).expect("an event id");
     let asked: Value = text.lines().find_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).unwrap();
     drop(response);
@@ -171,4 +165,95 @@ async fn a_call_whose_connection_broke_is_answered_on_the_stream_that_resumes_it
     let answer = resumed.next().await.expect("the answer");
     assert_eq!(answer["result"]["content"][0]["text"], r#"{"late": 1}"#);
     assert_eq!(resumed.next().await, None, "the stream ends with the answer");
+}
+
+/// What a client of the newest revision sends.
+fn newest() -> Vec<(&'static str, String)> {
+    vec![("mcp-protocol-version", "2025-11-25".to_owned())]
+}
+
+#[tokio::test]
+async fn a_call_that_takes_a_while_can_be_resumed_before_it_said_anything() {
+    let rig = Rig::ready(&[], &python("well")).await;
+    let client = rig.open().await;
+    let mut response = client.start(7, "wait", &newest()).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let beginning = chunk(&mut response).await.expect("a beginning");
+    let id = beginning.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\ndata: \n\n")).expect("only an id");
+    drop(response);
+    client.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
+    let mut resumed = client.listen_after(Some(id)).await;
+    assert_eq!(resumed.next().await.expect("the answer")["result"]["content"][0]["text"], "released");
+    assert_eq!(resumed.next().await, None, "the stream ends with the answer");
+}
+
+#[tokio::test]
+async fn clients_of_older_revisions_get_a_head_and_messages_only() {
+    let rig = Rig::ready(&[], &python("well")).await;
+    let client = rig.open().await;
+    for version in [None, Some("2025-06-18")] {
+        let headers: Vec<_> = version.map(|version| ("mcp-protocol-version", version.to_owned())).into_iter().collect();
+        let mut stream = client.stream(&headers).await;
+        let mut response = client.start(1, "ask", &headers).await;
+        let asked = chunk(&mut stream).await.expect("the server asks");
+        let asked: Value = serde_json::from_str(asked.split_once("data: ").expect("a message").1).expect("JSON");
+        client.post(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {}})).await;
+        let answer = chunk(&mut response).await.expect("the answer");
+        assert!(answer.contains("\"result\""), "{version:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_standing_stream_begins_with_its_place_and_ends_with_a_time_to_come_back() {
+    let mut rig = Rig::ready(&["--drain-timeout", "100ms"], &python("well")).await;
+    let mut stream = {
+        let client = rig.open().await;
+        let mut stream = client.stream(&newest()).await;
+        assert_eq!(chunk(&mut stream).await.expect("a beginning"), "id: 0-0\ndata: \n\n");
+        let mut newer = client.stream(&newest()).await;
+        assert_eq!(chunk(&mut newer).await.expect("a beginning"), "id: 0-0\ndata: \n\n");
+        assert_eq!(chunk(&mut stream).await.expect("a time"), "retry: 1000\n\n", "the newer one took over");
+        assert_eq!(chunk(&mut stream).await, None);
+        newer
+    };
+    rig.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(chunk(&mut stream).await.expect("a time"), "retry: 1000\n\n", "the bridge goes away");
+    assert_eq!(chunk(&mut stream).await, None);
+    assert!(rig.until_ended().await.success());
+}
+
+#[tokio::test]
+async fn what_a_client_of_a_stateless_server_says_reaches_it_and_cancels_only_its_own_call() {
+    let rig = Rig::ready(&["--session-type", "stateless"], &python("well")).await;
+    let (one, other) = (rig.open().await, rig.open().await);
+    let waiting = async |client: &common::Client<'_>, name: &str| {
+        let params = json!({"name": "wait", "arguments": {"name": name}});
+        client.post(&json!({"jsonrpc": "2.0", "id": "same", "method": "tools/call", "params": params})).await
+    };
+    let telling = async {
+        let id = async |name: &str| {
+            let line = rig.logged(&format!("waiting {name} as ")).await;
+            let entry: Value = serde_json::from_str(&line).expect("JSON");
+            entry["message"].as_str().unwrap().rsplit_once(' ').unwrap().1.to_owned()
+        };
+        let (of_one, of_other) = (id("one").await, id("other").await);
+        let cancel = async |client: &common::Client<'_>, id: Value| {
+            let params = json!({"reason": "bored", "requestId": id});
+            client.post(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).await
+        };
+        let again = one.post(&json!({"jsonrpc": "2.0", "id": "same", "method": "ping"})).await;
+        assert_eq!((again.status, &again.messages[0]["error"]["code"]), (StatusCode::BAD_REQUEST, &json!(-32600)));
+        // Neither a stranger's "same" nor another's number is anyone's here.
+        assert_eq!(cancel(&rig.client(), json!("same")).await.status, StatusCode::ACCEPTED);
+        assert_eq!(cancel(&one, json!(of_other.parse::<u64>().unwrap())).await.status, StatusCode::ACCEPTED);
+        assert_eq!(cancel(&one, json!("same")).await.status, StatusCode::ACCEPTED);
+        let released = one.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
+        assert_eq!(released.status, StatusCode::ACCEPTED);
+        rig.logged("\"released\"").await;
+        let log = rig.log.lock().unwrap().clone();
+        assert!(log.contains(&format!("cancelled {of_one} because bored")), "{log}");
+        assert_eq!(log.matches("\"cancelled ").count(), 1, "{log}");
+    };
+    let (first, second, ()) = tokio::join!(waiting(&one, "one"), waiting(&other, "other"), telling);
+    assert_eq!((first.text(), second.text()), ("released", "released"));
 }

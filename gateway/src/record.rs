@@ -117,6 +117,11 @@ impl Record {
         self.bytes_out += bytes as u64;
     }
 
+    /// The bridge says behind an answer that it made the end of it in the server's stead.
+    pub(crate) fn set_failure(&mut self, kind: Kind) {
+        self.outcome = kind.as_str();
+    }
+
     /// The whole answer was handed over.
     pub(crate) fn complete(&mut self) {
         if self.outcome == CLIENT_GONE {

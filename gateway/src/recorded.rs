@@ -11,6 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::limit::Place;
 use crate::record::Record;
+use crate::relay;
 use crate::respond::{Body, BoxError};
 use crate::state::PodCall;
 
@@ -44,6 +45,16 @@ impl HttpBody for RecordedBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            if let Some(kind) = relay::failure_of(trailers) {
+                this.record.set_failure(kind);
+            }
+            this.record.complete();
+            // They are the last of a body, and between the bridge and us.
+            return Poll::Ready(None);
+        }
         match &frame {
             Some(Ok(frame)) => this.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(_)) => this.record.broken(),

@@ -107,6 +107,8 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     headers.insert(wire::SESSION, value(call.session.as_str())?);
     headers.insert(mac::HEADER, value(&settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
+    // A call that fails after its answer began to stream says so behind it.
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
     Ok(request)
 }
 

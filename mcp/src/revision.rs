@@ -11,6 +11,10 @@ pub const ASSUMED_WITHOUT_HEADER: &str = "2025-03-26";
 /// Revisions with `initialize` and sessions, oldest first.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
+/// The first revision whose clients expect a stream to begin with an event that only has an id (2025-11-25, "Streamable
+/// HTTP"); clients of older ones may take the empty data for a broken message.
+const PRIMED_SINCE: &str = "2025-11-25";
+
 /// Revisions without sessions, oldest first.
 pub const MODERN: [&str; 1] = ["2026-07-28"];
 
@@ -23,6 +27,13 @@ pub fn is_legacy(revision: &str) -> bool {
     LEGACY.contains(&revision)
 }
 
+/// Whether streams to a client of `revision` begin with an event that only has an id.
+#[must_use]
+pub fn is_primed(revision: &str) -> bool {
+    // Revisions are dates, so their order is that of their text.
+    is_legacy(revision) && revision >= PRIMED_SINCE
+}
+
 /// How a server or client opens a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Era {
@@ -32,4 +43,16 @@ pub enum Era {
     Modern,
     /// A server that answers either.
     Both,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clients_that_know_of_priming_events_get_them() {
+        let primed: Vec<&str> = LEGACY.into_iter().filter(|revision| is_primed(revision)).collect();
+        assert_eq!(primed, ["2025-11-25"]);
+        assert!(!is_primed("2026-07-28") && !is_primed("9999-12-31") && !is_primed(""));
+    }
 }

@@ -1,4 +1,6 @@
-//! Server-sent events: framing out, and an incremental reader with a bound.
+//! Server-sent events: framing out, an incremental reader with a bound, and a follower of streams that only pass by.
+
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -22,6 +24,19 @@ pub fn encode(id: Option<&str>, data: &[u8]) -> Bytes {
 
 /// A comment, which keeps an idle stream open through proxies and means nothing.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// The event that begins a stream: no message, only the id from which a client that lost its connection resumes
+/// (2025-11-25, "Streamable HTTP").
+#[must_use]
+pub fn prime(id: &str) -> Bytes {
+    encode(Some(id), b"")
+}
+
+/// Tells a client whose stream is about to be closed unfinished when to come back.
+#[must_use]
+pub fn retry(after: Duration) -> Bytes {
+    format!("retry: {}\n\n", after.as_millis()).into()
+}
 
 /// An event longer than the reader's bound.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,6 +105,54 @@ impl Decoder {
     }
 }
 
+/// Follows a stream of events that passes by and holds nothing of it.
+#[derive(Debug)]
+pub struct Follower {
+    /// Bytes of the current line; past [`DATA`] or a difference from it, [`OTHER`].
+    column: usize,
+    after_cr: bool,
+    between_events: bool,
+}
+
+const DATA: &[u8] = b"data:";
+const OTHER: usize = usize::MAX;
+
+impl Default for Follower {
+    fn default() -> Self {
+        Self { column: 0, after_cr: false, between_events: true }
+    }
+}
+
+impl Follower {
+    /// Takes the bytes that passed; says whether a line of data began in them. Comments are none.
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        let mut has_data = false;
+        for &byte in bytes {
+            let after_cr = std::mem::take(&mut self.after_cr);
+            match byte {
+                b'\n' if after_cr => {}
+                b'\n' | b'\r' => {
+                    self.after_cr = byte == b'\r';
+                    self.between_events = self.column == 0;
+                    self.column = 0;
+                }
+                _ => {
+                    self.between_events = false;
+                    self.column = if DATA.get(self.column) == Some(&byte) { self.column + 1 } else { OTHER };
+                    has_data |= self.column == DATA.len();
+                }
+            }
+        }
+        has_data
+    }
+
+    /// Whether everything so far was whole events, so that another may be put here.
+    #[must_use]
+    pub fn is_between_events(&self) -> bool {
+        self.between_events
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +176,33 @@ mod tests {
         let mut decoder = Decoder::new(64);
         let events = decoder.push(b": hi\n\nid: 4\nevent: message\n\r\ndata:a\r\ndata: b\r\r").expect("fits");
         assert_eq!(events, vec![b"a\nb".to_vec()]);
+    }
+
+    #[test]
+    fn a_stream_begins_with_an_id_and_no_message_and_may_close_with_a_time_to_come_back() {
+        assert_eq!(prime("3-0"), "id: 3-0\ndata: \n\n");
+        assert_eq!(retry(Duration::from_millis(1500)), "retry: 1500\n\n");
+        assert_eq!(Decoder::new(64).push(&retry(Duration::from_secs(1))), Ok(vec![]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_follower_knows_data_from_comments_and_where_events_end(cut in 1usize..9, line_end in "\n|\r|\r\n") {
+            let follow = |lines: &[&str]| {
+                let text: String = lines.iter().map(|line| format!("{line}{line_end}")).collect();
+                let mut follower = Follower::default();
+                let mut has_data = false;
+                for chunk in text.as_bytes().chunks(cut) {
+                    has_data |= follower.push(chunk);
+                }
+                (has_data, follower.is_between_events())
+            };
+            prop_assert_eq!(follow(&[]), (false, true));
+            prop_assert_eq!(follow(&[": data: no", ""]), (false, true));
+            prop_assert_eq!(follow(&["id: data:", "event: x"]), (false, false));
+            prop_assert_eq!(follow(&["id: 1", "data: x"]), (true, false));
+            prop_assert_eq!(follow(&["dat", "data:x", ""]), (true, true));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The contract between gateway, operator and bridge, version 1.
 //!
 //! Data port: `POST`, `GET` and `DELETE` on [`DATA_PATH`], MCP streamable HTTP with the session named by
-//! [`SESSION`] instead of `Mcp-Session-Id`. The gateway names the session before `initialize`; the bridge makes it.
+//! [`SESSION`] instead of `Mcp-Session-Id`. The gateway names the session before `initialize`; the bridge makes it. The gateway
+//! sends only what takes JSON as well as event streams as an answer, and `TE: trailers`: see [`FAILURE`].
 //! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] needs the MAC, as every data request does.
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,8 @@ pub const STATUS: &str = "/v1/status";
 pub const SESSION: &str = "portolan-session";
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: &str = "portolan-timeout-ms";
-/// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead.
+/// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that
+/// is the last event of a stream it is the trailer: when the head left, nobody knew.
 pub const FAILURE: &str = "portolan-failure";
 
 /// What a bridge knows of the server behind it.
@@ -204,7 +206,7 @@ pub enum ExitCause {
     Idle,
     /// It did not answer its client's `initialize` with a result.
     NotInitialized,
-    /// It was the largest when memory ran short.
+    /// It was the largest when memory ran short: a session's process, the probe's or a warm one.
     MemoryPressure,
     /// It sent a message over the bound.
     MessageTooLong,
@@ -230,7 +232,7 @@ pub struct Counters {
     pub dropped_stderr_lines: u64,
     /// Messages for a stream that nobody opened, past the queue's bound.
     pub dropped_messages: u64,
-    /// Sessions ended for memory.
+    /// Processes ended for memory: of sessions, the probe's, warm ones.
     pub memory_ends: u64,
     /// Calls not answered in time.
     pub timeouts: u64,

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each suite uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
 
+pub mod fixture;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,12 +43,13 @@ pub struct Rig {
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub trailers: HeaderMap,
     pub messages: Vec<Value>,
 }
 
 impl Reply {
     pub fn failure(&self) -> Option<&str> {
-        self.headers.get(wire::FAILURE).and_then(|value| value.to_str().ok())
+        self.headers.get(wire::FAILURE).or(self.trailers.get(wire::FAILURE)).and_then(|value| value.to_str().ok())
     }
 
     /// The text of a tool's result.
@@ -126,6 +129,28 @@ impl Rig {
         Self { child, data, admin, log, _key: key }
     }
 
+    /// Waits for a line of the log that holds `text`, and returns it.
+    pub async fn logged(&self, text: &str) -> String {
+        let find = || self.log.lock().unwrap().lines().find(|line| line.contains(text)).map(str::to_owned);
+        until(&format!("{text:?} is logged"), async || find().is_some()).await;
+        find().expect("logged")
+    }
+
+    /// The server processes, oldest first.
+    pub fn servers(&self) -> Vec<Pid> {
+        let is_server = |pid: &Pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            // The guard's command line holds these words too, but behind its own.
+            words.next().is_some_and(|word| word.ends_with(b"python3"))
+                && words.next().is_some_and(|word| word.ends_with(b"server.py"))
+        };
+        let mut servers: Vec<(u64, Pid)> =
+            self.processes().into_iter().filter(is_server).filter_map(|pid| Some((started(pid)?, pid))).collect();
+        servers.sort_unstable();
+        servers.into_iter().map(|(_, pid)| pid).collect()
+    }
+
     pub async fn until_ready(&self) {
         until("the probe is ready", async || self.status().await.probe.state == ProbeState::Ready).await;
     }
@@ -180,7 +205,7 @@ impl Rig {
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
-        request = request.header("accept", "application/json, text/event-stream");
+        request = request.header("accept", "application/json, text/event-stream").header("te", "trailers");
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -199,7 +224,9 @@ impl Rig {
     ) -> Reply {
         let response = self.send(method, port, path, session, body, headers).await;
         let (head, body) = response.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("whole").to_bytes();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("whole");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let body = body.to_bytes();
         let is_events = head.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
         let messages = if is_events {
             let events = Decoder::new(usize::MAX).push(&body).expect("events");
@@ -209,7 +236,7 @@ impl Rig {
         } else {
             vec![serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{body:?}"))]
         };
-        Reply { status: head.status, headers: head.headers, messages }
+        Reply { status: head.status, headers: head.headers, trailers, messages }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -287,6 +314,18 @@ fn all_processes() -> Vec<(i32, i32)> {
     .collect()
 }
 
+/// When a process started, in the kernel's ticks.
+fn started(pid: Pid) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The next bytes of a stream; `None` when it ended.
+pub async fn chunk(stream: &mut http::Response<Incoming>) -> Option<String> {
+    let frame = tokio::time::timeout(PATIENCE, stream.body_mut().frame()).await.expect("in time")?;
+    Some(String::from_utf8(frame.expect("whole").into_data().expect("data").to_vec()).expect("text"))
+}
+
 /// Whether the process is there, a zombie counted.
 pub fn exists(pid: &str) -> bool {
     std::path::Path::new("/proc").join(pid).exists()
@@ -344,6 +383,18 @@ impl Client<'_> {
 
     pub async fn delete(&self) -> Reply {
         self.rig.request(Method::DELETE, self.rig.data, wire::DATA_PATH, self.key.as_str(), None, &[]).await
+    }
+
+    /// Starts a call and returns with the head of its answer.
+    pub async fn start(&self, id: u64, tool: &str, headers: &[(&str, String)]) -> http::Response<Incoming> {
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool}});
+        let body = Bytes::from(message.to_string());
+        self.rig.send(Method::POST, self.rig.data, wire::DATA_PATH, self.key.as_str(), Some(body), headers).await
+    }
+
+    /// Opens the standing stream, whose bytes are of interest.
+    pub async fn stream(&self, headers: &[(&str, String)]) -> http::Response<Incoming> {
+        self.rig.send(Method::GET, self.rig.data, wire::DATA_PATH, self.key.as_str(), None, headers).await
     }
 
     /// Opens the standing stream.

@@ -10,6 +10,9 @@ import time
 lock = threading.Lock()
 answers = {}
 arrived = threading.Condition()
+released = threading.Event()
+# A process that no client can reach is told to hold memory this way.
+signal.signal(signal.SIGUSR1, lambda *_: hog({"bytes": 236 << 20}))
 
 
 def send(message):
@@ -80,6 +83,23 @@ def hang(_):
         time.sleep(60)
 
 
+def say(text):
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def wait(arguments):
+    """Answers when `test/release` comes; says before that it waits, and under which id."""
+    say(f"waiting {arguments.get('name')} as {arguments['id']}")
+    released.wait()
+    return "released"
+
+
+def say_and_hang(_):
+    say("hanging")
+    hang(None)
+
+
 TOOLS = {
     "echo": lambda arguments: arguments["message"],
     "pid": lambda _: str(os.getpid()),
@@ -91,12 +111,13 @@ TOOLS = {
     "flood": flood,
     "progress": progress,
     "die": die,
-    "hang": hang,
+    "hang": say_and_hang,
+    "wait": wait,
 }
 
 
 def call(ident, params):
-    text = TOOLS[params["name"]](params.get("arguments", {}))
+    text = TOOLS[params["name"]]({**params.get("arguments", {}), "id": ident})
     send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
 
 
@@ -114,8 +135,10 @@ def serve(discover=None):
             result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
             send({"id": ident, "result": result})
         elif method == "notifications/cancelled":
-            sys.stderr.write(f"cancelled {message['params']['requestId']}\n")
-            sys.stderr.flush()
+            say(f"cancelled {message['params']['requestId']} because {message['params'].get('reason')}")
+        elif method == "test/release":
+            released.set()
+            say("released")
         elif method == "tools/list":
             # Two pages, so that a client which reads only the first is found out.
             names = sorted(TOOLS)

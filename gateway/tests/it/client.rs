@@ -52,8 +52,14 @@ impl Answer {
         String::from_utf8(self.body.to_vec()).expect("text")
     }
 
+    /// The answer: a body of JSON, or the last message of a stream of events.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        let text = self.text();
+        let last =
+            text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| !data.is_empty()).next_back();
+        let is_events = self.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let json = last.filter(|_| is_events).unwrap_or(&text);
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -122,4 +122,8 @@ async fn the_real_bridge_keeps_the_request_timeout_of_the_gateway() {
     let answer = gateway.client().session(&session).call("sleep", json!({})).await;
     assert_eq!(answer.json()["result"]["structuredContent"]["error_type"], "RequestTimeout", "{answer:?}");
     assert!(began.elapsed() < std::time::Duration::from_secs(2), "the bridge's answer came before the gateway's");
+    assert!(!answer.headers.contains_key("trailer"), "what the bridge says behind an answer is for the gateway");
+    let counted =
+        r#"portolan_gateway_requests_total{method="tools/call",outcome="RequestTimeout",route="default/everything"}"#;
+    assert_eq!(gateway.metric(counted).await, 1.0, "although the head left before it was known");
 }

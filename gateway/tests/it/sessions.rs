@@ -47,6 +47,7 @@ async fn a_credential_never_travels_upstream_and_ours_never_come_down() {
                 "portolan-session",
                 "portolan-mac",
                 "portolan-timeout-ms",
+                "te",
             ];
             assert!(known.contains(name), "{name} travelled upstream");
         }

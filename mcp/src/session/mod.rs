@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 pub use self::key::IdKey;
 use self::replay::Replay;
-pub use self::rewrite::{single_line, with_id};
+pub use self::rewrite::{single_line, with_id, with_request_id};
 use self::vocabulary::parse_event_id;
 pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId};
 use crate::envelope::{EnvelopeError, Id, Message, Meta, Request, scalar_param};
@@ -133,7 +133,7 @@ impl Session {
             return Err(Refusal::TooManyCalls);
         }
         self.last_stream += 1;
-        let attachment = self.attach(StreamId(self.last_stream));
+        let attachment = self.attach(StreamId(self.last_stream), 0);
         let progress = request.params.and_then(Meta::of).and_then(|meta| meta.progress_token);
         self.calls.insert(
             attachment.stream,
@@ -226,12 +226,14 @@ impl Session {
     /// Opens the standing stream, or resumes the one that `last_event_id` names.
     pub fn open(&mut self, last_event_id: Option<&str>, out: &mut Vec<Output>) -> Attachment {
         let resumed = last_event_id.and_then(parse_event_id).filter(|(stream, _)| self.can_resume(*stream));
-        let (stream, replayed) =
-            resumed.map_or((StreamId::GET, Vec::new()), |(stream, seq)| (stream, self.replay.after(stream, seq)));
+        let (stream, after) = resumed.unwrap_or((StreamId::GET, self.get_sent));
+        // A number that was not sent yet is not one to resume from.
+        let after = after.min(self.sent(stream));
+        let replayed = self.replay.after(stream, after);
         if self.is_attached(stream) {
             out.push(Output::Close(stream));
         }
-        let attachment = self.attach(stream);
+        let attachment = self.attach(stream, after);
         let ends = stream != StreamId::GET && !self.calls.contains_key(&stream);
         let has_last = replayed.last().is_some_and(|event| event.last);
         out.extend(replayed.into_iter().map(Output::Event));
@@ -289,9 +291,14 @@ impl Session {
         self.asked.clear();
     }
 
-    fn attach(&mut self, stream: StreamId) -> Attachment {
+    fn attach(&mut self, stream: StreamId, after: u64) -> Attachment {
         self.turns += 1;
-        Attachment { stream, turn: self.turns }
+        Attachment { stream, after, turn: self.turns }
+    }
+
+    /// Number of the last event that was sent on `stream`; of an answered call's, only that there are no more.
+    fn sent(&self, stream: StreamId) -> u64 {
+        if stream == StreamId::GET { self.get_sent } else { self.calls.get(&stream).map_or(u64::MAX, |call| call.sent) }
     }
 
     fn is_attached(&self, stream: StreamId) -> bool {

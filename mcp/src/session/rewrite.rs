@@ -24,7 +24,29 @@ pub fn with_id(body: &[u8], id: &Id) -> Option<Bytes> {
         #[serde(borrow)]
         id: &'a RawValue,
     }
-    let old = serde_json::from_slice::<WithId<'_>>(body).ok()?.id.get();
+    replaced(body, serde_json::from_slice::<WithId<'_>>(body).ok()?.id.get(), id)
+}
+
+/// `body` with `params.requestId` replaced by `id`, as [`with_id`] does it: `notifications/cancelled` for a peer that
+/// knows the request by another id.
+#[must_use]
+pub fn with_request_id(body: &[u8], id: &Id) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct WithParams<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        #[serde(borrow)]
+        request_id: &'a RawValue,
+    }
+    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.request_id.get(), id)
+}
+
+/// `body` with the value `old`, which borrows from it, replaced by `id`.
+fn replaced(body: &[u8], old: &str, id: &Id) -> Option<Bytes> {
     // `RawValue` borrows from `body`, so the difference of the addresses is where the id stands.
     let start = (old.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
     let (before, after) = (body.get(..start)?, body.get(start + old.len()..)?);
@@ -46,6 +68,10 @@ mod tests {
         let expected = r#" { "params" : {"id": 7, "n": 1.50}, "id" : 42 , "jsonrpc":"2.0" }"#;
         assert_eq!(rewritten, expected.as_bytes());
         assert_eq!(with_id(br#"{"method":"x"}"#, &Id::number(1)), None);
+        let body = br#"{"id":1, "params":{"reason":"x", "requestId" : "a\"b"} }"#;
+        let rewritten = with_request_id(body, &Id::number(42)).expect("has one");
+        assert_eq!(rewritten, &br#"{"id":1, "params":{"reason":"x", "requestId" : 42} }"#[..]);
+        assert_eq!(with_request_id(br#"{"requestId":1}"#, &Id::number(1)), None);
     }
 
     #[test]

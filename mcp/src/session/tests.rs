@@ -177,6 +177,27 @@ fn a_broken_stream_is_resumed_where_it_was() {
 }
 
 #[test]
+fn a_client_that_saw_nothing_but_the_beginning_of_a_stream_resumes_from_there() {
+    let mut session = Session::new(Limits::default());
+    let attachment = call(&mut session, "1");
+    session.closed(attachment);
+    line(&mut session, &answer("1"));
+    let (resumed, out) = open(&mut session, Some(&attachment.event_id()));
+    assert_eq!((resumed.stream, streams(&out).len()), (attachment.stream, 1), "the answer");
+    // The standing stream begins where it stands, not at its first event.
+    open(&mut session, None);
+    line(&mut session, &notification("notifications/message"));
+    let (fresh, _) = open(&mut session, None);
+    assert_eq!(fresh.event_id(), "0-1");
+    session.closed(fresh);
+    line(&mut session, &notification("notifications/message"));
+    let (_, out) = open(&mut session, Some(&fresh.event_id()));
+    assert_eq!(streams(&out), [StreamId::GET], "only what came after it");
+    let (ahead, _) = open(&mut session, Some("0-99"));
+    assert_eq!(ahead.event_id(), "0-2", "a number that was never sent");
+}
+
+#[test]
 fn when_the_server_is_gone_every_call_is_answered() {
     let mut session = Session::new(Limits::default());
     call(&mut session, "1");

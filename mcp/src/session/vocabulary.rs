@@ -18,7 +18,17 @@ impl StreamId {
 pub struct Attachment {
     /// The stream.
     pub stream: StreamId,
+    /// Number of the stream's last event before this hold.
+    pub(super) after: u64,
     pub(super) turn: u64,
+}
+
+impl Attachment {
+    /// The id with which a client that has seen nothing of this hold resumes.
+    #[must_use]
+    pub fn event_id(&self) -> String {
+        event_id(self.stream, self.after)
+    }
 }
 
 /// One message on its way to a client.
@@ -40,8 +50,12 @@ impl Event {
     /// The id that a client sends back as `Last-Event-ID`.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}-{}", self.stream.0, self.seq)
+        event_id(self.stream, self.seq)
     }
+}
+
+fn event_id(stream: StreamId, seq: u64) -> String {
+    format!("{}-{seq}", stream.0)
 }
 
 /// What the driver must do next.
@@ -105,7 +119,7 @@ impl Default for Limits {
     }
 }
 
-/// Reads what [`Event::id`] wrote.
+/// Reads what [`event_id`] wrote.
 pub(super) fn parse_event_id(text: &str) -> Option<(StreamId, u64)> {
     let (stream, seq) = text.split_once('-')?;
     Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))

@@ -1,0 +1,131 @@
+//! A streamable HTTP server that does what a test tells it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A running fixture; it ends with the test's runtime.
+pub struct Fixture {
+    pub address: SocketAddr,
+    /// What is sent here comes on the stream that was opened last, byte for byte.
+    pub events: watch::Receiver<Option<mpsc::UnboundedSender<Bytes>>>,
+    /// The most goodbyes that were under way at a time.
+    pub goodbyes: watch::Receiver<usize>,
+}
+
+struct Shared {
+    sessions: AtomicUsize,
+    events: watch::Sender<Option<mpsc::UnboundedSender<Bytes>>>,
+    leaving: AtomicUsize,
+    most: watch::Sender<usize>,
+    /// How many goodbyes must be under way before one is answered.
+    together: usize,
+}
+
+impl Fixture {
+    /// A server that answers no goodbye before `together` of them are under way.
+    pub async fn start(together: usize) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (events, most) = (watch::Sender::new(None), watch::Sender::new(0));
+        let fixture = Self { address, events: events.subscribe(), goodbyes: most.subscribe() };
+        let (sessions, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { sessions, events, leaving, most, together });
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let shared = Arc::clone(&shared);
+                let service = service_fn(move |request| {
+                    let shared = Arc::clone(&shared);
+                    async move { Ok::<_, Infallible>(shared.answer(request).await) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service),
+                );
+            }
+        });
+        fixture
+    }
+
+    /// Waits for a stream and what writes to it.
+    pub async fn stream(&mut self) -> mpsc::UnboundedSender<Bytes> {
+        self.events.wait_for(Option::is_some).await.expect("it runs").clone().expect("opened")
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        match *request.method() {
+            Method::GET => {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                self.events.send_replace(Some(sender));
+                let frames = futures::stream::unfold(receiver, |mut receiver| async {
+                    Some((Ok(Frame::data(receiver.recv().await?)), receiver))
+                });
+                respond("text/event-stream", StreamBody::new(frames).boxed_unsync())
+            }
+            Method::DELETE => {
+                let _leaving = Leaving::new(self);
+                let mut most = self.most.subscribe();
+                let _ = most.wait_for(|most| *most >= self.together).await;
+                status(StatusCode::OK)
+            }
+            _ => {
+                let body = request.into_body().collect().await.expect("a body").to_bytes();
+                self.post(&serde_json::from_slice(&body).expect("JSON"))
+            }
+        }
+    }
+
+    fn post(&self, message: &Value) -> Response<Body> {
+        let result = match message["method"].as_str() {
+            Some("initialize") => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                "serverInfo": {"name": "fixture", "version": "1"}}),
+            Some("tools/list") => json!({"tools": []}),
+            _ => return status(StatusCode::ACCEPTED),
+        };
+        let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        let mut response = respond("application/json", Full::from(answer).boxed_unsync());
+        let id = self.sessions.fetch_add(1, Ordering::Relaxed);
+        response.headers_mut().insert("mcp-session-id", id.into());
+        response
+    }
+}
+
+/// Counts a goodbye for as long as somebody waits for its answer.
+struct Leaving<'s>(&'s Shared);
+
+impl<'s> Leaving<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        let now = shared.leaving.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.most.send_modify(|most| *most = now.max(*most));
+        Self(shared)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leaving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn respond(kind: &'static str, body: Body) -> Response<Body> {
+    Response::builder().header("content-type", kind).body(body).expect("a response")
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    Response::builder().status(status).body(Full::default().boxed_unsync()).expect("a response")
+}
