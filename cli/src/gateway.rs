@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use portolan_crds::ports;
 use portolan_gateway::config::{Cluster, Namespaces, Seal};
 use portolan_gateway::{Bounds, Config, Drain, Source};
+use portolan_snapshot::ClusterDomain;
 
 use crate::exit::{Exit, Failure};
 use crate::shutdown;
@@ -31,6 +32,10 @@ pub(crate) struct GatewayArgs {
     /// Namespaces whose MCPServers may be served; every one when not given, which needs the rights to watch them
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACE,…", value_parser = NonEmptyStringValueParser::new())]
     tenant_namespaces: Vec<String>,
+
+    /// DNS domain of the cluster: the gateway answers to its Service's name in it
+    #[arg(long, value_name = "DOMAIN", default_value_t)]
+    cluster_domain: ClusterDomain,
 
     /// File with the key that seals the last good configuration
     #[arg(long, value_name = "FILE", requires = "state_dir")]
@@ -78,6 +83,7 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
         namespace: args.namespace.clone(),
         name: args.name.clone(),
         namespaces: args.namespaces(),
+        cluster_domain: args.cluster_domain.clone(),
         seal: args.seal(),
     };
     let config =

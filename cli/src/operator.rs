@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use portolan_operator::config::{Config, DefaultGateway, Images, LeaseName};
 use portolan_operator::{RunError, run as operate};
+use portolan_snapshot::ClusterDomain;
 
 use crate::exit::{Exit, Failure};
 use crate::shutdown;
@@ -59,8 +60,8 @@ pub(crate) struct OperatorArgs {
     image_pull_secrets: Vec<String>,
 
     /// DNS domain of the cluster
-    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
+    #[arg(long, value_name = "DOMAIN", default_value_t)]
+    cluster_domain: ClusterDomain,
 
     /// Make an MCPGateway of this name in the operator's namespace when there is none
     #[arg(long, value_name = "NAME")]
@@ -105,7 +106,7 @@ impl OperatorArgs {
         config.lease = LeaseName { namespace: self.namespace.clone(), ..config.lease };
         config.admin = self.admin.unwrap_or(config.admin);
         config.gateway_service_account.clone_from(&self.gateway_service_account);
-        config.cluster_domain.clone_from(&self.cluster_domain);
+        config.cluster_domain = self.cluster_domain.to_string();
         config.concurrency = self.concurrency;
         config.identity.clone_from(&self.identity);
         config

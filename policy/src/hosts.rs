@@ -112,18 +112,18 @@ impl HostRules {
         (rules, bad)
     }
 
-    /// Checks `Host` (or the target's authority, which takes its place: RFC 9112 §3.2.2) and `Origin`.
+    /// Checks `Host`, the target's authority where it has one, and `Origin`. HTTP lets the authority take the place of
+    /// `Host` (RFC 9112 §3.2.2), but a proxy on the way may have gone by the other: both have to be the gateway's.
     ///
     /// # Errors
     /// Says which of the two is refused.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let host = match uri.authority() {
-            Some(authority) => authority.as_str(),
-            None => single(headers, &header::HOST).ok_or(Refusal::Host)?,
-        };
-        let host = Host::parse(host).ok_or(Refusal::Host)?;
-        if !self.hosts.iter().any(|rule| rule.admits(&host)) {
-            return Err(Refusal::Host);
+        let host = single(headers, &header::HOST).ok_or(Refusal::Host)?;
+        for named in [Some(host), uri.authority().map(Authority::as_str)].into_iter().flatten() {
+            let named = Host::parse(named).ok_or(Refusal::Host)?;
+            if !self.hosts.iter().any(|rule| rule.admits(&named)) {
+                return Err(Refusal::Host);
+            }
         }
         if !headers.contains_key(header::ORIGIN) {
             return Ok(());
@@ -227,11 +227,21 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_decides_in_the_place_of_host() {
+    fn an_absolute_target_and_host_must_both_be_the_gateways() {
         let (rules, _) = HostRules::new([], &[], &[]);
-        let mut headers = HeaderMap::new();
-        headers.append(header::HOST, "localhost".parse().expect("a header value"));
-        assert_eq!(rules.check(&Uri::from_static("http://evil.example/"), &headers), Err(Refusal::Host));
+        let check = |target: &'static str, hosts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, host.parse().expect("a header value"));
+            }
+            rules.check(&Uri::from_static(target), &headers)
+        };
+        assert_eq!(check("http://localhost/", &["localhost"]), Ok(()));
+        assert_eq!(check("http://evil.example/", &["localhost"]), Err(Refusal::Host));
+        assert_eq!(check("http://localhost/", &["evil.example"]), Err(Refusal::Host));
+        assert_eq!(check("http://user@localhost/", &["localhost"]), Err(Refusal::Host));
+        assert_eq!(check("http://localhost/", &[]), Err(Refusal::Host));
+        assert_eq!(check("http://localhost/", &["localhost", "localhost"]), Err(Refusal::Host));
     }
 
     #[test]

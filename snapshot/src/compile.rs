@@ -17,6 +17,7 @@ use portolan_policy::hosts::{BadRule, HostRules};
 pub use crate::settings::ServerProblem;
 
 use crate::authentication::authentication;
+use crate::cluster_domain::ClusterDomain;
 use crate::inputs::{Inputs, secret_key};
 use crate::pods;
 use crate::select::{self, BadSelector};
@@ -106,7 +107,7 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>) -> Result<Compiled,
         },
         routes: routes(inputs, previous, &mut diagnostics),
         authentication: authentication(&inputs.gateway, &inputs.secret, &mut diagnostics.gateway),
-        http: http(&inputs.gateway, &mut diagnostics.gateway),
+        http: http(inputs, &mut diagnostics.gateway),
         keyring,
         stream_key: stream_key(inputs, &mut diagnostics.gateway),
     };
@@ -127,22 +128,22 @@ fn stream_key(inputs: &Inputs, problems: &mut Vec<GatewayProblem>) -> Option<Mac
     key
 }
 
-fn http(gateway: &MCPGateway, problems: &mut Vec<GatewayProblem>) -> Http {
-    let own = service_names(gateway);
-    let spec = &gateway.spec.http;
+fn http(inputs: &Inputs, problems: &mut Vec<GatewayProblem>) -> Http {
+    let own = service_names(&inputs.gateway, &inputs.cluster_domain);
+    let spec = &inputs.gateway.spec.http;
     let (rules, bad) = HostRules::new(own.iter().map(String::as_str), &spec.allowed_hosts, &spec.allowed_origins);
     problems.extend(bad.into_iter().map(GatewayProblem::from));
     Http { rules, max_body_bytes: spec.max_body_bytes.try_into().unwrap_or(usize::MAX) }
 }
 
 /// The names under which a cluster's DNS knows the gateway's Service.
-fn service_names(gateway: &MCPGateway) -> Vec<String> {
+fn service_names(gateway: &MCPGateway, domain: &ClusterDomain) -> Vec<String> {
     let (Some(name), Some(namespace)) = (&gateway.metadata.name, &gateway.metadata.namespace) else {
         return Vec::new();
     };
     let service = format!("portolan-gateway-{name}");
     let qualified = format!("{service}.{namespace}");
-    vec![format!("{qualified}.svc.cluster.local"), format!("{qualified}.svc"), qualified, service]
+    vec![format!("{qualified}.svc.{domain}"), format!("{qualified}.svc"), qualified, service]
 }
 
 fn routes(
@@ -204,13 +205,7 @@ fn route(
         }
     };
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
-    Some(Route {
-        serving: serving(revisions),
-        revisions: revisions.iter().map(|revision| (revision.name.as_str().into(), revision.state)).collect(),
-        settings,
-        pods,
-        name,
-    })
+    Some(Route { serving: serving(revisions), settings, pods, name })
 }
 
 /// The revision that takes new sessions. While one takes over from another both may say that they serve: the one

@@ -6,12 +6,17 @@ use k8s_openapi::{ByteString, api::discovery::v1::EndpointSlice};
 use portolan_crds::{MCPGateway, MCPServer};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster_domain::ClusterDomain;
+
 /// Everything that decides what one gateway serves. It holds keys: wherever it is written down, it is sealed.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inputs {
     /// The gateway's own object.
     pub gateway: MCPGateway,
+    /// The cluster's DNS domain: the gateway's Service has a name in it.
+    #[serde(default)]
+    pub cluster_domain: ClusterDomain,
     /// Servers of the enrolled namespaces, with status. The gateway's selectors choose among them.
     pub servers: Vec<MCPServer>,
     /// Servers that this release cannot read; each keeps its last good version.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_crds::server::{RevisionState, SessionType};
+use portolan_crds::server::SessionType;
 use portolan_mcp::{mac::MacKey, token::Keyring};
 use portolan_policy::{api_key::ApiKeys, authorize::Target, hosts::HostRules};
 
@@ -104,8 +104,6 @@ pub struct Route {
     pub settings: Arc<Settings>,
     /// The revision that takes new sessions.
     pub serving: Option<Box<str>>,
-    /// Revisions by name, as the server's status lists them.
-    pub revisions: HashMap<Box<str>, RevisionState>,
     /// Pods by UID, of every revision.
     pub pods: HashMap<Box<str>, Pod>,
 }

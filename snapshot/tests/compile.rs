@@ -101,6 +101,23 @@ fn the_snapshot_says_what_the_objects_say() {
 }
 
 #[test]
+fn the_gateway_answers_to_its_service_in_the_clusters_own_domain_and_in_no_other() {
+    let answers = |inputs: &Inputs, host: &str| {
+        let uri = format!("http://{host}/default/everything/mcp").parse().expect("a target");
+        let headers = [(http::header::HOST, host.parse().expect("a host"))].into_iter().collect();
+        good(inputs, None).http.rules.check(&uri, &headers).is_ok()
+    };
+    let mut inputs = inputs();
+    let service = "portolan-gateway-default.portolan.svc";
+    for (domain, other) in [("cluster.local", "corp.example"), ("corp.example", "cluster.local")] {
+        inputs.cluster_domain = domain.parse().expect("a domain");
+        assert!(answers(&inputs, &format!("{service}.{domain}")), "{domain}");
+        assert!(!answers(&inputs, &format!("{service}.{other}")), "{other} where the cluster has {domain}");
+    }
+    assert!(answers(&inputs, service));
+}
+
+#[test]
 fn a_server_whose_key_is_missing_keeps_its_last_good_version_and_others_move_on() {
     let first = good(&inputs(), None);
     let mut next = inputs();

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_crds::gateway::{Anonymous, Authentication};
 use portolan_crds::server::{Revision as RevisionStatus, RevisionState};
 use portolan_crds::{MCPGateway, MCPGatewaySpec, MCPServer, MCPServerStatus, labels};
-use portolan_snapshot::Inputs;
+use portolan_snapshot::{ClusterDomain, Inputs};
 use portolan_snapshot::inputs::secret_key;
 
 use super::files::Objects;
@@ -54,6 +54,7 @@ pub(super) fn inputs(identity: &Identity, objects: &Objects, fleet: &Fleet) -> (
     });
     let inputs = Inputs {
         gateway: gateway(identity, objects),
+        cluster_domain: ClusterDomain::default(),
         servers: fleet.servers.iter().map(|(name, server)| with_status(name, server)).collect(),
         unreadable: Vec::new(),
         namespaces: namespaces.collect(),

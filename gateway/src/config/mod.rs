@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use portolan_snapshot::Inputs;
+use portolan_snapshot::{ClusterDomain, Inputs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,6 +38,8 @@ pub struct Cluster {
     pub name: String,
     /// The namespaces whose servers may be served.
     pub namespaces: Namespaces,
+    /// The cluster's DNS domain, in which the gateway's Service has a name.
+    pub cluster_domain: ClusterDomain,
     /// Where the last good inputs are kept; nowhere when `None`.
     pub seal: Option<Seal>,
 }

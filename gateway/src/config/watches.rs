@@ -15,7 +15,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use portolan_crds::{MCPGateway, MCPServer, labels};
-use portolan_snapshot::{Inputs, inputs::Unreadable};
+use portolan_snapshot::{ClusterDomain, Inputs, inputs::Unreadable};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -32,6 +32,7 @@ pub(crate) struct Watches {
     client: Client,
     namespace: String,
     name: String,
+    cluster_domain: ClusterDomain,
     gateway: Store<DeserializeGuard<MCPGateway>>,
     servers: Vec<Servers>,
     slices: Vec<Store<EndpointSlice>>,
@@ -66,6 +67,7 @@ impl Watches {
             client: client.clone(),
             namespace: namespace.clone(),
             name: name.clone(),
+            cluster_domain: cluster.cluster_domain.clone(),
             gateway,
             servers,
             slices,
@@ -110,6 +112,7 @@ impl Watches {
         }
         Some(Inputs {
             gateway,
+            cluster_domain: self.cluster_domain.clone(),
             servers,
             unreadable,
             namespaces,

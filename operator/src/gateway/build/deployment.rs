@@ -100,6 +100,7 @@ fn container(parts: &Parts<'_>) -> Container {
             format!("--name={}", parts.owner.name()),
             format!("--namespace={}", parts.owner.namespace()),
             format!("--tenant-namespaces={}", config.tenant_namespaces.join(",")),
+            format!("--cluster-domain={}", config.cluster_domain),
             format!("--seal-key={SEAL_DIRECTORY}/{}", secret_key::SEAL),
             format!("--state-dir={STATE_DIRECTORY}"),
         ]),

@@ -38,7 +38,11 @@ fn config() -> Config {
         pull_policy: Some("IfNotPresent".into()),
         pull_secrets: vec!["registry".into()],
     };
-    Config { tenant_namespaces: vec!["team-a".into(), "team-b".into()], ..Config::new("platform", images) }
+    Config {
+        tenant_namespaces: vec!["team-a".into(), "team-b".into()],
+        cluster_domain: "sample.local".into(),
+        ..Config::new("platform", images)
+    }
 }
 
 fn server(namespace: &str, name: &str, mac: Option<u8>) -> SelectedServer {
