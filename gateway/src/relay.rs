@@ -26,6 +26,9 @@ const RETURNED: [HeaderName; 4] = [header::CONTENT_TYPE, header::CACHE_CONTROL, 
 /// Three of the comments that a bridge writes on an idle stream: a call that waits for its user is not a dead one.
 const MIN_SILENCE: Duration = Duration::from_secs(15);
 
+/// When a client whose standing stream went with this replica opens it on another.
+const COME_BACK: Duration = Duration::from_secs(1);
+
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Tells nginx and its kind not to hold events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -137,7 +140,9 @@ impl HttpBody for RelayBody {
             For::Stream(closing) => {
                 ready!(closing.as_mut().poll(cx));
                 this.ended = true;
-                Poll::Ready(None)
+                // The session goes on: another replica has it.
+                let may_say = this.between_events == Some(true);
+                Poll::Ready(may_say.then(|| Ok(Frame::data(sse::retry(COME_BACK)))))
             }
             For::Post { silence, .. } => {
                 let silence = *silence;

@@ -38,7 +38,8 @@ async fn no_call_fails_when_a_replica_goes_away() {
     assert_eq!(gateway.admin().get("/livez").await.status, 200, "the admin port is open to the end");
     bridge.release.notify_one();
     assert_eq!(soon(slow).await.expect("no panic").status, 200);
-    let (_, whole) = stream.read_to_end().await;
+    let (text, whole) = stream.read_to_end().await;
+    assert!(text.ends_with("\n\nretry: 1000\n\n"), "it says when to open it on another replica: {text}");
     assert!(whole, "the stream ends, it does not break");
     soon(gateway.ended()).await;
 }
