@@ -11,6 +11,7 @@ EVERYTHING = {
     "operator": {"replicaCount": 2},
     "monitoring": {"podMonitor": {"enabled": True}},
 }
+SNAPSHOTS = chart.ROOT / "operator/src/gateway/build/snapshots"
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
@@ -115,3 +116,30 @@ class Pods(unittest.TestCase):
         cluster_wide = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition")
         for item in self.objects:
             self.assertEqual(item["kind"] in cluster_wide, "namespace" not in item["metadata"], item["metadata"])
+
+
+class Monitors(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.objects = chart.render(EVERYTHING)
+        cls.monitors = {item["metadata"]["name"]: item["spec"] for item in cls.objects if item["kind"] == "PodMonitor"}
+
+    def test_there_is_one_for_the_operator_and_one_for_gateways_when_asked_for(self):
+        self.assertEqual(set(self.monitors), {"portolan-operator", "portolan-gateways"})
+        self.assertNotIn("PodMonitor", {item["kind"] for item in chart.render()})
+
+    def test_each_selects_pods_that_there_are_by_a_port_that_they_have(self):
+        [deployment] = [item for item in self.objects if item["kind"] == "Deployment"]
+        # What the operator makes is recorded where it is made.
+        recorded = (SNAPSHOTS / "portolan_operator__gateway__build__tests__deployment.snap").read_text()
+        [gateway] = chart.objects(recorded.split("\n---\n", 1)[1])
+        for name, template in (("operator", deployment), ("gateways", gateway)):
+            monitor, pod = self.monitors[f"portolan-{name}"], template["spec"]["template"]
+            with self.subTest(name):
+                self.assertLessEqual(monitor["selector"]["matchLabels"].items(), pod["metadata"]["labels"].items())
+                ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+                self.assertLessEqual({endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]}, ports)
+
+    def test_gateways_are_looked_for_where_they_may_be(self):
+        namespaces = self.monitors["portolan-gateways"]["namespaceSelector"]["matchNames"]
+        self.assertEqual(set(namespaces), {chart.NAMESPACE, "edge"})

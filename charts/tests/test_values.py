@@ -18,6 +18,7 @@ SAMPLES = {
     "gateway.names": ["default", "second"],
     "gateway.serviceAccount.name": "sample",
     "gateway.serviceAccount.annotations": {"sample": "yes"},
+    "gateway.networkPolicy.metricsFrom": [{"namespaceSelector": {}}],
     "defaultGateway.enabled": False,
     "defaultGateway.name": None,  # must be enrolled: see the tests below
     "defaultGateway.audience": "sample",

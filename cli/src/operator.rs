@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use portolan_operator::config::{Config, DefaultGateway, Images, LeaseName};
 use portolan_operator::{RunError, run as operate};
 use portolan_snapshot::ClusterDomain;
@@ -42,6 +43,10 @@ pub(crate) struct OperatorArgs {
     /// Service account of gateway pods
     #[arg(long, value_name = "NAME", default_value = "portolan-gateway")]
     gateway_service_account: String,
+
+    /// Who may read the metrics of gateways: a JSON list of NetworkPolicyPeer
+    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = peers)]
+    gateway_metrics_from: Peers,
 
     /// Image of this program, for gateways
     #[arg(long)]
@@ -106,11 +111,22 @@ impl OperatorArgs {
         config.lease = LeaseName { namespace: self.namespace.clone(), ..config.lease };
         config.admin = self.admin.unwrap_or(config.admin);
         config.gateway_service_account.clone_from(&self.gateway_service_account);
+        config.gateway_metrics_from.clone_from(&self.gateway_metrics_from.0);
         config.cluster_domain = self.cluster_domain.to_string();
         config.concurrency = self.concurrency;
         config.identity.clone_from(&self.identity);
         config
     }
+}
+
+/// A type of its own: clap would take a list for a flag that is given several times.
+#[derive(Clone, Debug)]
+struct Peers(Vec<NetworkPolicyPeer>);
+
+fn peers(text: &str) -> Result<Peers, String> {
+    serde_json::from_str(text).map(Peers).map_err(|error| {
+        format!(r#"{error}; write a list such as [{{"namespaceSelector":{{"matchLabels":{{"team":"monitoring"}}}}}}]"#)
+    })
 }
 
 /// What a comma-separated flag names: an empty value names nothing.

@@ -102,6 +102,10 @@ pub mod reasons {
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
     /// None of the Secrets that a gateway's API keys come from holds a usable hash.
     pub const NO_CREDENTIALS: &str = "NoCredentials";
+    /// The API server is away, slow, or failed.
+    pub const API_SERVER_ERROR: &str = "APIServerError";
+    /// The API server refused for lack of rights, or a quota is used up.
+    pub const FORBIDDEN: &str = "Forbidden";
     /// The API server refused a write because another field manager owns the field.
     pub const CONFLICT: &str = "Conflict";
 }

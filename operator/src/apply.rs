@@ -182,6 +182,16 @@ impl Resources<Prepared> {
     }
 }
 
+#[cfg(test)]
+impl Resources<Prepared> {
+    /// What would be applied as the child of that kind and name.
+    pub(crate) fn prepared<K: Namespaced>(&self, name: &str) -> Option<K> {
+        let kind = K::kind(&());
+        let child = self.state.children.iter().find(|child| child.resource.kind == kind && child.name == name)?;
+        serde_json::from_value(child.desired.clone()).ok()
+    }
+}
+
 impl Resources<Applied> {
     /// The owner.
     #[must_use]
@@ -251,6 +261,16 @@ async fn bring_about(
         let params = PatchParams::apply(portolan_crds::OPERATOR_MANAGER);
         tracing::info!(object = what, "create");
         let made = cluster.apply(&child.resource, &owner.namespace, &child.name, &child.desired, &params).await?;
+        if written_by_others(&made) {
+            // It came up without a field of ours. Applying nothing takes back what was put into it.
+            let nothing = json!({
+                "apiVersion": child.resource.api_version,
+                "kind": child.resource.kind,
+                "metadata": {"name": child.name, "uid": made.metadata.uid},
+            });
+            let left = cluster.apply(&child.resource, &owner.namespace, &child.name, &nothing, &params).await?;
+            return Err(foreign(owner, &what, &left));
+        }
         return Ok((made, true));
     };
     check_ownership(owner, &what, &live)?;
@@ -318,10 +338,22 @@ fn check_ownership(owner: &Owner, what: &str, live: &DynamicObject) -> Result<()
     if owner.owns(live) {
         return Ok(());
     }
-    Err(Error::stalled(
+    Err(foreign(owner, what, live))
+}
+
+fn foreign(owner: &Owner, what: &str, live: &DynamicObject) -> Error {
+    Error::stalled(
         reasons::FOREIGN_OBJECT,
         format!("{what} exists and belongs to {}; delete or rename it, or rename {}", holder(live), owner.name()),
-    ))
+    )
+}
+
+/// Whether someone else wrote fields of an object that we are about to have made.
+fn written_by_others(made: &DynamicObject) -> bool {
+    let entries = made.metadata.managed_fields.as_deref().unwrap_or_default();
+    // Controllers fill in status at once.
+    let content = entries.iter().filter(|entry| entry.subresource.is_none());
+    content.into_iter().any(|entry| entry.manager.as_deref() != Some(portolan_crds::OPERATOR_MANAGER))
 }
 
 /// Whose object it is: its controller, else any owner, else who wrote it.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use portolan_crds::conditions::reasons;
+
 use crate::{
     error::{Class, Error},
     requeue::Key,
@@ -15,6 +17,8 @@ use crate::{
 const FIRST: Duration = Duration::from_secs(1);
 /// Longest delay.
 pub const LONGEST: Duration = Duration::from_secs(300);
+/// Longest delay after what can be over any moment without any news of it.
+const LONGEST_UNWATCHED: Duration = Duration::from_secs(30);
 
 /// Failures in a row, by object.
 #[derive(Debug, Default)]
@@ -31,7 +35,7 @@ impl Backoff {
             Class::Transient | Class::Stalled => {
                 let mut failures = self.lock();
                 let failures = failures.entry(object.clone()).or_default();
-                let delay = delay(*failures);
+                let delay = delay(*failures).min(longest(error));
                 *failures = failures.saturating_add(1);
                 delay
             }
@@ -45,6 +49,14 @@ impl Backoff {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A foreign object goes away, a quota is freed, an API server comes back: none of that is watched.
+fn longest(error: &Error) -> Duration {
+    match error.reason {
+        reasons::FOREIGN_OBJECT | reasons::API_SERVER_ERROR | reasons::FORBIDDEN => LONGEST_UNWATCHED,
+        _ => LONGEST,
     }
 }
 
@@ -64,12 +76,21 @@ mod tests {
     #[test]
     fn delays_double_up_to_five_minutes_and_start_again_after_a_success() {
         let backoff = Backoff::default();
-        let error = Error::transient("APIServerError", "away");
+        let error = Error::transient(reasons::CONFLICT, "someone was faster");
         let delays: Vec<u64> = (0..11).map(|_| backoff.after(&key("a"), &error).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(backoff.after(&key("b"), &error).as_secs(), 1);
         backoff.reset(&key("a"));
         assert_eq!(backoff.after(&key("a"), &error).as_secs(), 1);
+    }
+
+    #[test]
+    fn what_ends_without_news_is_looked_at_every_half_minute_at_least() {
+        let backoff = Backoff::default();
+        for reason in [reasons::FOREIGN_OBJECT, reasons::API_SERVER_ERROR, reasons::FORBIDDEN] {
+            let longest = (0..20).map(|_| backoff.after(&key(reason), &Error::stalled(reason, "no"))).max();
+            assert_eq!(longest, Some(Duration::from_secs(30)), "{reason}");
+        }
     }
 
     #[test]

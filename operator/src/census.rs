@@ -10,7 +10,14 @@ use portolan_crds::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Ctx, controller::Reconciled, default_gateway, status::Conditioned, stores::Guarded};
+use crate::{
+    context::Ctx,
+    controller::Reconciled,
+    default_gateway,
+    gateways::GatewayName,
+    status::Conditioned,
+    stores::{Guarded, Stores},
+};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -68,13 +75,38 @@ where
 
 /// A deletion during a broken watch is told by nobody.
 fn forget_gateways(ctx: &Ctx) {
-    let known = ctx.stores.gateway_names();
-    for name in ctx.gateways.names() {
-        let exists = name.split_once('/').is_some_and(|(namespace, name)| {
-            known.iter().any(|(known_namespace, known_name)| known_namespace == namespace && known_name == name)
-        });
-        if !exists && ctx.gateways.set(&name, None) {
+    for name in gone(&ctx.gateways.names(), &ctx.stores) {
+        if ctx.gateways.set(&name, None) {
             ctx.wake_servers();
         }
+    }
+}
+
+/// Which of the gateways `seen` do not exist any more.
+fn gone(seen: &[GatewayName], stores: &Stores) -> Vec<GatewayName> {
+    let known = stores.gateway_names();
+    let is_gone = |full: &&GatewayName| {
+        full.split_once('/').is_none_or(|(namespace, name)| {
+            stores.knows_gateways_of(namespace) && !known.contains(&(namespace.to_owned(), name.to_owned()))
+        })
+    };
+    seen.iter().filter(is_gone).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_forgotten_once_the_list_of_its_namespace_lacks_it_and_not_before_there_is_a_list() {
+        let (stores, _, mut writers) = Stores::new(&[], &["platform".to_owned()]);
+        let seen = ["platform/default".to_owned()];
+        assert!(gone(&seen, &stores).is_empty(), "a new leader knows it from what it read at start");
+        let writer = writers.get_mut("platform").unwrap();
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        assert_eq!(gone(&seen, &stores), seen);
     }
 }

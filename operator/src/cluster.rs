@@ -1,20 +1,18 @@
 //! Calls to the API server: each has a timeout, and an error that says what was asked.
 
-use std::{fmt::Debug, future::Future, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
 
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
-use portolan_crds::OPERATOR_MANAGER;
+use portolan_crds::{OPERATOR_MANAGER, conditions::reasons};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{
-    error::{API_SERVER_ERROR, Error},
-    metrics::Metrics,
-};
+use crate::{error::Error, metrics::Metrics};
 
 /// How long one call may take, the client's own retries of 429, 503 and 504 included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +58,16 @@ impl Cluster {
     pub async fn get<K: Namespaced>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         bounded("read", &describe(&K::kind(&()), namespace, name), api.get_opt(name)).await
+    }
+
+    /// Labels of a namespace; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Cluster::get`].
+    pub(crate) async fn namespace_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let found = bounded("read", &format!("Namespace {name}"), api.get_metadata_opt(name)).await?;
+        Ok(found.map(|namespace| namespace.metadata.labels.unwrap_or_default()))
     }
 
     /// The objects of a namespace that a label selector (`a=b,c`) selects; all with an empty one.
@@ -148,13 +156,7 @@ impl Cluster {
         self.metrics.write("delete");
         let api = self.any(resource, namespace);
         let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
-        let call = async {
-            match api.delete(name, &params).await {
-                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-                other => other.map(drop),
-            }
-        };
-        bounded("delete", &describe(&resource.kind, namespace, name), call).await
+        bounded("delete", &describe(&resource.kind, namespace, name), unless_gone(api.delete(name, &params))).await
     }
 
     /// Server-side apply of the status subresource. `status` carries `apiVersion`, `kind`, `metadata.name` and `status`.
@@ -173,6 +175,16 @@ impl Cluster {
             api.patch_status(name, &params, &Patch::Apply(status)),
         )
         .await
+    }
+
+    /// Gives a pod that was told to end at most `seconds` for it.
+    pub(crate) async fn hasten(&self, pod: &Pod, seconds: u32) -> Result<(), Error> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let params = DeleteParams { grace_period_seconds: Some(seconds), ..DeleteParams::default() }
+            .preconditions(Preconditions { uid: pod.uid(), resource_version: None });
+        self.metrics.write("delete");
+        bounded("hasten", &describe("Pod", &namespace, &name), unless_gone(api.delete(&name, &params))).await
     }
 
     fn any(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
@@ -202,12 +214,20 @@ pub fn describe(kind: &str, namespace: &str, name: &str) -> String {
     format!("{kind} {namespace}/{name}")
 }
 
+/// A deletion of what is gone already has come true.
+async fn unless_gone<T>(deletion: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
+    match deletion.await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 async fn bounded<T>(verb: &str, what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::api(verb, what, &error)),
         Err(_) => Err(Error::transient(
-            API_SERVER_ERROR,
+            reasons::API_SERVER_ERROR,
             format!("cannot {verb} {what}: the API server did not answer within {} s", CALL_TIMEOUT.as_secs()),
         )),
     }

@@ -2,8 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+
 /// What the operator was told at start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Namespaces whose `MCPServer` objects count.
     pub tenant_namespaces: Vec<String>,
@@ -23,6 +25,8 @@ pub struct Config {
     pub operator_namespace: String,
     /// The service account of gateway pods; the chart makes it in each platform namespace.
     pub gateway_service_account: String,
+    /// Who may read the metrics of gateways, besides the operator.
+    pub gateway_metrics_from: Vec<NetworkPolicyPeer>,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
     /// How many objects of one kind are reconciled at once, per namespace.
@@ -90,6 +94,7 @@ impl Config {
             admin: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
             operator_namespace: namespace.to_owned(),
             gateway_service_account: "portolan-gateway".into(),
+            gateway_metrics_from: Vec::new(),
             cluster_domain: "cluster.local".into(),
             concurrency: 8,
             identity: "portolan-operator".into(),

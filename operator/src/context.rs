@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kube::runtime::events::Recorder;
 
 use crate::{
-    bridge_client::BridgeClient, cluster::Cluster, config::Config, gateway::MacCache, gateways::Gateways,
-    loaded::LoadedView, metrics::Metrics, requeue::Requeue, stores::Stores,
+    bridge_client::BridgeClient, cluster::Cluster, config::Config, gateway::KeyMemory, gateways::Gateways,
+    loaded::LoadedView, macs::MacCache, metrics::Metrics, requeue::Requeue, stores::Stores, written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -17,6 +17,8 @@ pub struct Ctx {
     pub cluster: Cluster,
     /// Publishes Events; only [`crate::status`] does.
     pub recorder: Recorder,
+    /// Conditions as last written.
+    pub written: Written,
     /// Counters.
     pub metrics: Metrics,
     /// Reads bridges' admin ports.
@@ -25,12 +27,16 @@ pub struct Ctx {
     pub gateways: Arc<Gateways>,
     /// What their replicas have loaded.
     pub loaded: LoadedView,
-    /// MAC keys of servers, for the gateways' Secrets.
+    /// MAC keys of servers.
     pub macs: MacCache,
+    /// The gateways' own keys.
+    pub gateway_keys: KeyMemory,
     /// Every `MCPServer` and `MCPGateway`, as watched.
     pub stores: Stores,
     /// Wakes `MCPServer` objects.
     pub servers: Requeue,
+    /// `MCPServer` objects that are gone, though pods of theirs may not be.
+    pub gone_servers: Requeue,
     /// Wakes `MCPGateway` objects.
     pub gateway_requeue: Requeue,
 }

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
+        apps::v1::{ControllerRevision, Deployment},
         core::v1::{ConfigMap, Pod, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
     },
@@ -86,7 +86,8 @@ impl Reconciled for MCPServer {
         ctx.wake_gateways();
     }
 
-    fn gone(ctx: &Ctx, _: &str, _: &str) {
+    fn gone(ctx: &Ctx, namespace: &str, name: &str) {
+        ctx.gone_servers.wake(namespace, name);
         ctx.wake_gateways();
     }
 }
@@ -126,6 +127,7 @@ pub(crate) async fn servers(
     let woken = ctx.servers.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let controller = controller(&ctx, &namespace, writer, reader)
         .owns_stream(touched::<Deployment>(&client, &namespace, labels::SERVER))
+        .owns_stream(touched::<ControllerRevision>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<Service>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ServiceAccount>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ConfigMap>(&client, &namespace, labels::SERVER))
@@ -219,6 +221,7 @@ async fn run<K: Reconciled>(controller: Controller<Guarded<K>>, ctx: Arc<Ctx>, s
                 Err(controller::Error::ObjectNotFound(object)) => {
                     let gone = (object.namespace.unwrap_or_default(), object.name);
                     backoff.reset(&gone);
+                    ctx.written.forget(K::KIND, &gone);
                     K::gone(&ctx, &gone.0, &gone.1);
                 }
                 Err(error) => tracing::warn!(kind = K::KIND, %error, "a watch was interrupted"),

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use portolan_crds::conditions::reasons;
-
-/// Reason: the API server refused for lack of rights, or a quota is used up.
-pub const FORBIDDEN: &str = "Forbidden";
-/// Reason: the API server is away, slow, or failed.
-pub const API_SERVER_ERROR: &str = "APIServerError";
+use portolan_crds::conditions::{reasons, types};
 
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +11,8 @@ pub enum Class {
     Transient,
     /// Nothing is wrong; look again after this long.
     Waiting(Duration),
-    /// Nothing will change until someone acts on the message. Looked at again with the longest backoff.
+    /// Nothing will change until someone acts on the message. Looked at again with the object's backoff, as nobody may
+    /// tell when they did.
     Stalled,
 }
 
@@ -80,18 +76,20 @@ impl Error {
             ),
             // The API server's own words name the field, so they are the instruction.
             kube::Error::Api(status) if status.code == 422 || status.code == 400 => {
-                Self::stalled(reasons::INVALID, format!("cannot {verb} {what}: {}", status.message))
+                let error = Self::stalled(reasons::INVALID, format!("cannot {verb} {what}: {}", status.message));
+                // A child that is refused was asked for by the spec.
+                if matches!(verb, "apply" | "replace") { error.on(types::ACCEPTED) } else { error }
             }
             kube::Error::Api(status) if status.is_forbidden() => Self::transient(
-                FORBIDDEN,
+                reasons::FORBIDDEN,
                 format!("cannot {verb} {what}: the operator may not, or a quota is used up: {}", status.message),
             ),
             kube::Error::Api(status) => Self::transient(
-                API_SERVER_ERROR,
+                reasons::API_SERVER_ERROR,
                 format!("cannot {verb} {what}: the API server says {}: {}", status.code, status.message),
             ),
             other => Self::transient(
-                API_SERVER_ERROR,
+                reasons::API_SERVER_ERROR,
                 format!("cannot {verb} {what}: the API server cannot be reached: {other}"),
             ),
         }

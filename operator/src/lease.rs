@@ -81,6 +81,8 @@ pub struct Candidate {
     standing: watch::Sender<Standing>,
     metrics: Metrics,
     seen: Option<Seen>,
+    /// When the last write that was taken had been sent: others count from no earlier than that.
+    renewed: Instant,
 }
 
 impl Candidate {
@@ -90,7 +92,7 @@ impl Candidate {
     pub fn new(client: Client, name: LeaseName, identity: String, metrics: Metrics) -> Self {
         let api = Api::namespaced(client, &name.namespace);
         let (standing, _) = watch::channel(Standing::Unknown);
-        Self { api, name, identity, standing, metrics, seen: None }
+        Self { api, name, identity, standing, metrics, seen: None, renewed: Instant::now() }
     }
 
     /// Tells where this process stands.
@@ -104,14 +106,12 @@ impl Candidate {
     /// # Errors
     /// The lease was lost. The process must end at once: another one may reconcile already.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseError> {
-        let mut renewed = Instant::now();
         loop {
             // A holder must know that it lost before another may take over, so a step never outlasts the deadline.
             let leads = *self.standing.borrow() == Standing::Leader;
-            let deadline = if leads { renewed + RENEW_DEADLINE } else { Instant::now() + RENEW_DEADLINE };
+            let deadline = if leads { self.renewed + RENEW_DEADLINE } else { Instant::now() + RENEW_DEADLINE };
             match timeout_at(deadline, self.step()).await.unwrap_or_else(|_| Err("no answer in time".into())) {
                 Ok(standing) => {
-                    renewed = Instant::now();
                     let before = self.standing.send_replace(standing);
                     self.metrics.leader(standing == Standing::Leader);
                     if before == Standing::Leader && standing != Standing::Leader {
@@ -123,7 +123,7 @@ impl Candidate {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the lease cannot be read or written");
-                    if leads && renewed.elapsed() + RETRY >= RENEW_DEADLINE {
+                    if leads && self.renewed.elapsed() + RETRY >= RENEW_DEADLINE {
                         return Err(LeaseError::Expired(error));
                     }
                 }
@@ -190,10 +190,12 @@ impl Candidate {
                 self.api.replace(&self.name.name, &params, wanted).await
             }
         };
+        let sent = Instant::now();
         let timed_out = |_| kube::Error::Service("no answer in time".into());
         match timeout(CALL_TIMEOUT, call).await.map_err(timed_out).and_then(|result| result) {
             Ok(lease) => {
                 self.seen = Some(Seen { lease, since: Instant::now() });
+                self.renewed = sent;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -292,6 +294,40 @@ mod tests {
         assert_eq!(decide(Some(&lease(None)), "me", Duration::ZERO), Decision::Take);
         assert_eq!(decide(Some(&lease(Some(""))), "me", Duration::ZERO), Decision::Take);
         assert_eq!(decide(Some(&lease(Some("me"))), "me", Duration::from_secs(60)), Decision::Renew);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_whose_every_renewal_conflicts_ends_before_another_may_take_over() {
+        let server = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let ours = serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "portolan-operator", "namespace": "system", "resourceVersion": "7"},
+                "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15},
+            });
+            let refusal = |code, reason| {
+                serde_json::json!({
+                    "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
+                })
+            };
+            let (code, body) = match *request.method() {
+                http::Method::PUT => (409, refusal(409, "Conflict")),
+                // Made by the first step; after a conflict it is read again.
+                http::Method::POST => (201, ours),
+                _ if MADE.swap(true, std::sync::atomic::Ordering::SeqCst) => (200, ours),
+                _ => (404, refusal(404, "NotFound")),
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body).unwrap())
+        });
+        static MADE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        let client = Client::new(server, "system");
+        let candidate = Candidate::new(client, name(), "me".into(), Metrics::new().unwrap());
+        let standing = candidate.standing();
+        let started = Instant::now();
+        let end = candidate.run(CancellationToken::new()).await;
+        assert!(matches!(end, Err(LeaseError::Expired(_))), "{end:?}");
+        assert_eq!(*standing.borrow(), Standing::Leader, "it led until then");
+        assert!(started.elapsed() < DURATION, "{:?}", started.elapsed());
     }
 
     #[test]

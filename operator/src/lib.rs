@@ -17,14 +17,17 @@ pub mod gateway;
 pub mod gateways;
 pub mod lease;
 pub mod loaded;
+pub mod macs;
 pub mod metrics;
 pub mod requeue;
 pub mod server;
 pub mod status;
 pub mod stores;
+pub mod written;
 
 mod census;
 mod default_gateway;
+mod refusal;
 mod run;
 mod stream;
 mod surroundings;

@@ -10,6 +10,7 @@ pub struct Metrics {
     durations: HistogramVec,
     status_patches: IntCounterVec,
     writes: IntCounterVec,
+    refused: IntCounterVec,
     resources: IntGaugeVec,
     leader: IntGauge,
 }
@@ -36,8 +37,15 @@ impl Metrics {
                 &["outcome"],
             )?,
             writes: IntCounterVec::new(
-                Opts::new("portolan_operator_child_writes_total", "Writes of children by operation"),
+                Opts::new(
+                    "portolan_operator_child_writes_total",
+                    "Writes of children and of the default gateway by operation",
+                ),
                 &["operation"],
+            )?,
+            refused: IntCounterVec::new(
+                Opts::new("portolan_operator_refused_total", "What was over a bound, or not taken, by what it was"),
+                &["what"],
             )?,
             resources: IntGaugeVec::new(
                 Opts::new("portolan_operator_resources", "Objects by kind and state of Ready"),
@@ -45,11 +53,12 @@ impl Metrics {
             )?,
             leader: IntGauge::new("portolan_operator_leader", "1 while this process holds the lease")?,
         };
-        let Self { registry, reconciles, durations, status_patches, writes, resources, leader } = &metrics;
+        let Self { registry, reconciles, durations, status_patches, writes, refused, resources, leader } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(status_patches.clone()))?;
         registry.register(Box::new(writes.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(resources.clone()))?;
         registry.register(Box::new(leader.clone()))?;
         Ok(metrics)
@@ -66,9 +75,14 @@ impl Metrics {
         self.status_patches.with_label_values(&[outcome]).inc();
     }
 
-    /// A child is written by `operation` (`apply`, `replace`, `delete`).
+    /// A child, or the default gateway, is written by `operation` (`create`, `apply`, `replace`, `delete`).
     pub fn write(&self, operation: &'static str) {
         self.writes.with_label_values(&[operation]).inc();
+    }
+
+    /// An `event` that the API server did not take, a `stream_line` longer than its bound.
+    pub fn refused(&self, what: &'static str) {
+        self.refused.with_label_values(&[what]).inc();
     }
 
     /// How many objects of `kind` are in `state` (`ready`, `not_ready`, `malformed`).

@@ -19,14 +19,17 @@ use crate::{
     config::Config,
     context::Ctx,
     controller, gateway,
-    gateway::MacCache,
+    gateway::KeyMemory,
     gateways::Gateways,
     lease::{Candidate, LeaseError, Standing},
     loaded::LoadedView,
+    macs::MacCache,
     metrics::Metrics,
     requeue::Requeue,
+    server,
     stores::{Guarded, Stores, Writers},
     stream, surroundings,
+    written::Written,
 };
 
 /// How long a new leader waits for what the gateways have loaded before it judges servers.
@@ -129,13 +132,16 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
         config,
         cluster: Cluster::new(client.clone(), metrics.clone()),
         recorder: Recorder::new(client, reporter),
+        written: Written::default(),
         metrics,
         bridges: BridgeClient::default(),
         loaded: LoadedView::new(view.clone()),
         gateways: view,
         macs: MacCache::default(),
+        gateway_keys: KeyMemory::default(),
         stores,
         servers: Requeue::default(),
+        gone_servers: Requeue::default(),
         gateway_requeue: Requeue::default(),
     };
     Parts { ctx: Arc::new(ctx), servers, gateways }
@@ -173,6 +179,8 @@ async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) 
         );
     }
     for (namespace, writer) in servers {
+        let farewells = server::farewell::run(ctx.clone(), namespace.clone(), stop.clone());
+        spawn(&mut tasks, "the farewells of servers", farewells);
         spawn(&mut tasks, "a controller of servers", controller::servers(ctx.clone(), namespace, writer, stop.clone()));
     }
     spawn(&mut tasks, "the census", census::run(ctx, stop.clone()));
@@ -196,9 +204,18 @@ fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Futur
     });
 }
 
-/// Learns which gateways and ready pods there are before the first reconcile, so that a new leader finds programmed what
-/// is. What cannot be read is learnt from the watches.
+/// Learns which gateways, ready pods and labels of namespaces there are before the first reconcile, so that a new leader
+/// finds selected and programmed what is. What cannot be read is learnt from the watches.
 async fn seed(ctx: &Ctx) {
+    for namespace in ctx.config.tenant_namespaces.iter().chain(&ctx.config.platform_namespaces) {
+        match ctx.cluster.namespace_labels(namespace).await {
+            Ok(Some(labels)) => {
+                ctx.gateways.set_namespace(namespace, &labels);
+            }
+            Ok(None) => tracing::warn!(namespace, "an enrolled namespace does not exist"),
+            Err(error) => tracing::warn!(%error, "the labels of a namespace cannot be read"),
+        }
+    }
     for namespace in &ctx.config.platform_namespaces {
         match ctx.cluster.list::<Guarded<MCPGateway>>(namespace, "").await {
             Ok(found) => {

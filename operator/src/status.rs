@@ -23,7 +23,7 @@ use crate::{
     apply::{Applied, Resources},
     cluster::{Cluster, Namespaced},
     context::Ctx,
-    error::{API_SERVER_ERROR, Class, Error},
+    error::{Class, Error},
 };
 
 /// Longest note of an Event that the API server takes.
@@ -208,18 +208,19 @@ pub async fn write<K: Reported>(
 }
 
 /// Writes why a reconcile did not come to its end. What was known before stays. A lost race or an API server that is
-/// away says nothing about the object, so it is not written, except on an object that has no conditions yet.
-///
-/// # Errors
-/// The API server did not take the patch.
-pub async fn fail<K: Reported>(ctx: &Ctx, object: &K, error: &Error) -> Result<Vec<Transition>, Error> {
+/// away says nothing about the object, so it is not written, except on an object that has no conditions yet. A patch that
+/// the API server does not take is logged: `error` is what the reconcile failed with, and is tried again.
+pub async fn fail<K: Reported>(ctx: &Ctx, object: &K, error: &Error) {
     let status = object.status().cloned().unwrap_or_default();
-    let no_news = matches!(error.reason, API_SERVER_ERROR | reasons::CONFLICT) && error.class == Class::Transient;
+    let no_news =
+        matches!(error.reason, reasons::API_SERVER_ERROR | reasons::CONFLICT) && error.class == Class::Transient;
     if no_news && !status.conditions().is_empty() {
-        return Ok(Vec::new());
+        return;
     }
     let facts = with_unknowns(status.conditions(), facts_of(error));
-    put(ctx, object, status, &facts).await
+    if let Err(unwritten) = put(ctx, object, status, &facts).await {
+        tracing::warn!(%error, %unwritten, "what a reconcile failed with could not be written to status");
+    }
 }
 
 /// Every condition is written on first touch: a tool that finds one missing would take it for a good sign.
@@ -252,12 +253,16 @@ fn facts_of(error: &Error) -> Vec<Fact> {
 }
 
 async fn put<K: Reported>(ctx: &Ctx, object: &K, status: K::Status, facts: &[Fact]) -> Result<Vec<Transition>, Error> {
-    let Some((wanted, transitions)) = next(object, status, facts) else {
+    let told = ctx.written.last(object);
+    let Some((wanted, transitions)) = next(object, told.as_deref(), status, facts) else {
         ctx.metrics.status_patch("unchanged");
         return Ok(Vec::new());
     };
     match patch(&ctx.cluster, object, &wanted).await {
-        Ok(()) => ctx.metrics.status_patch("written"),
+        Ok(()) => {
+            ctx.metrics.status_patch("written");
+            ctx.written.remember(object, wanted.conditions().to_vec());
+        }
         Err(error) => {
             ctx.metrics.status_patch("failed");
             return Err(error);
@@ -267,11 +272,17 @@ async fn put<K: Reported>(ctx: &Ctx, object: &K, status: K::Status, facts: &[Fac
     Ok(transitions)
 }
 
-/// The status to write; `None` when it is there already.
-fn next<K: Reported>(object: &K, mut status: K::Status, facts: &[Fact]) -> Option<(K::Status, Vec<Transition>)> {
+/// The status to write; `None` when it is there already. `told` are the conditions that were written last, which `object`
+/// may not show yet.
+fn next<K: Reported>(
+    object: &K,
+    told: Option<&[Condition]>,
+    mut status: K::Status,
+    facts: &[Fact],
+) -> Option<(K::Status, Vec<Transition>)> {
     let old = object.status();
     let generation = object.meta().generation;
-    let before = old.map(Conditioned::conditions).unwrap_or_default();
+    let before = told.unwrap_or_else(|| old.map(Conditioned::conditions).unwrap_or_default());
     let (conditions, transitions) = merge(before, facts, generation, Timestamp::now());
     status.set(conditions, generation);
     (old != Some(&status)).then_some((status, transitions))
@@ -319,11 +330,14 @@ async fn publish<K: Reported>(ctx: &Ctx, object: &K, transitions: &[Transition])
             secondary: None,
         };
         let call = ctx.recorder.publish(&event, &reference);
-        match tokio::time::timeout(crate::cluster::CALL_TIMEOUT, call).await {
-            Ok(Ok(())) => {}
-            // An Event is a courtesy; the condition already says it.
-            Ok(Err(error)) => tracing::warn!(%error, "an Event was not taken"),
-            Err(_) => tracing::warn!("an Event was not taken in time"),
+        // An Event is a courtesy; the condition already says it.
+        let taken = match tokio::time::timeout(crate::cluster::CALL_TIMEOUT, call).await {
+            Ok(taken) => taken.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        if let Err(error) = taken {
+            ctx.metrics.refused("event");
+            tracing::warn!(error, "an Event was not taken");
         }
     }
 }

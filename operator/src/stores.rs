@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use kube::{
     ResourceExt,
     core::DeserializeGuard,
@@ -72,6 +73,13 @@ impl Stores {
     #[must_use]
     pub fn gateway_names(&self) -> Vec<Key> {
         names(&self.gateways)
+    }
+
+    /// Whether every gateway of the namespace is known: until its watch has listed them, absence says nothing.
+    #[must_use]
+    pub fn knows_gateways_of(&self, namespace: &str) -> bool {
+        let store = self.gateways.get(namespace);
+        store.and_then(|store| store.wait_until_ready().now_or_never()).is_some_and(|ready| ready.is_ok())
     }
 
     /// Namespaces of the gateway stores, with their readers.

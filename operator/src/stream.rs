@@ -131,6 +131,9 @@ async fn hold(ctx: Arc<Ctx>, gateway: GatewayName, replica: Replica) {
             Err(error) => error,
         };
         tracing::debug!(gateway, replica = replica.name, %error, "the stream of a gateway ended");
+        if matches!(error, StreamError::LineTooLong) {
+            ctx.metrics.refused("stream_line");
+        }
         let silent = heard.elapsed() > GRACE;
         if silent && !told {
             tracing::warn!(gateway, replica = replica.name, %error, "a gateway does not report");

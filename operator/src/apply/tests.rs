@@ -110,6 +110,22 @@ fn an_object_of_that_name_that_is_not_ours_is_never_ours_to_write_and_its_owner_
 }
 
 #[test]
+fn an_object_that_someone_else_made_a_moment_before_is_told_from_one_that_we_made() {
+    let child = child(&config_map(&[("a", "1")]));
+    let mut made = live(&child);
+    assert!(!written_by_others(&made));
+    let entry = |more: Value| {
+        let mut entry = json!({"manager": "kube-controller-manager", "operation": "Update"});
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(entry).unwrap()
+    };
+    made.metadata.managed_fields.as_mut().unwrap().push(entry(json!({"subresource": "status"})));
+    assert!(!written_by_others(&made));
+    made.metadata.managed_fields.as_mut().unwrap().push(entry(json!({})));
+    assert!(written_by_others(&made));
+}
+
+#[test]
 fn a_child_without_its_owner_reference_is_refused_before_it_reaches_the_cluster() {
     let mut orphan = config_map(&[]);
     orphan.metadata.owner_references = None;

@@ -14,6 +14,7 @@ use super::{build::selector, child_name, dereference::Observed, url, validate::V
 use crate::{
     apply::{Applied, Resources},
     config::Config,
+    refusal::refusal,
     status::{self, Fact, State},
 };
 
@@ -37,7 +38,7 @@ pub(super) fn conclude(
     let mut facts = vec![
         validated.accepted.clone(),
         validated.resolved.clone(),
-        available(&counts, wanted, &observed.pods),
+        available(&deployment, &counts, wanted, &observed.pods),
         programmed(gateway, observed),
     ];
     let ready = summarise(&facts, rollout.as_ref(), wanted);
@@ -87,13 +88,14 @@ fn rollout(deployment: &Deployment, counts: &DeploymentStatus, wanted: i32) -> O
     (ready < wanted).then(|| format!("{ready} of {wanted} pods are ready"))
 }
 
-fn available(counts: &DeploymentStatus, wanted: i32, pods: &[Pod]) -> Fact {
+fn available(deployment: &Deployment, counts: &DeploymentStatus, wanted: i32, pods: &[Pod]) -> Fact {
     let ready = counts.ready_replicas.unwrap_or_default();
     if ready > 0 {
         return Fact::yes(types::AVAILABLE, reasons::AVAILABLE, format!("{ready} of {wanted} pods are ready"));
     }
-    let (reason, why) =
-        pods.iter().find_map(trouble).unwrap_or((reasons::PENDING, "the pods have not become ready yet".into()));
+    let (reason, why) = (pods.iter().find_map(trouble))
+        .or_else(|| Some((reasons::FORBIDDEN, refusal(deployment)?)))
+        .unwrap_or((reasons::PENDING, "the pods have not become ready yet".into()));
     Fact::no(types::AVAILABLE, reason, format!("no pod is ready: {why}"))
 }
 

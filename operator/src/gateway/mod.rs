@@ -4,7 +4,6 @@ mod build;
 mod conditions;
 mod dereference;
 mod keys;
-mod macs;
 mod validate;
 
 use std::time::Duration;
@@ -12,8 +11,7 @@ use std::time::Duration;
 use kube::{Resource, ResourceExt};
 use portolan_crds::MCPGateway;
 
-pub use keys::STREAM_KEY;
-pub use macs::MacCache;
+pub use keys::{KeyMemory, STREAM_KEY};
 
 use crate::{apply::Owner, config::Config, context::Ctx, controller::Next, error::Error, gateways::Gateway, status};
 
@@ -49,7 +47,7 @@ pub async fn reconcile(gateway: &MCPGateway, ctx: &Ctx) -> Result<Next, Error> {
     match steps(gateway, ctx).await {
         Ok(next) => Ok(next),
         Err(error) => {
-            status::fail(ctx, gateway, &error).await?;
+            status::fail(ctx, gateway, &error).await;
             Err(error)
         }
     }

@@ -1,6 +1,9 @@
 //! From what was applied and observed to conditions. Pure.
 
-use portolan_crds::conditions::{reasons, types};
+use portolan_crds::{
+    conditions::{reasons, types},
+    server::RevisionState,
+};
 
 use super::{
     diagnosis::{self, Diagnosis},
@@ -69,6 +72,9 @@ impl Outcome<'_> {
     }
 
     fn progressing(&self) -> Fact {
+        if let Some(failed) = self.failed() {
+            return Fact::no(types::PROGRESSING, failed.reason, failed.message);
+        }
         if let Some(pending) = self.pending() {
             let message = format!("revision {} comes up; {}", pending.name, self.serves_meanwhile());
             return Fact::yes(types::PROGRESSING, reasons::ROLLOUT_IN_PROGRESS, message);
@@ -112,6 +118,9 @@ impl Outcome<'_> {
         if let Err(error) = &self.validated.content {
             return unresolved(error);
         }
+        if let Some(failed) = self.failed() {
+            return status::stuck(failed.reason, failed.message);
+        }
         let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
         let missing = self.plan.serving().filter(|serving| self.ready_of(&serving.name) < serving.replicas);
         let of = |type_| facts.iter().find(|fact| fact.type_ == type_);
@@ -134,6 +143,15 @@ impl Outcome<'_> {
         let desired = self.desired?;
         let serves = self.plan.serving().is_some_and(|serving| serving.name == desired);
         if serves { None } else { self.plan.revision(desired) }
+    }
+
+    /// Why the desired revision made no progress for so long that its Deployment gave up.
+    fn failed(&self) -> Option<Diagnosis> {
+        let failed = self.pending().filter(|pending| pending.state == RevisionState::Failed)?;
+        let why = self.diagnosis(failed).unwrap_or_else(|| self.coming_up(failed));
+        let message =
+            format!("revision {} does not come up: {}; {}", failed.name, why.message, self.serves_meanwhile());
+        Some(Diagnosis { reason: why.reason, message })
     }
 
     /// What is wrong with a revision's pods.

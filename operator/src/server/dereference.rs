@@ -8,32 +8,29 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{ControllerRevision, Deployment},
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
     },
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use portolan_crds::{MCPServer, labels, server::Container};
+use portolan_crds::{MCPServer, conditions::reasons, labels, server::Container};
 use portolan_mcp::{
     mac::{KEY_LEN, MacKey},
     wire::{BridgeStatus, ToolsFound},
 };
+use portolan_snapshot::inputs::secret_key;
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
 
 use super::{
-    build::{self, DRAINING_SINCE, MAC_KEY},
+    build::{self, DRAINING_SINCE},
     observed::{Content, Definitions, Mac, Observed, revision_of, runs_bridge, takes_sessions},
     references::{self, Kind},
 };
-use crate::{
-    apply::Owner,
-    context::Ctx,
-    error::{API_SERVER_ERROR, Error},
-};
+use crate::{apply::Owner, context::Ctx, error::Error, gateway, macs};
 
 /// Bridges that are asked at once.
 const PARALLEL: usize = 16;
@@ -43,10 +40,11 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let now = Timestamp::now();
     let namespace = owner.namespace();
     let selector = format!("{}={}", labels::SERVER, owner.name());
-    let (contents, claims, deployments, pods, tools) = futures::try_join!(
+    let (contents, claims, deployments, templates, pods, tools) = futures::try_join!(
         contents(&server.spec.container, namespace, ctx),
         claims(&server.spec.container, namespace, ctx),
         ctx.cluster.list::<Deployment>(namespace, &selector),
+        ctx.cluster.list::<ControllerRevision>(namespace, &selector),
         ctx.cluster.list::<Pod>(namespace, &selector),
         ctx.cluster.list::<ConfigMap>(namespace, &selector),
     )?;
@@ -54,6 +52,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         .into_iter()
         .filter(|deployment| owner.owns(deployment) && deployment.metadata.deletion_timestamp.is_none())
         .collect();
+    let templates = templates.into_iter().filter(|template| owner.owns(template)).collect();
     let mut pods = pods;
     pods.sort_by_key(ResourceExt::name_any);
     let mac = mac(server, owner, ctx).await?;
@@ -62,7 +61,19 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let programmed = programmed(server, &deployments, &pods, ctx);
     let reports = reports(&pods, &deployments, mac, ctx).await;
     let definitions = definitions(&tools, &pods, &reports, mac, ctx).await;
-    Ok(Observed { contents, claims, mac, deployments, pods, reports, definitions, endpoints, programmed, now })
+    Ok(Observed {
+        contents,
+        claims,
+        mac,
+        deployments,
+        templates,
+        pods,
+        reports,
+        definitions,
+        endpoints,
+        programmed,
+        now,
+    })
 }
 
 async fn contents(
@@ -120,27 +131,35 @@ async fn claims(
     Ok(claims)
 }
 
-/// The server's key; the gateways' copy of it if its Secret was deleted, so that running pods stay reachable; a new one
-/// otherwise.
+/// The server's key; if its Secret was deleted the one it had or the gateways' copy, so that running pods stay
+/// reachable; a new one otherwise.
 async fn mac(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Mac, Error> {
-    let name = build::mac_secret_name(owner.name());
-    let secret = ctx.cluster.get::<Secret>(owner.namespace(), &name).await?.filter(|secret| owner.owns(secret));
-    if let Some(key) = secret.and_then(|secret| key(&secret, MAC_KEY)) {
-        return Ok(key);
+    let known = ctx.macs.read(&ctx.cluster, owner.namespace(), owner.name(), owner.uid()).await?;
+    if let Some(key) = known.and_then(|known| known.try_into().ok()) {
+        return Ok(Mac(key));
     }
-    let copy = format!("server.{}.{}", owner.namespace(), owner.name());
-    for (gateway, _) in ctx.gateways.endpoints_of(server) {
-        let Some((namespace, gateway)) = gateway.split_once('/') else { continue };
-        let secret = ctx.cluster.get::<Secret>(namespace, &format!("portolan-gateway-{gateway}")).await?;
-        if let Some(key) = secret.and_then(|secret| key(&secret, &copy)) {
-            return Ok(key);
-        }
+    if macs::has_run(server)
+        && let Some(copy) = copy(server, owner, ctx).await?
+    {
+        return Ok(copy);
     }
     let mut key = [0; KEY_LEN];
     SystemRandom::new()
         .fill(&mut key)
-        .map_err(|_| Error::transient(API_SERVER_ERROR, "the system gives no random numbers"))?;
+        .map_err(|_| Error::transient(reasons::API_SERVER_ERROR, "the system gives no random numbers"))?;
     Ok(Mac(key))
+}
+
+async fn copy(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Option<Mac>, Error> {
+    let entry = secret_key::server(owner.namespace(), owner.name());
+    for (gateway, _) in ctx.gateways.endpoints_of(server) {
+        let Some((namespace, gateway)) = gateway.split_once('/') else { continue };
+        let secret = ctx.cluster.get::<Secret>(namespace, &gateway::child_name(gateway)).await?;
+        if let Some(key) = secret.and_then(|secret| key(&secret, &entry)) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
 }
 
 fn key(secret: &Secret, name: &str) -> Option<Mac> {

@@ -14,7 +14,7 @@ use super::{
     build::SERVER,
     observed::{container, is_condition, takes_sessions},
 };
-use crate::error::FORBIDDEN;
+use crate::refusal::refusal;
 
 /// Longest piece of a server's output in a message, in characters.
 const QUOTE_CHARS: usize = 240;
@@ -41,11 +41,7 @@ pub(super) fn worst<'a>(
 
 /// Why a Deployment has no pods, when the API server refuses them.
 pub(super) fn refused(deployment: &Deployment) -> Option<Diagnosis> {
-    let conditions = deployment.status.as_ref()?.conditions.as_deref()?;
-    let failure =
-        conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
-    let message = failure.message.clone().unwrap_or_default();
-    Some(Diagnosis { reason: FORBIDDEN, message: format!("the API server refuses the pods: {message}") })
+    refusal(deployment).map(|message| Diagnosis { reason: reasons::FORBIDDEN, message })
 }
 
 /// Why one pod does not answer.

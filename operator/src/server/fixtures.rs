@@ -42,6 +42,7 @@ pub(super) fn nothing() -> Observed {
         claims: BTreeMap::new(),
         mac: Mac([7; 32]),
         deployments: Vec::new(),
+        templates: Vec::new(),
         pods: Vec::new(),
         reports: BTreeMap::new(),
         definitions: BTreeMap::new(),

@@ -4,6 +4,7 @@ mod build;
 mod conditions;
 mod dereference;
 mod diagnosis;
+pub(crate) mod farewell;
 #[cfg(test)]
 mod fixtures;
 mod observed;
@@ -24,10 +25,15 @@ use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, status};
 /// # Errors
 /// What the API server said, or that an object of a child's name belongs to someone else; the status says it too.
 pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
+    if server.metadata.deletion_timestamp.is_some() {
+        // Its children follow it by their owner references. One that is made again now would keep it from going.
+        farewell::hasten(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
+        return Ok(Next::Change);
+    }
     match bring_about(server, ctx).await {
         Ok(next) => Ok(next),
         Err(error) => {
-            status::fail(ctx, server, &error).await?;
+            status::fail(ctx, server, &error).await;
             Err(error)
         }
     }
@@ -48,5 +54,6 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
         desired: built.desired.as_deref(),
     };
     status::write(ctx, server, &applied, outcome.status(), &outcome.facts()).await?;
+    farewell::hasten_strays(ctx, &observed.pods, &built.plan).await;
     Ok(requeue::next(&outcome))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{ControllerRevision, Deployment},
     core::v1::{ContainerStatus, Pod},
 };
 use portolan_crds::labels;
@@ -41,6 +41,8 @@ pub(super) struct Observed {
     pub(super) mac: Mac,
     /// Deployments of the server's revisions, without those on their way out.
     pub(super) deployments: Vec<Deployment>,
+    /// The templates that were kept of its revisions.
+    pub(super) templates: Vec<ControllerRevision>,
     /// The server's pods, those that are going away too, by name.
     pub(super) pods: Vec<Pod>,
     /// What bridges said, by the pod's uid. A pod that was not asked is absent.
@@ -82,6 +84,11 @@ impl Observed {
     /// The Deployment of a revision.
     pub(super) fn deployment(&self, revision: &str) -> Option<&Deployment> {
         self.deployments.iter().find(|deployment| deployment.metadata.name.as_deref() == Some(revision))
+    }
+
+    /// The template that was kept of a revision.
+    pub(super) fn template(&self, revision: &str) -> Option<&ControllerRevision> {
+        self.templates.iter().find(|template| template.metadata.name.as_deref() == Some(revision))
     }
 
     /// Pods of a revision by name.

@@ -68,9 +68,9 @@ fn server(status: Option<&MCPServerStatus>) -> portolan_crds::MCPServer {
 
 #[test]
 fn a_status_that_is_there_already_is_not_written() {
-    let (wanted, transitions) = next(&server(None), MCPServerStatus::default(), &[available()]).unwrap();
+    let (wanted, transitions) = next(&server(None), None, MCPServerStatus::default(), &[available()]).unwrap();
     assert_eq!(transitions.len(), 1);
-    assert_eq!(next(&server(Some(&wanted)), MCPServerStatus::default(), &[available()]), None);
+    assert_eq!(next(&server(Some(&wanted)), None, MCPServerStatus::default(), &[available()]), None);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn messages_are_cut_at_a_character_and_not_within_one() {
 
 #[test]
 fn a_first_touch_that_fails_writes_every_condition_and_a_later_one_keeps_what_was_known() {
-    let error = Error::transient(API_SERVER_ERROR, "away");
+    let error = Error::transient(reasons::API_SERVER_ERROR, "away");
     let facts = with_unknowns(&[], facts_of(&error));
     let (first, _) = merge(&[], &facts, Some(1), time(100));
     let mut written: Vec<&str> = first.iter().map(|condition| condition.type_.as_str()).collect();

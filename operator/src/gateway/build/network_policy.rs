@@ -1,5 +1,5 @@
-//! Who may reach a gateway's pods: clients from anywhere, the operator on the admin port. The kubelet's probes come from
-//! the node, which no NetworkPolicy holds back.
+//! Who may reach a gateway's pods: clients from anywhere, the operator and who reads metrics on the admin port. The
+//! kubelet's probes come from the node, which no NetworkPolicy holds back.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ pub(super) fn network_policy(parts: &Parts<'_>) -> NetworkPolicy {
         pod_selector: Some(matching(labels::NAME, OPERATOR_APP)),
         ..NetworkPolicyPeer::default()
     };
+    let admins = [operator].into_iter().chain(parts.config.gateway_metrics_from.iter().cloned()).collect();
     let spec = NetworkPolicySpec {
         pod_selector: Some(LabelSelector {
             match_labels: Some(selector(parts.owner.name())),
@@ -28,7 +29,7 @@ pub(super) fn network_policy(parts: &Parts<'_>) -> NetworkPolicy {
         policy_types: Some(vec!["Ingress".into()]),
         ingress: Some(vec![
             NetworkPolicyIngressRule { ports: Some(vec![port(ports::GATEWAY_HTTP)]), from: None },
-            NetworkPolicyIngressRule { ports: Some(vec![port(ports::GATEWAY_ADMIN)]), from: Some(vec![operator]) },
+            NetworkPolicyIngressRule { ports: Some(vec![port(ports::GATEWAY_ADMIN)]), from: Some(admins) },
         ]),
         egress: None,
     };

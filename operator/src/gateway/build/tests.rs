@@ -38,7 +38,9 @@ fn config() -> Config {
         pull_policy: Some("IfNotPresent".into()),
         pull_secrets: vec!["registry".into()],
     };
+    let monitoring = serde_json::json!({"namespaceSelector": {"matchLabels": {"team": "monitoring"}}});
     Config {
+        gateway_metrics_from: vec![serde_json::from_value(monitoring).unwrap()],
         tenant_namespaces: vec!["team-a".into(), "team-b".into()],
         cluster_domain: "sample.local".into(),
         ..Config::new("platform", images)

@@ -58,11 +58,22 @@ fn a_gateway_without_a_ready_pod_says_what_keeps_its_pods() {
     let status = PodStatus { container_statuses: Some(vec![container]), ..PodStatus::default() };
     let pod = Pod { status: Some(status), ..Pod::default() };
     let counts = DeploymentStatus::default();
-    let fact = available(&counts, 2, std::slice::from_ref(&pod));
+    let fact = available(&Deployment::default(), &counts, 2, std::slice::from_ref(&pod));
     assert_eq!((fact.state, fact.reason), (State::False, "ImagePullFailed"));
     assert!(fact.message.contains("not found"), "{}", fact.message);
     let counts = DeploymentStatus { ready_replicas: Some(1), ..DeploymentStatus::default() };
-    assert_eq!(available(&counts, 2, &[pod]).state, State::True);
+    assert_eq!(available(&Deployment::default(), &counts, 2, &[pod]).state, State::True);
+}
+
+#[test]
+fn a_gateway_whose_pods_are_refused_says_so() {
+    let refused = serde_json::json!({"metadata": {}, "status": {"conditions": [
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods=0"},
+    ]}});
+    let refused = serde_json::from_value::<Deployment>(refused).unwrap();
+    let fact = available(&refused, &DeploymentStatus::default(), 2, &[]);
+    assert_eq!((fact.state, fact.reason), (State::False, "Forbidden"));
+    assert!(fact.message.contains("exceeded quota"), "{}", fact.message);
 }
 
 #[test]

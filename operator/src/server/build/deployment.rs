@@ -20,8 +20,8 @@ pub(in crate::server) const SERVING_SINCE: &str = "portolan.dev/serving-since";
 /// Annotation: when the revision began to drain, RFC 3339.
 pub(in crate::server) const DRAINING_SINCE: &str = "portolan.dev/draining-since";
 
-/// The desired revision's Deployment, from the template that the spec makes.
-pub(super) fn desired(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
+/// The Deployment of a revision whose template is known.
+pub(super) fn of(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
     let selector =
         [(labels::SERVER.to_owned(), parts.server.to_owned()), (labels::REVISION.to_owned(), planned.name.clone())];
     let mut template = template.clone();
@@ -38,9 +38,9 @@ pub(super) fn desired(parts: &Parts<'_>, planned: &Planned, template: &PodTempla
     with_state(parts, planned, spec)
 }
 
-/// An older revision's Deployment. Its template is only known from what the API server has; `None` when it already is
-/// as planned.
-pub(super) fn kept(parts: &Parts<'_>, planned: &Planned, live: &Deployment) -> Option<Deployment> {
+/// The Deployment of an older revision whose template nobody kept, as the API server has it; `None` when it already is as
+/// planned.
+pub(super) fn untouched(parts: &Parts<'_>, planned: &Planned, live: &Deployment) -> Option<Deployment> {
     let spec = live.spec.clone()?;
     let unchanged = spec.replicas == Some(planned.replicas)
         && state(planned).iter().all(|(key, value)| annotation(live, key) == value.as_deref());

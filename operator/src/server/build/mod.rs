@@ -8,13 +8,14 @@ mod pod;
 mod secret;
 mod service;
 mod service_account;
+mod template;
 mod tools;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{ControllerRevision, Deployment},
         core::v1::{ConfigMap, PodTemplateSpec, Service},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -23,7 +24,6 @@ use portolan_crds::{MCPServerSpec, labels};
 
 pub(super) use container::{BRIDGE, SERVER};
 pub(super) use deployment::{DRAINING_SINCE, SERVING_SINCE, annotation};
-pub(super) use secret::{MAC_KEY, name as mac_secret_name};
 pub(super) use tools::{name as tools_name, stored_hash};
 
 use super::{
@@ -80,6 +80,7 @@ pub(super) fn build(
     }
     let selector = format!("{}={}", labels::SERVER, parts.server);
     resources.prune::<Deployment>(&selector);
+    resources.prune::<ControllerRevision>(&selector);
     resources.prune::<Service>(&selector);
     resources.prune::<ConfigMap>(&selector);
     Ok(Built { resources, plan, desired })
@@ -104,8 +105,8 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
     rollout::plan(&wish, &existing)
 }
 
-/// The objects of one revision; `template` is the desired one's. Of an older one the Deployment stays as it is, apart
-/// from its replicas and what is remembered on it.
+/// The objects of one revision; `template` is the desired one's. That of an older one was kept; if someone deleted it, the
+/// Deployment stays as it is, apart from its replicas and what is remembered on it.
 fn add_revision(
     resources: &mut Resources<Prepared>,
     parts: &Parts<'_>,
@@ -114,13 +115,21 @@ fn add_revision(
     template: Option<&PodTemplateSpec>,
 ) -> Result<(), Error> {
     resources.add(&service::service(parts, &planned.name))?;
-    match (template, observed.deployment(&planned.name)) {
-        (Some(template), _) => resources.add(&deployment::desired(parts, planned, template))?,
-        (None, Some(live)) => match deployment::kept(parts, planned, live) {
+    let kept = observed.template(&planned.name).and_then(template::kept);
+    match (template, kept, observed.deployment(&planned.name)) {
+        (Some(template), ..) => {
+            resources.add(&template::controller_revision(parts, planned, template)?)?;
+            resources.add(&deployment::of(parts, planned, template))?;
+        }
+        (None, Some(template), Some(_)) => {
+            resources.keep::<ControllerRevision>(&planned.name);
+            resources.add(&deployment::of(parts, planned, &template))?;
+        }
+        (None, None, Some(live)) => match deployment::untouched(parts, planned, live) {
             Some(deployment) => resources.add(&deployment)?,
             None => resources.keep::<Deployment>(&planned.name),
         },
-        (None, None) => {}
+        (None, _, None) => {}
     }
     match observed.definitions.get(&planned.name) {
         Some(definitions) => resources.add(&tools::config_map(parts, &planned.name, definitions)?)?,

@@ -14,7 +14,8 @@ use portolan_crds::{
     server::{self, Transport, VolumeSource},
 };
 
-use super::{Parts, container, secret};
+use super::{Parts, container};
+use crate::macs;
 
 /// Where the bridge's binary is, for containers other than its own.
 pub(super) const BIN: &str = "portolan-bin";
@@ -155,7 +156,7 @@ fn key(parts: &Parts<'_>) -> Volume {
     Volume {
         name: KEY.into(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(secret::name(parts.server)),
+            secret_name: Some(macs::secret_name(parts.server)),
             default_mode: Some(KEY_MODE),
             ..SecretVolumeSource::default()
         }),

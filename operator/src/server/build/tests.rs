@@ -56,7 +56,7 @@ fn pod_spec(server: &MCPServer) -> PodSpec {
 
 fn deployment(server: &MCPServer) -> Deployment {
     let planned = fixtures::planned("everything-01234567", RevisionState::Pending, server.spec.replicas);
-    with(server, |parts| deployment::desired(parts, &planned, &pod::template(parts)))
+    with(server, |parts| deployment::of(parts, &planned, &pod::template(parts)))
 }
 
 fn stdio(more: &str) -> MCPServer {
@@ -151,18 +151,39 @@ fn a_pod_outlives_its_drain_timeout_by_fifteen_seconds() {
 }
 
 #[test]
-fn an_older_revision_keeps_its_template_and_is_written_only_when_its_state_changes() {
+fn an_older_revision_whose_template_was_lost_is_written_only_when_its_state_changes() {
     let serving = Planned {
         serving_since: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         ..fixtures::planned("r", RevisionState::Serving, 1)
     };
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
-    let live = with(&old, |parts| deployment::desired(parts, &serving, &pod::template(parts)));
-    assert_eq!(with(&new, |parts| deployment::kept(parts, &serving, &live)), None);
+    let live = with(&old, |parts| deployment::of(parts, &serving, &pod::template(parts)));
+    assert_eq!(with(&new, |parts| deployment::untouched(parts, &serving, &live)), None);
     let draining = Planned { draining_since: serving.serving_since, state: RevisionState::Draining, ..serving };
-    let kept = with(&new, |parts| deployment::kept(parts, &draining, &live)).unwrap();
+    let kept = with(&new, |parts| deployment::untouched(parts, &draining, &live)).unwrap();
     assert_eq!(kept.spec, live.spec);
     assert_eq!(annotation(&kept, DRAINING_SINCE), Some("2026-01-01T00:00:00Z"));
+}
+
+#[test]
+fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_with() {
+    let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
+    let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
+    let template = with(&old, pod::template);
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let mut edited = made.clone();
+    edited.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("intruder".into());
+    let observed = Observed {
+        deployments: vec![edited],
+        templates: vec![with(&old, |parts| template::controller_revision(parts, &serving, &template).unwrap())],
+        ..fixtures::nothing()
+    };
+    let mut resources = Resources::new(Owner::of(&new).unwrap());
+    with(&new, |parts| add_revision(&mut resources, parts, &observed, &serving, None).unwrap());
+    let mut alone = Resources::new(Owner::of(&new).unwrap());
+    alone.add(&made).unwrap();
+    let deployment = |resources: &Resources<Prepared>| resources.prepared::<Deployment>(&serving.name).unwrap();
+    assert_eq!(deployment(&resources), deployment(&alone));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use portolan_crds::{
     MCPServer,
-    server::RevisionState::{self, Draining, Pending, Serving},
+    server::RevisionState::{self, Draining, Failed, Pending, Serving},
 };
 
 use super::*;
@@ -92,6 +92,20 @@ fn a_bad_edit_leaves_available_true_and_says_at_ready_what_is_wrong() {
     assert!(facts["Ready"].message.contains("pod q") && facts["Ready"].message.contains("revision old serves"));
     assert_is(&facts, "Progressing", State::True, "RolloutInProgress");
     assert_is(&facts, "Reconciling", State::True, "RolloutInProgress");
+}
+
+#[test]
+fn a_revision_that_gave_up_needs_a_person_until_it_answers() {
+    let failed = Case::new(&[("new", Failed, 1), ("old", Serving, 1)], "new").pod("p", "old", true);
+    let facts = failed.pod("q", "new", false).facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Progressing", State::False, "Pending");
+    assert_is(&facts, "Reconciling", State::False, "Pending");
+    assert_is(&facts, "Stalled", State::True, "Pending");
+    let message = &facts["Stalled"].message;
+    assert!(message.contains("pod q") && message.contains("revision old serves"), "{message}");
+    let facts = Case::new(&[("new", Serving, 1)], "new").pod("q", "new", true).facts();
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! The pod template of a revision, kept as Kubernetes keeps those of a StatefulSet: a later spec no longer says it, and a
+//! Deployment that someone edited by hand does not either.
+
+use k8s_openapi::{
+    api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec},
+    apimachinery::pkg::runtime::RawExtension,
+};
+use portolan_crds::conditions::reasons;
+
+use super::Parts;
+use crate::{error::Error, server::rollout::Planned};
+
+pub(super) fn controller_revision(
+    parts: &Parts<'_>,
+    planned: &Planned,
+    template: &PodTemplateSpec,
+) -> Result<ControllerRevision, Error> {
+    let data = serde_json::to_value(template).map_err(|error| Error::stalled(reasons::INVALID, error.to_string()))?;
+    Ok(ControllerRevision {
+        metadata: parts.revision_metadata(&planned.name),
+        revision: planned.generation,
+        data: Some(RawExtension(data)),
+    })
+}
+
+/// The template that was kept; `None` when it is not one.
+pub(super) fn kept(controller_revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    serde_json::from_value(controller_revision.data.clone()?.0).ok()
+}
