@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input fields_server fields_gateway disruption
+CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := fields dev
 
@@ -105,5 +105,5 @@ chart-test: ## Lint and template tests of the charts
 	charts/tests/run
 
 .PHONY: bench
-bench: static thirdparty ## Figures of the data path, as ratios of one run
+bench: static thirdparty ## Figures: data path, time from apply to first call, writes at rest, memory
 	hack/bench
