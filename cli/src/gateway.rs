@@ -88,6 +88,6 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     };
     let config =
         Config { listen: args.listen, admin: Some(args.admin), bounds: Bounds::default(), drain: Drain::default() };
-    let ended = portolan_gateway::run(config, Source::Cluster(cluster), async move { shutdown.cancelled().await });
+    let ended = portolan_gateway::run(config, Source::Cluster(Box::new(cluster)), async move { shutdown.cancelled().await });
     ended.await.map_err(|error| Failure::new(Exit::Negative, error.to_string()))
 }

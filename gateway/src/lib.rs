@@ -23,6 +23,7 @@ mod recorded;
 mod relay;
 mod respond;
 mod route;
+mod series;
 mod session;
 mod source;
 mod stack;

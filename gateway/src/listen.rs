@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+use crate::record::Record;
 use crate::respond::Body;
 
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -88,8 +89,11 @@ impl Listener {
         gauge.inc();
         let open = Open { gauge, _permit: permit };
         let connection = connection(stream, peer, self.header_timeout, self.closing.clone(), service);
+        let metrics = self.metrics.clone();
         self.connections.spawn(async move {
-            connection.await;
+            if let Err(error) = connection.await {
+                note(&error, peer, metrics);
+            }
             drop(open);
         });
     }
@@ -101,7 +105,8 @@ async fn connection<S, F>(
     header_timeout: Duration,
     closing: CancellationToken,
     service: S,
-) where
+) -> Result<(), hyper::Error>
+where
     S: Fn(SocketAddr, Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
 {
@@ -120,14 +125,23 @@ async fn connection<S, F>(
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
+    }
+}
+
+/// Writes down why a connection ended early. A head that cannot be read is refused by hyper, with these statuses.
+fn note(error: &hyper::Error, peer: SocketAddr, metrics: Arc<Metrics>) {
+    if error.is_parse_too_large() {
+        metrics.bound_hit("Head");
+        Record::unreadable(metrics, peer, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    } else if error.is_parse() {
+        Record::unreadable(metrics, peer, StatusCode::BAD_REQUEST);
+    } else {
         // Clients that go away are no news.
         tracing::debug!(%error, %peer, "a connection ended early");
     }

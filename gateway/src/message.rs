@@ -114,12 +114,11 @@ async fn initialize(
         let mut answer = hand_back(response, timeout, record);
         if opened {
             name_session(&mut answer, key, pod, asked)?;
-            let route = asked.entry.route.name.as_str();
-            gateway.metrics.sessions_opened.with_label_values(&[route]).inc();
+            asked.entry.series.session_opened();
         }
         return Ok(answer);
     }
-    Err(Failure::new(Kind::NotReady, "no pod of the server is ready; try again"))
+    Err(session::not_ready(&asked.entry.route))
 }
 
 fn is_worth_another_pod(kind: Kind) -> bool {

@@ -42,7 +42,9 @@ pub(crate) const DELETE: &str = "_delete";
 pub(crate) const NONE: &str = "_none";
 
 /// Label of requests that found no route.
-const NO_ROUTE: &str = "_none";
+pub(crate) const NO_ROUTE: &str = "_none";
+/// Label of requests that ended after their route was gone.
+pub(crate) const GONE_ROUTE: &str = "_gone";
 
 /// Seconds, the buckets of the semantic conventions for MCP.
 const DURATION_BUCKETS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -73,6 +75,8 @@ pub(crate) struct Metrics {
     pub(crate) config_generation: IntGauge,
     /// When the snapshot in use was made, in Unix seconds.
     pub(crate) config_loaded: IntGauge,
+    /// Since when the configuration in use may be out of date, in Unix seconds; 0 while it is the API server's.
+    pub(crate) config_stale_since: IntGauge,
     /// Objects whose latest version is not served, by kind and reason.
     pub(crate) rejected_objects: IntGaugeVec,
     /// Inputs that could not be compiled at all.
@@ -109,6 +113,10 @@ impl Metrics {
             connections: gauges("connections", "Connections open.", &["listener"])?,
             config_generation: IntGauge::new("config_generation", "Number of the snapshot in use.")?,
             config_loaded: IntGauge::new("config_loaded_timestamp_seconds", "When the snapshot in use was made.")?,
+            config_stale_since: IntGauge::new(
+                "config_stale_since_timestamp_seconds",
+                "When the configuration in use was kept on disk, while the API server has not answered since the start; else 0.",
+            )?,
             rejected_objects: gauges("config_rejected_objects", "Objects not served as written.", &["kind", "reason"])?,
             unusable_inputs: IntCounter::new("config_unusable_total", "Inputs that could not be compiled at all.")?,
             sealed: counters("config_sealed_total", "What came of the inputs kept on disk.", &["outcome"])?,
@@ -133,6 +141,7 @@ impl Metrics {
             connections,
             config_generation,
             config_loaded,
+            config_stale_since,
             rejected_objects,
             unusable_inputs,
             sealed,
@@ -143,7 +152,7 @@ impl Metrics {
         counters.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         let gauges = [in_flight, connections, rejected_objects];
         gauges.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
-        let numbers = [config_generation, config_loaded];
+        let numbers = [config_generation, config_loaded, config_stale_since];
         numbers.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         registry.register(Box::new(unusable_inputs.clone()))?;
         registry.register(Box::new(panics.clone()))?;
@@ -152,8 +161,7 @@ impl Metrics {
     }
 
     /// Counts a request that has ended.
-    pub(crate) fn request(&self, route: Option<&str>, method: &'static str, outcome: &'static str, seconds: f64) {
-        let route = route.unwrap_or(NO_ROUTE);
+    pub(crate) fn request(&self, route: &str, method: &'static str, outcome: &'static str, seconds: f64) {
         self.requests.with_label_values(&[route, method, outcome]).inc();
         self.duration.with_label_values(&[route, method]).observe(seconds);
     }
@@ -219,7 +227,7 @@ mod tests {
     #[test]
     fn a_route_that_is_gone_leaves_no_series() {
         let metrics = Metrics::new().expect("registers");
-        metrics.request(Some("a/b"), "ping", "OK", 0.1);
+        metrics.request("a/b", "ping", "OK", 0.1);
         metrics.in_flight.with_label_values(&["a/b"]).set(0);
         assert!(metrics.render().expect("text").contains("a/b"));
         metrics.forget("a/b");

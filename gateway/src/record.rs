@@ -11,14 +11,16 @@ use portolan_mcp::{
     token::SessionKey,
 };
 use portolan_policy::identity::Identity;
-use portolan_snapshot::RouteName;
 use ring::digest;
 
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, NO_ROUTE};
+use crate::series::Series;
 
 const OK: &str = "OK";
 /// The client went away before the answer was complete.
 const CLIENT_GONE: &str = "ClientGone";
+/// The head is no HTTP, or over its bound.
+const BAD_HEAD: &str = "BadHead";
 /// The answer broke off.
 const BROKEN: &str = "Broken";
 
@@ -32,9 +34,10 @@ pub(crate) struct Record {
     /// Time that was the client's or the server's.
     waited: Duration,
     peer: SocketAddr,
-    http_method: Method,
+    /// `None` where the head could not be read.
+    http_method: Option<Method>,
     path: String,
-    route: Option<RouteName>,
+    route: Option<Arc<Series>>,
     caller: Option<Identity>,
     method: &'static str,
     rpc_method: Option<Box<str>>,
@@ -54,7 +57,7 @@ impl Record {
             started: Instant::now(),
             waited: Duration::ZERO,
             peer,
-            http_method,
+            http_method: Some(http_method),
             // Never the query: a client may have put a credential there.
             path: shown(path),
             route: None,
@@ -71,12 +74,20 @@ impl Record {
         }
     }
 
+    /// Writes down a request whose head could not be read, so that there is no request to answer.
+    pub(crate) fn unreadable(metrics: Arc<Metrics>, peer: SocketAddr, status: StatusCode) {
+        let mut record = Self::open(metrics, peer, Method::GET, "");
+        record.http_method = None;
+        record.status = Some(status);
+        record.outcome = BAD_HEAD;
+    }
+
     pub(crate) fn set_caller(&mut self, caller: &Identity) {
         self.caller = Some(caller.clone());
     }
 
-    pub(crate) fn set_route(&mut self, route: &RouteName) {
-        self.metrics.in_flight.with_label_values(&[route.as_str()]).inc();
+    pub(crate) fn set_route(&mut self, route: &Arc<Series>) {
+        route.begin_request();
         self.route = Some(route.clone());
     }
 
@@ -154,18 +165,17 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let route = self.route.as_ref().map(RouteName::as_str);
         let duration = self.started.elapsed();
-        self.metrics.request(route, self.method, self.outcome, duration.as_secs_f64());
-        if let Some(route) = route {
-            self.metrics.in_flight.with_label_values(&[route]).dec();
+        match &self.route {
+            Some(route) => route.end_request(self.method, self.outcome, duration.as_secs_f64()),
+            None => self.metrics.request(NO_ROUTE, self.method, self.outcome, duration.as_secs_f64()),
         }
         tracing::info!(
             target: "portolan::access",
             peer = %self.peer,
-            http_method = shown(self.http_method.as_str()),
+            http_method = self.http_method.as_ref().map(|method| shown(method.as_str())),
             path = self.path,
-            route,
+            route = self.route.as_ref().map(|route| route.name().as_str()),
             method = self.rpc_method.as_deref().map_or_else(|| self.method.into(), shown),
             tool = self.tool,
             issuer = self.caller.as_ref().map(|caller| shown(&caller.issuer)),

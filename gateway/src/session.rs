@@ -131,7 +131,7 @@ fn unknown() -> Failure {
     Failure::new(Kind::UnknownSession, "there is no such session; open one with initialize")
 }
 
-fn not_ready(route: &Route) -> Failure {
+pub(crate) fn not_ready(route: &Route) -> Failure {
     let message = format!("no pod of {} is ready; try again", route.name);
     Failure::new(Kind::NotReady, message).retry_after(COME_BACK)
 }

@@ -24,7 +24,7 @@ pub enum Source {
     Channel(Latest),
     /// From a cluster.
     #[cfg(feature = "kube")]
-    Cluster(crate::config::Cluster),
+    Cluster(Box<crate::config::Cluster>),
 }
 
 /// What authenticates callers besides the snapshot.

@@ -69,7 +69,7 @@ async fn layers(
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
     let permit = authorize::authorize(&caller.identity, entry.route.name.target()).map_err(|_| no_route())?;
-    record.set_route(&entry.route.name);
+    record.set_route(&entry.series);
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };
     match request.method {
         // Media types, body, envelope and era, session, limits, upstream: see there, in this order.

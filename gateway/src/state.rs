@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::series::Series;
 
 /// When a caller may come back while nothing is loaded yet.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ pub(crate) struct Serving {
 pub(crate) struct Entry {
     pub(crate) route: Arc<Route>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) series: Arc<Series>,
     calls: Arc<HashMap<Box<str>, Arc<AtomicUsize>>>,
 }
 
@@ -68,10 +70,10 @@ impl State {
     }
 
     /// Compiles `inputs` and serves from the outcome. Requests under way go on with the snapshot that they began with.
-    pub(crate) fn load(&self, inputs: &Inputs, metrics: &Metrics) -> Result<(), Unusable> {
+    pub(crate) fn load(&self, inputs: &Inputs, metrics: &Arc<Metrics>) -> Result<(), Unusable> {
         let previous = self.current.load_full();
         let Compiled { snapshot, diagnostics } = compile(inputs, previous.as_ref().map(|serving| &serving.snapshot))?;
-        let serving = Arc::new(Serving::new(snapshot, diagnostics, previous.as_deref()));
+        let serving = Arc::new(Serving::new(snapshot, diagnostics, previous.as_deref(), metrics));
         record(&serving, previous.as_deref(), metrics);
         let report = Arc::new(Report::whole(&serving.snapshot, &serving.diagnostics));
         self.current.store(Some(serving));
@@ -82,13 +84,13 @@ impl State {
 }
 
 impl Serving {
-    fn new(snapshot: Snapshot, diagnostics: Diagnostics, previous: Option<&Self>) -> Self {
+    fn new(snapshot: Snapshot, diagnostics: Diagnostics, previous: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
         let routes = snapshot
             .routes
             .iter()
             .map(|(name, route)| {
                 let last = previous.and_then(|previous| previous.routes.get(name));
-                (name.clone(), Entry::new(route.clone(), last))
+                (name.clone(), Entry::new(route.clone(), last, metrics))
             })
             .collect();
         Self { snapshot, diagnostics, routes }
@@ -101,15 +103,19 @@ impl Serving {
 }
 
 impl Entry {
-    fn new(route: Arc<Route>, last: Option<&Self>) -> Self {
+    fn new(route: Arc<Route>, last: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
         let (parallel, pending) = (route.settings.max_parallel_requests, route.settings.max_pending_requests);
         let limiter = match last {
             Some(last) => last.limiter.adjusted(parallel, pending),
             None => Arc::new(Limiter::new(parallel, pending)),
         };
+        let series = match last {
+            Some(last) => last.series.clone(),
+            None => Series::new(route.name.clone(), metrics.clone()),
+        };
         let calls_of = |uid: &str| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
         let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
-        Self { route, limiter, calls: Arc::new(calls) }
+        Self { route, limiter, series, calls: Arc::new(calls) }
     }
 
     /// Calls under way at a pod, of this replica.
@@ -144,9 +150,9 @@ fn record(serving: &Serving, previous: Option<&Serving>, metrics: &Metrics) {
             tracing::warn!(%server, %problem, "the latest version of a server is not served");
         }
     }
-    let gone = previous.into_iter().flat_map(|previous| previous.routes.keys());
-    for route in gone.filter(|route| !snapshot.routes.contains_key(*route)) {
-        metrics.forget(route.as_str());
+    let gone = previous.into_iter().flat_map(|previous| &previous.routes);
+    for (_, entry) in gone.filter(|(name, _)| !snapshot.routes.contains_key(*name)) {
+        entry.series.retire();
     }
     tracing::debug!(generation = snapshot.generation, routes = snapshot.routes.len(), "loaded a snapshot");
 }

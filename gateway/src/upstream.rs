@@ -100,8 +100,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     for name in FORWARDED {
-        if let Some(value) = call.headers.get(&name) {
-            headers.insert(name, value.clone());
+        // Each of several: what a client accepts may be written in more than one header.
+        for value in call.headers.get_all(&name) {
+            headers.append(&name, value.clone());
         }
     }
     headers.insert(wire::SESSION, value(call.session.as_str())?);

@@ -5,8 +5,8 @@ mod seal;
 mod secret;
 mod watches;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, UNIX_EPOCH};
 
 use kube::Client;
 use portolan_snapshot::{ClusterDomain, Inputs};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::seal::Sealer;
+use self::seal::{LastGood, Sealer};
 pub use self::seal::{Seal, SealError};
 use self::watches::Watches;
 use crate::authenticate::{Authenticator, token_review::Reviewer};
@@ -69,19 +69,25 @@ impl Cluster {
             None => None,
         };
         let (sender, latest) = watch::channel(None);
-        let mut tasks = vec![tokio::spawn(follow(self, sender, sealer.clone(), metrics.clone()))];
-        if let Some(sealer) = sealer {
-            tasks.push(tokio::spawn(keep(sealer, loaded, metrics.clone())));
+        let mut tasks = Vec::new();
+        let kept = Arc::new(OnceLock::new());
+        if let Some(sealer) = sealer.clone() {
+            tasks.push(tokio::spawn(keep(sealer, kept.clone(), loaded, metrics.clone())));
         }
+        tasks.push(tokio::spawn(follow(self, sender, sealer, kept, metrics.clone())));
         Ok((latest, tasks.into_iter().map(AbortOnDropHandle::new).collect()))
     }
 }
+
+/// The inputs that were read from disk, where they were.
+type Kept = Arc<OnceLock<Arc<Inputs>>>;
 
 /// Sends inputs: the sealed ones where the API server takes too long to answer, then what the watches see.
 async fn follow(
     cluster: Cluster,
     inputs: watch::Sender<Option<Arc<Inputs>>>,
     sealer: Option<Arc<Sealer>>,
+    kept: Kept,
     metrics: Arc<Metrics>,
 ) {
     let mut tasks = JoinSet::new();
@@ -90,15 +96,19 @@ async fn follow(
     if tokio::time::timeout(PATIENCE, ready.as_mut()).await.is_err() {
         tracing::warn!("the API server does not answer");
         if let Some(last_good) = sealer.and_then(|sealer| open(&sealer, &metrics)) {
-            inputs.send_replace(Some(Arc::new(last_good)));
+            // What this process was told is newer than what an earlier one knew.
+            let last_good = Inputs { cluster_domain: cluster.cluster_domain, ..last_good };
+            inputs.send_replace(Some(kept.get_or_init(|| Arc::new(last_good)).clone()));
         }
         if ready.await.is_err() {
             return;
         }
+        tracing::info!("the API server answers");
     }
     loop {
         if let Some(current) = watches.inputs(&mut tasks).await {
             inputs.send_replace(Some(Arc::new(current)));
+            metrics.config_stale_since.set(0);
         }
         watches.changed().await;
     }
@@ -106,8 +116,17 @@ async fn follow(
 
 fn open(sealer: &Sealer, metrics: &Metrics) -> Option<Inputs> {
     let (outcome, inputs) = match sealer.open() {
-        Ok(Some(inputs)) => ("Loaded", Some(inputs)),
-        Ok(None) => ("Absent", None),
+        Ok(Some(LastGood { inputs, sealed_at })) => {
+            let since = sealed_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            metrics.config_stale_since.set(since.try_into().unwrap_or(i64::MAX));
+            let age = sealed_at.elapsed().unwrap_or_default().as_secs();
+            tracing::warn!(age_seconds = age, "serving the last good configuration, as it was kept on disk");
+            ("Loaded", Some(inputs))
+        }
+        Ok(None) => {
+            tracing::warn!("no configuration was kept on disk: not ready until the API server answers");
+            ("Absent", None)
+        }
         Err(error) => {
             tracing::error!(%error, "the sealed inputs are not used");
             (error.reason(), None)
@@ -117,10 +136,13 @@ fn open(sealer: &Sealer, metrics: &Metrics) -> Option<Inputs> {
     inputs
 }
 
-/// Seals what was found good.
-async fn keep(sealer: Arc<Sealer>, mut loaded: Latest, metrics: Arc<Metrics>) {
+/// Seals what was found good, but not what comes from disk: its age would be lost.
+async fn keep(sealer: Arc<Sealer>, kept: Kept, mut loaded: Latest, metrics: Arc<Metrics>) {
     while loaded.changed().await.is_ok() {
         let Some(inputs) = loaded.borrow_and_update().clone() else { continue };
+        if kept.get().is_some_and(|kept| Arc::ptr_eq(kept, &inputs)) {
+            continue;
+        }
         let sealer = sealer.clone();
         let outcome = match tokio::task::spawn_blocking(move || sealer.seal(&inputs)).await {
             Ok(Ok(())) => "Sealed",

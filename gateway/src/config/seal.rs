@@ -3,9 +3,11 @@
 //! Layout: `version (1) | nonce (12) | AES-256-GCM(JSON)`. The gateway's name is authenticated, so that a file of
 //! another gateway does not open.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use portolan_snapshot::Inputs;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -70,6 +72,13 @@ impl SealError {
     }
 }
 
+/// What was sealed last.
+pub(crate) struct LastGood {
+    pub(crate) inputs: Inputs,
+    /// The file's own time: told to people, relied upon for nothing.
+    pub(crate) sealed_at: SystemTime,
+}
+
 /// Seals and opens the file of one gateway.
 pub(crate) struct Sealer {
     path: PathBuf,
@@ -108,9 +117,9 @@ impl Sealer {
     }
 
     /// Reads what was sealed last; `None` where nothing was.
-    pub(crate) fn open(&self) -> Result<Option<Inputs>, SealError> {
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
+    pub(crate) fn open(&self) -> Result<Option<LastGood>, SealError> {
+        let (bytes, sealed_at) = match self.read() {
+            Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SealError::File { path: self.path.clone(), error }),
         };
@@ -124,7 +133,14 @@ impl Sealer {
             .key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), self.associated(), &mut sealed)
             .map_err(|_| SealError::Foreign)?;
-        Ok(Some(serde_json::from_slice(plain)?))
+        Ok(Some(LastGood { inputs: serde_json::from_slice(plain)?, sealed_at }))
+    }
+
+    fn read(&self) -> io::Result<(Vec<u8>, SystemTime)> {
+        let mut file = File::open(&self.path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok((bytes, file.metadata()?.modified()?))
     }
 
     fn associated(&self) -> Aad<Vec<u8>> {
@@ -161,7 +177,7 @@ mod tests {
         assert!(ours.open().expect("nothing is no error").is_none());
         ours.seal(&inputs()).expect("sealed");
         let opened = ours.open().expect("opens").expect("is there");
-        assert_eq!(opened.secret, inputs().secret);
+        assert_eq!(opened.inputs.secret, inputs().secret);
         for other in [sealer(&directory, 2, "default"), sealer(&directory, 1, "other")] {
             assert!(matches!(other.open(), Err(SealError::Foreign)));
         }

@@ -1,4 +1,4 @@
-"""A stdio MCP server: `echo` answers its arguments, `ask` asks the client first, `die` ends the process, `sleep` never answers."""
+"""A stdio MCP server: `echo` answers its arguments, `say` sends two log messages after its answer, `ask` asks the client first, `die` ends the process, `sleep` never answers."""
 
 import json
 import os
@@ -10,7 +10,7 @@ def write(message):
     sys.stdout.flush()
 
 
-TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "ask", "die", "sleep")]
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "say", "ask", "die", "sleep")]
 asked = None
 for line in sys.stdin:
     message = json.loads(line)
@@ -22,6 +22,10 @@ for line in sys.stdin:
         write({"id": ident, "result": {"tools": TOOLS}})
     elif method == "tools/call" and params["name"] == "echo":
         write({"id": ident, "result": {"content": [], "structuredContent": params["arguments"]}})
+    elif method == "tools/call" and params["name"] == "say":
+        write({"id": ident, "result": {"content": []}})
+        for data in ("first", "second"):
+            write({"method": "notifications/message", "params": {"level": "info", "data": data}})
     elif method == "tools/call" and params["name"] == "ask":
         asked = ident
         write({"id": "question", "method": "elicitation/create", "params": {"message": "?", "requestedSchema": {}}})

@@ -8,7 +8,7 @@ use portolan_snapshot::{Report, report::Kind};
 use serde_json::json;
 
 use crate::bridge::Bridge;
-use crate::client::{Client, Streaming, initialize};
+use crate::client::{Client, Streaming, initialize, soon, until};
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE, STREAM_KEY, config};
 
 #[tokio::test]
@@ -45,6 +45,32 @@ async fn requests_sessions_and_the_snapshot_are_counted_by_labels_from_fixed_set
     let text = gateway.admin().get("/metrics").await.text();
     assert!(!text.contains("made/up") && !text.contains("made-up"), "what clients write became a label: {text}");
     assert!(text.contains(r#"method="_OTHER""#));
+}
+
+#[tokio::test]
+async fn a_route_that_is_gone_leaves_no_series_although_a_call_of_it_is_still_under_way() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let objects = Objects::new(&[&bridge]);
+    let gateway = Gateway::start(&objects).await;
+    let session = gateway.client().initialize().await;
+    let client = gateway.client().session(&session);
+    let slow = tokio::spawn(async move { client.call("slow", json!({})).await });
+    until("it is at the server", async || bridge.seen().len() == 2).await;
+    let in_flight = r#"portolan_gateway_requests_in_flight{route="default/everything"}"#;
+    assert_eq!(gateway.metric(in_flight).await, 1.0);
+    let mut inputs = portolan_snapshot::Inputs::clone(&objects.inputs());
+    inputs.servers.retain(|server| server.metadata.name.as_deref() != Some("everything"));
+    gateway.load(inputs.into()).await;
+    let series = async || gateway.admin().get("/metrics").await.text();
+    assert!(!series().await.contains("default/everything"), "dropped with the route");
+    bridge.release.notify_one();
+    assert_eq!(soon(slow).await.expect("no panic").status, 200, "what was begun goes on");
+    let ended = r#"portolan_gateway_requests_total{method="tools/call",outcome="OK",route="_gone"}"#;
+    until("it is counted", async || gateway.metric(ended).await == 1.0).await;
+    assert!(!series().await.contains("default/everything"), "{}", series().await);
+    // A server of that name that comes later begins anew.
+    gateway.load(objects.inputs()).await;
+    assert_eq!(gateway.metric(in_flight).await, 0.0);
 }
 
 #[tokio::test]

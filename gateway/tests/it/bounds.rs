@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::bridge::Bridge;
 use crate::client::{Client, call, soon, until};
+use crate::log::Log;
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE, config};
 
 fn slow_calls(client: &Client, count: usize) -> Vec<tokio::task::JoinHandle<crate::client::Answer>> {
@@ -161,7 +162,7 @@ async fn bodies_held_at_once_are_bounded_over_all_requests() {
 
 #[tokio::test]
 async fn one_request_is_one_line_without_credential_or_argument() {
-    let (lines, guard) = capture();
+    let log = Log::capture();
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
     let session = gateway.client().initialize().await;
@@ -173,9 +174,8 @@ async fn one_request_is_one_line_without_credential_or_argument() {
     let stream = client.open(Method::GET, ROUTE, "").await;
     drop(stream);
     drop(client);
-    until("six lines", async || access(&lines).len() >= 6).await;
-    drop(guard);
-    let lines = access(&lines);
+    until("six lines", async || log.access().len() >= 6).await;
+    let lines = log.access();
     assert_eq!(lines.len(), 6, "{lines:#?}");
     let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().expect("text")).collect();
     assert_eq!(outcomes, ["OK", "OK", "Unauthenticated", "Malformed", "UnknownRoute", "ClientGone"]);
@@ -188,31 +188,4 @@ async fn one_request_is_one_line_without_credential_or_argument() {
     for secret in [ALICE, "ptl_wrong", "hunter2", "password", "queried", session.as_str(), bridge.seen()[0].session()] {
         assert!(!all.contains(secret), "{secret} is in {all}");
     }
-}
-
-type Lines = std::sync::Arc<std::sync::Mutex<Vec<u8>>>;
-
-/// Everything that this thread logs, as JSON lines.
-fn capture() -> (Lines, tracing::subscriber::DefaultGuard) {
-    struct Writer(Lines);
-    impl std::io::Write for Writer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("no panic").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber =
-        tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || Writer(writer.clone())).finish();
-    (lines, tracing::subscriber::set_default(subscriber))
-}
-
-fn access(lines: &Lines) -> Vec<Value> {
-    let text = String::from_utf8(lines.lock().expect("no panic").clone()).expect("text");
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    lines.filter(|line| line["target"] == "portolan::access").collect()
 }

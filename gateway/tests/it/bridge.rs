@@ -44,6 +44,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 struct Memory {
     seen: Vec<Seen>,
     forged: usize,
+    connections: usize,
     streams: HashMap<String, mpsc::Sender<Bytes>>,
     waiting: HashMap<String, oneshot::Sender<Value>>,
     full: bool,
@@ -76,6 +77,7 @@ impl Bridge {
                 let mut connections = tokio::task::JoinSet::new();
                 loop {
                     let (stream, _) = socket.accept().await.expect("accepts");
+                    memory.lock().expect("no panic").connections += 1;
                     stream.set_nodelay(true).expect("nodelay");
                     let (memory, release) = (memory.clone(), release.clone());
                     connections.spawn(async move {
@@ -101,6 +103,11 @@ impl Bridge {
     /// Requests without a good MAC.
     pub fn forged(&self) -> usize {
         self.memory.lock().expect("no panic").forged
+    }
+
+    /// Connections that were ever opened.
+    pub fn connections(&self) -> usize {
+        self.memory.lock().expect("no panic").connections
     }
 
     /// Writes an event on every open stream.

@@ -1,6 +1,8 @@
 //! An HTTP client that sends exactly what a test says.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +39,8 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 pub struct Client {
     address: SocketAddr,
     headers: Vec<(String, String)>,
+    /// Requests sent, by every clone of this client.
+    sent: Arc<AtomicUsize>,
 }
 
 /// A whole answer.
@@ -55,8 +59,7 @@ impl Answer {
     /// The answer: a body of JSON, or the last message of a stream of events.
     pub fn json(&self) -> Value {
         let text = self.text();
-        let last =
-            text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| !data.is_empty()).next_back();
+        let last = text.lines().filter_map(|line| line.strip_prefix("data: ")).rfind(|data| !data.is_empty());
         let is_events = self.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         let json = last.filter(|_| is_events).unwrap_or(&text);
         serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
@@ -79,10 +82,19 @@ pub struct Streaming {
 impl Streaming {
     /// Reads until the body holds `text`.
     pub async fn read_until(&mut self, text: &str) {
-        while !self.text.contains(text) {
-            let frame = soon(self.body.frame()).await.expect("more to come").expect("not broken");
-            self.text += std::str::from_utf8(&frame.into_data().expect("data")).expect("text");
-        }
+        let read = async {
+            while !self.text.contains(text) {
+                let frame = self.body.frame().await.expect("more to come").expect("not broken");
+                self.text += std::str::from_utf8(&frame.into_data().expect("data")).expect("text");
+            }
+        };
+        let came = tokio::time::timeout(LIMIT, read).await;
+        assert!(came.is_ok(), "{text:?} did not come: {:?}", self.text);
+    }
+
+    /// What was read so far.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Reads until there are that many lines, and returns all that came.
@@ -109,7 +121,14 @@ impl Streaming {
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
         let headers = [("host", "localhost"), ("accept", "application/json, text/event-stream")];
-        Self { address, headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect() }
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self { address, headers, sent: Arc::default() }
+    }
+
+    /// Counts what it sends in `sent` too.
+    pub fn counted(mut self, sent: &Arc<AtomicUsize>) -> Self {
+        self.sent = sent.clone();
+        self
     }
 
     /// Sends `name` as `value` instead of what it was.
@@ -176,6 +195,7 @@ impl Client {
 
     /// Sends a request and returns with the answer's head.
     pub async fn open(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Streaming {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let stream = TcpStream::connect(self.address).await.expect("connects");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("speaks HTTP");

@@ -4,10 +4,15 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub, reason = "a panic is the report")]
 
 mod admin;
+#[cfg(feature = "kube")]
+mod api_server;
 mod bounds;
 mod bridge;
 mod client;
 mod drain;
+#[cfg(feature = "kube")]
+mod last_good;
+mod log;
 mod real_bridge;
 mod refusals;
 mod sessions;

@@ -1,43 +1,94 @@
 //! What a gateway refuses: the protocol's status and error, and nothing of it reaches a server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::Method;
+use portolan_gateway::Config;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bridge::Bridge;
-use crate::client::{Answer, Client, call, initialize};
+use crate::client::{Answer, Client, call, initialize, soon, until};
+use crate::log::Log;
 use crate::world::{ALICE, BOB, Gateway, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, config};
 
 struct Fixture {
     bridge: Bridge,
     gateway: Gateway,
+    log: Log,
+    sent: Arc<AtomicUsize>,
+    /// Connections to the server that opening sessions took.
+    connections: AtomicUsize,
 }
 
 impl Fixture {
     async fn start() -> Self {
+        Self::with(config(), |_| {}).await
+    }
+
+    async fn with(config: Config, change: impl FnOnce(&mut Objects)) -> Self {
+        let log = Log::capture();
         let bridge = Bridge::start("uid-1", MAC_KEY).await;
-        let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
-        Self { bridge, gateway }
+        let mut objects = Objects::new(&[&bridge]);
+        change(&mut objects);
+        let gateway = Gateway::start_with(config, Some(objects.inputs())).await;
+        Self { bridge, gateway, log, sent: Arc::default(), connections: AtomicUsize::new(0) }
     }
 
     fn client(&self) -> Client {
-        self.gateway.client()
+        self.gateway.client().counted(&self.sent)
     }
 
-    /// The refusal has this status, code and kind, and nothing has reached the server.
-    fn refused(&self, answer: &Answer, status: u16, code: i64, kind: &str) {
+    /// Opens a session, which reaches the server.
+    async fn initialize(&self) -> String {
+        let session = self.client().initialize().await;
+        self.connections.store(self.bridge.connections(), Ordering::Relaxed);
+        session
+    }
+
+    /// The refusal has this status, code and kind and left one line in the access log, and nothing has reached the
+    /// server: no request, and no connection.
+    async fn refused(&self, answer: &Answer, status: u16, code: i64, kind: &str) {
         let json = answer.json();
         assert_eq!(answer.status, status, "{answer:?}");
         assert_eq!(json["error"]["code"], code, "{json}");
         assert_eq!(json["error"]["data"]["error_type"], kind, "{json}");
         assert_eq!(json["jsonrpc"], "2.0");
+        assert!(json["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{json}");
+        self.left_one_line(status, kind).await;
+    }
+
+    /// As many lines as requests, the last of them about this refusal.
+    async fn left_one_line(&self, status: u16, kind: &str) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        until("each request leaves a line", async || self.log.access().len() >= sent).await;
+        let lines = self.log.access();
+        assert_eq!(lines.len(), sent, "{lines:#?}");
+        let last = lines.last().expect("a line");
+        assert_eq!((&last["status"], &last["outcome"]), (&json!(status), &json!(kind)), "{last}");
         assert_eq!(self.reached(), Vec::<String>::new());
         assert_eq!(self.bridge.forged(), 0);
+        assert_eq!(self.bridge.connections(), self.connections.load(Ordering::Relaxed), "the server was connected to");
     }
 
     /// What reached the server besides opening sessions.
     fn reached(&self) -> Vec<String> {
         let bodies = self.bridge.seen().into_iter().map(|seen| format!("{} {:?}", seen.method, seen.body));
         bodies.filter(|body| !body.contains("initialize")).collect()
+    }
+
+    /// Sends bytes and returns the head of the answer.
+    async fn raw(&self, request: &str) -> String {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let mut stream = tokio::net::TcpStream::connect(self.gateway.address).await.expect("connects");
+        stream.write_all(request.as_bytes()).await.expect("writes");
+        let mut head = Vec::new();
+        while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+            let read = soon(stream.read_buf(&mut head)).await.expect("reads");
+            assert_ne!(read, 0, "closed without an answer");
+        }
+        String::from_utf8_lossy(&head).into_owned()
     }
 }
 
@@ -46,7 +97,7 @@ async fn a_body_that_is_not_json_is_400_with_a_parse_error() {
     let fixture = Fixture::start().await;
     for body in ["", "{", "hello", "{\"jsonrpc\":\"2.0\"} x", "\u{feff}{}"] {
         let answer = fixture.client().post(ROUTE, body.to_owned()).await;
-        fixture.refused(&answer, 400, -32700, "Malformed");
+        fixture.refused(&answer, 400, -32700, "Malformed").await;
         assert_eq!(answer.json()["id"], Value::Null);
     }
 }
@@ -63,48 +114,56 @@ async fn json_that_is_not_one_json_rpc_message_is_400() {
         r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#,
     ] {
         let answer = fixture.client().post(ROUTE, body).await;
-        fixture.refused(&answer, 400, -32700, "Malformed");
+        fixture.refused(&answer, 400, -32700, "Malformed").await;
     }
 }
 
 #[tokio::test]
 async fn an_oversized_body_is_413_whether_its_length_is_declared_or_not() {
-    let bridge = Bridge::start("uid-1", MAC_KEY).await;
-    let mut objects = Objects::new(&[&bridge]);
-    objects.gateway["http"] = json!({"maxBodyBytes": 2048});
-    let fixture = Fixture { gateway: Gateway::start(&objects).await, bridge };
-    let session = fixture.client().initialize().await;
-    let client = fixture.client().session(&session);
-    let fits = call("echo", json!({"text": "x".repeat(1900)}));
-    assert_eq!(client.post(ROUTE, fits).await.status, 200);
-    let reached = fixture.bridge.seen().len();
-    let answer = client.post(ROUTE, call("echo", json!({"text": "x".repeat(3000)}))).await;
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_i64()), (413, Some(-32600)));
+    let cap = |objects: &mut Objects| objects.gateway["http"] = json!({"maxBodyBytes": 2048});
+    let fixture = Fixture::with(config(), cap).await;
+    let answer = fixture.client().post(ROUTE, call("echo", json!({"text": "x".repeat(3000)}))).await;
+    fixture.refused(&answer, 413, -32600, "BodyTooLarge").await;
     assert_eq!(answer.header("connection"), Some("close"));
     let head = format!(
         "POST {ROUTE} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\ncontent-type: application/json\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
     let chunks = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(4);
-    let status = raw(&fixture.gateway, &format!("{head}{chunks}")).await;
+    let status = fixture.raw(&format!("{head}{chunks}")).await;
     assert!(status.starts_with("HTTP/1.1 413 "), "{status}");
-    assert_eq!(fixture.bridge.seen().len(), reached, "nothing of them reached the server");
+    fixture.left_one_line(413, "BodyTooLarge").await;
     assert!(fixture.gateway.metric(r#"portolan_gateway_bound_hits_total{bound="BodyTooLarge"}"#).await >= 2.0);
+    let session = fixture.initialize().await;
+    let fits = call("echo", json!({"text": "x".repeat(1900)}));
+    assert_eq!(fixture.client().session(&session).post(ROUTE, fits).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_408() {
-    let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let mut config = config();
     config.bounds.body_timeout = std::time::Duration::from_millis(100);
-    let gateway = Gateway::start_with(config, Some(Objects::new(&[&bridge]).inputs())).await;
+    let fixture = Fixture::with(config, |_| {}).await;
     let request = format!(
         "POST {ROUTE} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\ncontent-type: application/json\r\n\
          content-length: 100\r\n\r\n{{"
     );
-    let status = raw(&gateway, &request).await;
+    let status = fixture.raw(&request).await;
     assert!(status.starts_with("HTTP/1.1 408 "), "{status}");
-    assert!(bridge.seen().is_empty());
+    fixture.left_one_line(408, "BodyTimeout").await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_no_http_or_too_long_is_400_or_431_and_leaves_a_line_too() {
+    let fixture = Fixture::start().await;
+    let status = fixture.raw("nonsense\r\n\r\n").await;
+    assert!(status.starts_with("HTTP/1.1 400 "), "{status}");
+    fixture.left_one_line(400, "BadHead").await;
+    let long = format!("GET {ROUTE} HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n", "x".repeat(40 * 1024));
+    let status = fixture.raw(&long).await;
+    assert!(status.starts_with("HTTP/1.1 431 "), "{status}");
+    fixture.left_one_line(431, "BadHead").await;
+    assert_eq!(fixture.gateway.metric(r#"portolan_gateway_bound_hits_total{bound="Head"}"#).await, 1.0);
 }
 
 #[tokio::test]
@@ -116,20 +175,20 @@ async fn another_content_type_or_an_encoded_body_is_415() {
         fixture.client().with("content-encoding", "gzip"),
     ] {
         let answer = client.post(ROUTE, initialize()).await;
-        fixture.refused(&answer, 415, -32600, "UnsupportedMediaType");
+        fixture.refused(&answer, 415, -32600, "UnsupportedMediaType").await;
     }
 }
 
 #[tokio::test]
 async fn an_accept_header_that_leaves_no_way_to_answer_is_406() {
     let fixture = Fixture::start().await;
-    let session = fixture.client().initialize().await;
+    let session = fixture.initialize().await;
     for accept in ["application/json", "text/event-stream", "text/html"] {
         let answer = fixture.client().with("accept", accept).post(ROUTE, initialize()).await;
-        fixture.refused(&answer, 406, -32600, "NotAcceptable");
+        fixture.refused(&answer, 406, -32600, "NotAcceptable").await;
     }
     let answer = fixture.client().session(&session).with("accept", "application/json").get(ROUTE).await;
-    fixture.refused(&answer, 406, -32600, "NotAcceptable");
+    fixture.refused(&answer, 406, -32600, "NotAcceptable").await;
 }
 
 #[tokio::test]
@@ -144,7 +203,7 @@ async fn an_unauthenticated_caller_is_401_alike_for_every_path() {
         let mut bodies = Vec::new();
         for path in [ROUTE, "/default/unknown/mcp", "/nowhere"] {
             let answer = client.post(path, initialize()).await;
-            fixture.refused(&answer, 401, -32002, "Unauthenticated");
+            fixture.refused(&answer, 401, -32002, "Unauthenticated").await;
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
             bodies.push(answer.body);
         }
@@ -167,7 +226,7 @@ async fn a_wrong_path_is_404() {
         for method in [Method::POST, Method::GET, Method::DELETE, Method::PUT] {
             let answer =
                 fixture.client().with("content-type", "application/json").send(method, path, initialize()).await;
-            fixture.refused(&answer, 404, -32003, "UnknownRoute");
+            fixture.refused(&answer, 404, -32003, "UnknownRoute").await;
         }
     }
     assert!(fixture.bridge.seen().is_empty());
@@ -178,7 +237,7 @@ async fn another_method_is_405_and_says_which_are_allowed() {
     let fixture = Fixture::start().await;
     for method in [Method::PUT, Method::PATCH, Method::OPTIONS] {
         let answer = fixture.client().send(method, ROUTE, "").await;
-        fixture.refused(&answer, 405, -32003, "MethodNotAllowed");
+        fixture.refused(&answer, 405, -32003, "MethodNotAllowed").await;
         assert_eq!(answer.header("allow"), Some("GET, POST, DELETE"));
     }
 }
@@ -194,23 +253,27 @@ async fn a_wrong_host_is_421_and_says_nothing_about_callers() {
             client.clone().and("host", "localhost"),
         ] {
             let answer = client.post(ROUTE, initialize()).await;
-            fixture.refused(&answer, 421, -32002, "HostNotAllowed");
+            fixture.refused(&answer, 421, -32002, "HostNotAllowed").await;
         }
     }
+    let absolute = fixture.client().post(&format!("http://evil.example{ROUTE}"), initialize()).await;
+    fixture.refused(&absolute, 421, -32002, "HostNotAllowed").await;
     let own = fixture.client().with("host", "portolan-gateway-default.portolan.svc:80");
     assert_eq!(own.post(ROUTE, initialize()).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_wrong_origin_is_403_and_an_allowed_one_can_read_the_answer() {
-    let bridge = Bridge::start("uid-1", MAC_KEY).await;
-    let mut objects = Objects::new(&[&bridge]);
-    objects.gateway["http"] =
-        json!({"allowedOrigins": ["https://app.example.com"], "allowedHosts": ["mcp.example.com"]});
-    let fixture = Fixture { gateway: Gateway::start(&objects).await, bridge };
+    let allow = |objects: &mut Objects| {
+        objects.gateway["http"] =
+            json!({"allowedOrigins": ["https://app.example.com"], "allowedHosts": ["mcp.example.com"]});
+    };
+    let fixture = Fixture::with(config(), allow).await;
+    let twice = fixture.client().with("origin", "https://app.example.com").and("origin", "https://app.example.com");
+    fixture.refused(&twice.post(ROUTE, initialize()).await, 403, -32002, "OriginNotAllowed").await;
     for origin in ["https://evil.example", "null", "http://app.example.com", "http://localhost"] {
         let answer = fixture.client().with("origin", origin).post(ROUTE, initialize()).await;
-        fixture.refused(&answer, 403, -32002, "OriginNotAllowed");
+        fixture.refused(&answer, 403, -32002, "OriginNotAllowed").await;
         assert_eq!(answer.header("access-control-allow-origin"), None);
     }
     let page = fixture.client().with("origin", "https://app.example.com").with("host", "mcp.example.com");
@@ -229,18 +292,22 @@ async fn a_message_without_a_session_is_400() {
     let fixture = Fixture::start().await;
     let ping = json!({"jsonrpc": "2.0", "id": 7, "method": "ping"}).to_string();
     let answer = fixture.client().post(ROUTE, ping.clone()).await;
-    fixture.refused(&answer, 400, -32000, "MissingSession");
+    fixture.refused(&answer, 400, -32000, "MissingSession").await;
     assert_eq!(answer.json()["id"], 7);
     let answer = fixture.client().get(ROUTE).await;
-    fixture.refused(&answer, 400, -32000, "MissingSession");
+    fixture.refused(&answer, 400, -32000, "MissingSession").await;
     let answer = fixture.client().send(Method::DELETE, ROUTE, "").await;
-    fixture.refused(&answer, 400, -32000, "MissingSession");
+    fixture.refused(&answer, 400, -32000, "MissingSession").await;
+    // Which of two counts would be a matter of who reads them.
+    let session = fixture.initialize().await;
+    let answer = fixture.client().session(&session).and("mcp-session-id", &session).post(ROUTE, ping).await;
+    fixture.refused(&answer, 400, -32000, "MissingSession").await;
 }
 
 #[tokio::test]
 async fn an_unknown_or_forged_session_is_404() {
     let fixture = Fixture::start().await;
-    let session = fixture.client().initialize().await;
+    let session = fixture.initialize().await;
     let mut forged = session.clone().into_bytes();
     let last = forged.len() - 3;
     forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
@@ -249,7 +316,7 @@ async fn an_unknown_or_forged_session_is_404() {
         for method in [Method::POST, Method::GET, Method::DELETE] {
             let client = fixture.client().session(id).with("content-type", "application/json");
             let answer = client.send(method, ROUTE, call("echo", json!({}))).await;
-            fixture.refused(&answer, 404, -32001, "UnknownSession");
+            fixture.refused(&answer, 404, -32001, "UnknownSession").await;
         }
     }
 }
@@ -257,27 +324,27 @@ async fn an_unknown_or_forged_session_is_404() {
 #[tokio::test]
 async fn another_callers_session_is_404() {
     let fixture = Fixture::start().await;
-    let session = fixture.client().initialize().await;
+    let session = fixture.initialize().await;
     let answer = fixture.client().key(BOB).session(&session).call("echo", json!({})).await;
-    fixture.refused(&answer, 404, -32001, "UnknownSession");
+    fixture.refused(&answer, 404, -32001, "UnknownSession").await;
     assert_eq!(fixture.client().session(&session).call("echo", json!({})).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_session_of_another_route_is_404() {
     let fixture = Fixture::start().await;
-    let session = fixture.client().initialize().await;
+    let session = fixture.initialize().await;
     let answer = fixture.client().session(&session).post(OTHER_ROUTE, call("echo", json!({}))).await;
-    fixture.refused(&answer, 404, -32001, "UnknownSession");
+    fixture.refused(&answer, 404, -32001, "UnknownSession").await;
 }
 
 #[tokio::test]
 async fn an_unsupported_protocol_version_is_400() {
     let fixture = Fixture::start().await;
-    let session = fixture.client().initialize().await;
+    let session = fixture.initialize().await;
     let client = fixture.client().session(&session);
     let answer = client.clone().with("mcp-protocol-version", "1999-01-01").call("echo", json!({})).await;
-    fixture.refused(&answer, 400, -32000, "UnsupportedVersion");
+    fixture.refused(&answer, 400, -32000, "UnsupportedVersion").await;
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let answer = client.clone().with("mcp-protocol-version", version).call("echo", json!({})).await;
         assert_eq!(answer.status, 200, "{version}");
@@ -290,34 +357,21 @@ async fn a_request_of_the_sessionless_era_is_told_to_fall_back() {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
     let modern = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}).to_string();
     let answer = fixture.client().post(ROUTE, modern).await;
-    fixture.refused(&answer, 400, -32000, "ModernEra");
+    fixture.refused(&answer, 400, -32000, "ModernEra").await;
     let discover = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover"}).to_string();
-    let answer = fixture.client().with("mcp-protocol-version", "2026-07-28").post(ROUTE, discover).await;
-    fixture.refused(&answer, 400, -32000, "ModernEra");
+    let by_header = fixture.client().with("mcp-protocol-version", "2026-07-28");
+    fixture.refused(&by_header.post(ROUTE, discover).await, 400, -32000, "ModernEra").await;
+    fixture.refused(&by_header.get(ROUTE).await, 400, -32000, "ModernEra").await;
 }
 
 #[tokio::test]
 async fn a_key_that_was_taken_back_opens_nothing_any_more() {
-    let bridge = Bridge::start("uid-1", MAC_KEY).await;
-    let objects = Objects::new(&[&bridge]);
-    let fixture = Fixture { gateway: Gateway::start(&objects).await, bridge };
-    let session = fixture.client().initialize().await;
+    let fixture = Fixture::start().await;
+    let session = fixture.initialize().await;
+    let objects = Objects::new(&[&fixture.bridge]);
     let mut inputs = portolan_snapshot::Inputs::clone(&objects.inputs());
     inputs.secret.remove("apikeys.ci.alice");
     fixture.gateway.load(inputs.into()).await;
     let answer = fixture.client().session(&session).call("echo", json!({})).await;
-    fixture.refused(&answer, 401, -32002, "Unauthenticated");
-}
-
-/// Sends bytes and returns the head of the answer.
-pub async fn raw(gateway: &Gateway, request: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
-    stream.write_all(request.as_bytes()).await.expect("writes");
-    let mut head = Vec::new();
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        let read = crate::client::soon(stream.read_buf(&mut head)).await.expect("reads");
-        assert_ne!(read, 0, "closed without an answer");
-    }
-    String::from_utf8_lossy(&head).into_owned()
+    fixture.refused(&answer, 401, -32002, "Unauthenticated").await;
 }

@@ -62,6 +62,17 @@ async fn a_credential_never_travels_upstream_and_ours_never_come_down() {
 }
 
 #[tokio::test]
+async fn what_a_client_accepts_may_be_written_in_two_headers() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    let client = gateway.client().with("accept", "application/json").and("accept", "text/event-stream");
+    assert_eq!(client.post(ROUTE, initialize()).await.status, 200);
+    let seen = bridge.seen();
+    let accepted: Vec<_> = seen[0].headers.get_all("accept").iter().collect();
+    assert_eq!(accepted, ["application/json", "text/event-stream"]);
+}
+
+#[tokio::test]
 async fn notifications_answers_and_delete_pass_through() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;

@@ -125,7 +125,16 @@ impl Gateway {
 
     pub async fn start_with(config: Config, inputs: Option<Arc<Inputs>>) -> Self {
         let is_loaded = inputs.is_some();
-        let (inputs, latest) = watch::channel(inputs);
+        let (sender, latest) = watch::channel(inputs);
+        let gateway = Self { inputs: sender, ..Self::start_from(config, Source::Channel(latest)).await };
+        if is_loaded {
+            gateway.until_ready().await;
+        }
+        gateway
+    }
+
+    /// Starts it on another source than what [`Self::load`] says.
+    pub async fn start_from(config: Config, source: Source) -> Self {
         let bound = Bound::new(config).await.expect("ports");
         let (address, admin) = (bound.address().expect("bound"), bound.admin_address().expect("bound"));
         let (shutdown, wanted) = oneshot::channel();
@@ -134,13 +143,13 @@ impl Gateway {
                 // A dropped sender means that the test is over.
                 let _ended = wanted.await;
             };
-            bound.run(Source::Channel(latest), shutdown).await.expect("runs");
+            bound.run(source, shutdown).await.expect("runs");
         });
-        let gateway = Self { address, admin, inputs, shutdown: Some(shutdown), task };
-        if is_loaded {
-            until("the gateway is ready", async || gateway.admin().get("/readyz").await.status == 200).await;
-        }
-        gateway
+        Self { address, admin, inputs: watch::Sender::new(None), shutdown: Some(shutdown), task }
+    }
+
+    pub async fn until_ready(&self) {
+        until("the gateway is ready", async || self.admin().get("/readyz").await.status == 200).await;
     }
 
     /// A client with Alice's key.

@@ -1,0 +1,89 @@
+//! As much of an API server as a gateway reads: lists, and watches on which nothing ever happens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use portolan_snapshot::Inputs;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+type Body = BoxBody<Bytes, std::convert::Infallible>;
+
+/// It answers until it is dropped; connections end with it.
+pub struct ApiServer {
+    pub address: SocketAddr,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl ApiServer {
+    pub async fn start(inputs: Arc<Inputs>) -> Self {
+        Self::on(([127, 0, 0, 1], 0).into(), inputs).await
+    }
+
+    pub async fn on(address: SocketAddr, inputs: Arc<Inputs>) -> Self {
+        let socket = TcpListener::bind(address).await.expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = socket.accept().await.expect("accepts");
+                let inputs = inputs.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let response = answer(&inputs, request.uri().path(), request.uri().query());
+                        async { Ok::<_, std::convert::Infallible>(response) }
+                    });
+                    // Clients of a test come and go as they like.
+                    let _ended = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self { address, _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+fn answer(inputs: &Inputs, path: &str, query: Option<&str>) -> Response<Body> {
+    if query.is_some_and(|query| query.contains("watch=true")) {
+        let nothing = futures::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>();
+        return Response::new(BodyExt::boxed(StreamBody::new(nothing)));
+    }
+    match path {
+        "/apis/portolan.dev/v1alpha1/namespaces/portolan/mcpgateways" => list(&[&inputs.gateway]),
+        "/apis/portolan.dev/v1alpha1/namespaces/default/mcpservers" => list(&inputs.servers),
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" => list(&inputs.slices),
+        "/api/v1/namespaces/portolan/secrets/portolan-gateway-default" => {
+            let metadata = json!({"namespace": "portolan", "name": "portolan-gateway-default", "resourceVersion": "1"});
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": inputs.secret});
+            full(StatusCode::OK, &secret)
+        }
+        _ => {
+            let message = format!("there is no {path}");
+            full(
+                StatusCode::NOT_FOUND,
+                &json!({"kind": "Status", "status": "Failure", "message": message, "code": 404}),
+            )
+        }
+    }
+}
+
+fn list(items: &[impl Serialize]) -> Response<Body> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+    full(StatusCode::OK, &list)
+}
+
+fn full(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(BodyExt::boxed(Full::new(Bytes::from(body.to_string()))));
+    *response.status_mut() = status;
+    response
+}
