@@ -1,6 +1,6 @@
 //! The files that `-f` names, and the last good contents of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 pub(super) struct Objects {
     pub(super) servers: BTreeMap<Name, Located<MCPServer>>,
     pub(super) gateway: Option<(Name, Located<MCPGateway>)>,
+    /// A file that has never been right and may hold the gateway: until it is read, nobody knows whom that admits.
+    pub(super) unread_gateway: Option<PathBuf>,
     pub(super) secrets: BTreeMap<Name, Data>,
     pub(super) config_maps: BTreeMap<Name, Data>,
 }
@@ -40,6 +42,15 @@ pub(super) struct Loaded {
     pub(super) problems: Vec<Problem>,
     /// Documents of kinds that are not read.
     pub(super) ignored: Vec<Problem>,
+    /// What became of files that are not right, or are right again.
+    pub(super) consequences: Vec<String>,
+}
+
+/// Contents that cannot be taken.
+struct Bad {
+    problems: Vec<Problem>,
+    /// Whether an `MCPGateway` may be among them.
+    may_hold_gateway: bool,
 }
 
 /// Files and directories to read, and what was last read from them.
@@ -47,12 +58,13 @@ pub(super) struct Loaded {
 pub(super) struct Files {
     paths: Vec<PathBuf>,
     good: BTreeMap<PathBuf, Contents>,
+    bad: BTreeSet<PathBuf>,
 }
 
 impl Files {
     /// What `-f` names. Nothing is read yet.
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, good: BTreeMap::new() }
+        Self { paths, good: BTreeMap::new(), bad: BTreeSet::new() }
     }
 
     /// Directories in which changes matter.
@@ -70,18 +82,34 @@ impl Files {
 
     /// Reads everything anew. A file that is not right keeps its last good contents; one that is gone has none.
     pub(super) fn load(&mut self) -> Loaded {
-        let mut problems = Vec::new();
+        let mut loaded = Loaded::default();
         let mut contents = BTreeMap::new();
-        for path in self.list(&mut problems) {
+        let mut bad = BTreeSet::new();
+        for path in self.list(&mut loaded) {
+            let shown = path.display();
             match read(&path) {
-                Ok(good) => _ = contents.insert(path, good),
+                Ok(good) => {
+                    if self.bad.contains(&path) {
+                        loaded.consequences.push(format!("{shown} is right again."));
+                    }
+                    contents.insert(path, good);
+                }
                 Err(found) => {
-                    problems.extend(found);
-                    contents.extend(self.good.remove_entry(&path));
+                    loaded.problems.extend(found.problems);
+                    bad.insert(path.clone());
+                    if let Some((path, good)) = self.good.remove_entry(&path) {
+                        loaded.consequences.push(format!("The last good version of {shown} serves on."));
+                        contents.insert(path, good);
+                        continue;
+                    }
+                    loaded.consequences.push(format!("Nothing of {shown} is served until it is right."));
+                    if found.may_hold_gateway {
+                        loaded.objects.unread_gateway = Some(path);
+                    }
                 }
             }
         }
-        let mut loaded = Loaded { problems, ..Loaded::default() };
+        self.bad = bad;
         let mut seen = BTreeMap::new();
         for file in contents.values() {
             loaded.ignored.extend(file.ignored.iter().cloned());
@@ -96,7 +124,7 @@ impl Files {
     }
 
     /// Every file, in the order of its name: as kubectl, a directory's own YAML and JSON files.
-    fn list(&self, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    fn list(&self, loaded: &mut Loaded) -> Vec<PathBuf> {
         let mut files = Vec::new();
         for path in &self.paths {
             match std::fs::read_dir(path) {
@@ -106,7 +134,15 @@ impl Files {
                 Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => files.push(path.clone()),
                 // A file that was named and is gone is not there any more: that is no mistake in it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => problems.push(whole_file(path, error.to_string())),
+                Err(error) => {
+                    loaded.problems.push(whole_file(path, error.to_string()));
+                    let known = self.good.keys().filter(|file| file.parent() == Some(path.as_path()));
+                    let before = files.len();
+                    files.extend(known.cloned());
+                    if files.len() == before {
+                        loaded.objects.unread_gateway = Some(path.clone());
+                    }
+                }
             }
         }
         files.sort();
@@ -124,8 +160,8 @@ fn whole_file(path: &Path, message: String) -> Problem {
     Problem { file: path.into(), line: 0, path: String::new(), message }
 }
 
-fn read(path: &Path) -> Result<Contents, Vec<Problem>> {
-    let bad = |message: String| vec![whole_file(path, message)];
+fn read(path: &Path) -> Result<Contents, Bad> {
+    let bad = |message: String| Bad { problems: vec![whole_file(path, message)], may_hold_gateway: true };
     let file = std::fs::File::open(path).map_err(|error| bad(error.to_string()))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| bad(error.to_string()))?;
@@ -134,6 +170,7 @@ fn read(path: &Path) -> Result<Contents, Vec<Problem>> {
     }
     let text = String::from_utf8(bytes).map_err(|_| bad("the file is not UTF-8 text".into()))?;
     objects::read(&Arc::from(path), &text)
+        .map_err(|problems| Bad { problems, may_hold_gateway: text.contains("MCPGateway") })
 }
 
 impl Objects {

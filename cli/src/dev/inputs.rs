@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_crds::gateway::{Anonymous, Authentication};
 use portolan_crds::server::{Revision as RevisionStatus, RevisionState};
 use portolan_crds::{MCPGateway, MCPGatewaySpec, MCPServer, MCPServerStatus, labels};
-use portolan_snapshot::{ClusterDomain, Inputs};
 use portolan_snapshot::inputs::secret_key;
+use portolan_snapshot::{ClusterDomain, Inputs};
 
 use super::files::Objects;
 use super::fleet::{Fleet, Server};
@@ -82,7 +82,8 @@ fn add_api_keys(objects: &Objects, secret: &mut BTreeMap<String, ByteString>) ->
     problems
 }
 
-/// The gateway of the files, or one that lets in whoever can reach loopback.
+/// The gateway of the files, or one that lets in whoever can reach loopback; nobody while the files may have one that
+/// cannot be read.
 fn gateway(identity: &Identity, objects: &Objects) -> MCPGateway {
     let mut gateway = match &objects.gateway {
         Some((name, gateway)) => {
@@ -91,7 +92,8 @@ fn gateway(identity: &Identity, objects: &Objects) -> MCPGateway {
             object
         }
         None => {
-            let authentication = Authentication { anonymous: Some(Anonymous {}), ..Authentication::default() };
+            let anonymous = objects.unread_gateway.is_none().then_some(Anonymous {});
+            let authentication = Authentication { anonymous, ..Authentication::default() };
             let spec = MCPGatewaySpec {
                 replicas: 1,
                 authentication,

@@ -24,12 +24,14 @@ pub(super) struct Printer {
     format: Format,
     printed: Option<Vec<Row>>,
     noted: BTreeSet<String>,
+    /// The client configuration, as it was printed last.
+    configured: String,
 }
 
 impl Printer {
     /// Nothing is printed yet.
     pub(super) fn new(format: Format) -> Self {
-        Self { format, printed: None, noted: BTreeSet::new() }
+        Self { format, printed: None, noted: BTreeSet::new(), configured: String::new() }
     }
 
     /// Prints `rows` when they are not what was printed last.
@@ -56,25 +58,35 @@ impl Printer {
         }
     }
 
-    /// Prints what a client needs to know of `rows`.
-    pub(super) fn client_configuration(&self, rows: &[Row]) -> Result<(), Failure> {
+    /// Prints what a client needs to know of `rows`, when it is not what was printed last. `anonymous`: without a
+    /// credential.
+    pub(super) fn client_configuration(&mut self, rows: &[Row], anonymous: bool) -> Result<(), Failure> {
         if self.format == Format::Json || rows.is_empty() {
             return Ok(());
         }
         let repeated = |row: &Row| rows.iter().filter(|other| other.name == row.name).count() > 1;
         let entry = |row: &Row| {
             let name = if repeated(row) { format!("{}-{}", row.namespace, row.name) } else { row.name.clone() };
-            (name, json!({"type": "http", "url": row.url}))
+            let mut client = json!({"type": "http", "url": row.url});
+            if !anonymous {
+                client["headers"] = json!({"Authorization": "Bearer <API key>"});
+            }
+            (name, client)
         };
         let servers: serde_json::Map<_, _> = rows.iter().map(entry).collect();
-        print(&format!("\n{:#}\n", json!({ "mcpServers": servers })))
+        let configuration = format!("\n{:#}\n", json!({ "mcpServers": servers }));
+        if configuration == self.configured {
+            return Ok(());
+        }
+        print(&configuration)?;
+        self.configured = configuration;
+        Ok(())
     }
 
-    /// Prints those `lines` to stderr that were not among the last ones.
-    pub(super) fn notes(&mut self, lines: impl IntoIterator<Item = String>) {
-        let lines: BTreeSet<String> = lines.into_iter().collect();
-        lines.difference(&self.noted).for_each(|line| note(line));
-        self.noted = lines;
+    /// Prints those `lines` to stderr that were not among the last ones, in their order.
+    pub(super) fn notes(&mut self, lines: &[String]) {
+        lines.iter().filter(|line| !self.noted.contains(*line)).for_each(|line| note(line));
+        self.noted = lines.iter().cloned().collect();
     }
 }
 

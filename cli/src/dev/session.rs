@@ -62,7 +62,7 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
     };
     dev.load(&mut files)?;
     dev.publish();
-    dev.greet(&loaded)?;
+    note(&format!("Listening on http://{listen}. Ctrl-C ends it."));
     loop {
         dev.print(&loaded)?;
         tokio::select! {
@@ -127,14 +127,19 @@ impl Dev {
         let wrong = wrong.map(|problem| problem.to_string());
         let ignored = loaded.ignored.into_iter().chain(cluster_only::fields(&self.objects));
         self.problems = wrong.chain(ignored.map(|problem| format!("warning: {problem}"))).collect();
+        self.problems.extend(loaded.consequences);
         self.problems.extend(self.nobody_admitted());
-        self.printer.notes(self.problems.iter().cloned());
+        self.printer.notes(&self.problems);
         Ok(())
     }
 
-    /// A gateway whose every method needs a cluster lets nobody in: that is said, not worked around.
+    /// A gateway whose every method needs a cluster lets nobody in, nor does one that cannot be read: that is said, not
+    /// worked around.
     fn nobody_admitted(&self) -> Option<String> {
-        let (name, gateway) = self.objects.gateway.as_ref()?;
+        let Some((name, gateway)) = &self.objects.gateway else {
+            let file = self.objects.unread_gateway.as_ref()?.display();
+            return Some(format!("warning: nobody is admitted until {file} is right: it may say who is"));
+        };
         let authentication = &gateway.object.spec.authentication;
         let nobody = authentication.anonymous.is_none() && authentication.api_keys.is_empty();
         nobody.then(|| {
@@ -172,15 +177,9 @@ impl Dev {
 
     fn print(&mut self, loaded: &Loaded) -> Result<(), Failure> {
         let rows = self.rows(loaded);
-        self.printer.rows(&rows)
-    }
-
-    /// What is said once, at the start.
-    fn greet(&mut self, loaded: &Loaded) -> Result<(), Failure> {
-        note(&format!("Listening on http://{}. Ctrl-C ends it.", self.listen));
-        self.print(loaded)?;
-        let rows = self.rows(loaded);
-        self.printer.client_configuration(&rows)
+        self.printer.rows(&rows)?;
+        let gateway = self.inputs.as_ref().map(|inputs| &inputs.gateway.spec.authentication);
+        self.printer.client_configuration(&rows, gateway.is_some_and(|gateway| gateway.anonymous.is_some()))
     }
 }
 
