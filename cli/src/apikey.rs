@@ -20,11 +20,11 @@ pub(crate) struct ApiKeyArgs {
     subject: String,
 
     /// Name of the Secret in the printed YAML
-    #[arg(long, default_value = "gateway-keys")]
+    #[arg(long, default_value = "gateway-keys", value_parser = secret_name)]
     secret: String,
 
     /// Namespace of the Secret in the printed YAML: the gateway's
-    #[arg(long, short, default_value = "default")]
+    #[arg(long, short, default_value = "default", value_parser = object_name)]
     namespace: String,
 
     /// Output format: `yaml` prints the Secret to stdout and the key to stderr, `json` both to stdout
@@ -32,10 +32,36 @@ pub(crate) struct ApiKeyArgs {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
     Yaml,
     Json,
+}
+
+impl ApiKeyArgs {
+    /// Whether failures are told as JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+}
+
+/// A namespace: a DNS label, as the API server wants it.
+fn object_name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=63).contains(&text.len()) && text.bytes().all(fits) && !text.starts_with('-') && !text.ends_with('-') {
+        Ok(text.to_owned())
+    } else {
+        Err("write lower-case letters, digits and '-', such as team-a".into())
+    }
+}
+
+/// A Secret's name: DNS labels joined by dots.
+fn secret_name(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(|label| object_name(label).is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err("write lower-case letters, digits, '-' and '.', such as gateway-keys".into())
+    }
 }
 
 /// A Secret's key: the API server takes nothing else.
@@ -60,9 +86,10 @@ pub(crate) fn run(args: &ApiKeyArgs) -> Result<(), Failure> {
         Output::Yaml => {
             note(&format!("The key of {subject}, shown once: {key}"));
             note("Callers send it as `Authorization: Bearer <key>`. Apply this beside the gateway:");
+            // In quotes: some names, such as `on` or `1e3`, would be no text in YAML.
             print(&format!(
-                "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {secret}\n  namespace: {namespace}\nstringData:\n  \
-                 {subject}: {hash}\n"
+                "apiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{secret}\"\n  namespace: \"{namespace}\"\n\
+                 stringData:\n  \"{subject}\": \"{hash}\"\n"
             ))
         }
     }

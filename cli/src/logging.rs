@@ -12,11 +12,11 @@ use crate::exit::Failure;
 pub(crate) struct LogArgs {
     /// How much to log: error, warn, info, debug, trace, or directives such as info,portolan_gateway=debug.
     /// RUST_LOG is read when this is not given
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
     log_level: Option<String>,
 
     /// How a log line looks: text on a terminal and json elsewhere when not given
-    #[arg(long, global = true, value_name = "FORMAT")]
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Logging")]
     log_format: Option<Format>,
 }
 

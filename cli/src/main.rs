@@ -13,6 +13,7 @@ mod operator;
 mod shutdown;
 mod table;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -66,6 +67,7 @@ impl Command {
             Self::Dev(args) => args.json(),
             Self::Tools(args) => args.json(),
             Self::Call(args) => args.json(),
+            Self::ApiKey(args) => args.json(),
             _ => false,
         }
     }
@@ -128,10 +130,22 @@ fn start(cli: &Cli) -> Result<(), Failure> {
 
 /// Help and version are answers; everything else is a command line that is not right.
 fn explain(error: &clap::Error) -> ExitCode {
+    let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !is_answer && asks_for_json(std::env::args_os()) {
+        let text = error.render().to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        return Failure::usage(message).hint("--help says what the command takes").report(true);
+    }
     // Nothing is left to tell a failure of stdout or stderr to.
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(Exit::Usage as u8),
-    }
+    if is_answer { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage as u8) }
+}
+
+/// Whether a command line that cannot be read as a whole asks for JSON: whoever wrote it reads the error by program.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let value_follows = |pair: &[String]| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json";
+    words.windows(2).any(value_follows)
+        || words.iter().any(|word| matches!(&**word, "-ojson" | "-o=json" | "--output=json"))
 }

@@ -47,7 +47,10 @@ fn every_way_to_end_has_an_exit_code_of_its_own() {
     let ok = "call";
     for (code, args) in [
         (0, vec![ok, &url, "echo", "message=hi"]),
+        (1, vec!["call", &url, "no-such-tool"]),
         (1, vec!["call", &url, "no-such-tool", "a=b"]),
+        (1, vec!["call", &url, "no-such-tool", "--args-json", "{}"]),
+        (1, vec!["call", &url, "get-sum", "a=1"]),
         (1, vec!["call", &url, "get-sum", "a=two", "b=1"]),
         (1, vec!["call", &url, "echo", "message"]),
         (1, vec!["call", &url, "echo", "--args-json", "[1]"]),
@@ -72,16 +75,23 @@ fn every_way_to_end_has_an_exit_code_of_its_own() {
 
 #[test]
 fn a_failure_is_one_json_line_on_stderr_when_json_is_asked_for() {
-    for args in [
-        vec!["tools", "http://127.0.0.1:9/default/a/mcp", "-o", "json"],
-        vec!["call", "http://127.0.0.1:9/default/a/mcp", "echo", "-o", "json"],
+    let nobody = "http://127.0.0.1:9/default/a/mcp";
+    for (code, kind, args) in [
+        (4, "Unreachable", vec!["tools", nobody, "-o", "json"]),
+        (4, "Unreachable", vec!["call", nobody, "echo", "-o", "json"]),
+        (1, "Usage", vec!["tools", "-o", "json"]),
+        (1, "Usage", vec!["tools", "--output=json", "no URL"]),
+        (1, "Usage", vec!["call", nobody, "echo", "--args-json", "{", "--output", "json"]),
+        (1, "Usage", vec!["apikey", "-ojson", "--subject", "a b"]),
+        (1, "Usage", vec!["dev", "-o", "json", "--listen", "0.0.0.0:80", "-f", "."]),
+        (1, "Usage", vec!["dev", "-o", "json", "-f", "-"]),
     ] {
         let output = run(&args);
-        assert_exit(&output, 4);
-        assert_eq!(stderr(&output).lines().count(), 1);
+        assert_exit(&output, code);
+        assert_eq!(stdout(&output), "", "{args:?}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{args:?}: {}", stderr(&output));
         let error: serde_json::Value = serde_json::from_str(&stderr(&output)).expect("JSON");
-        assert_eq!(error["error"]["kind"], "Unreachable");
-        assert_eq!(error["error"]["exitCode"], 4);
+        assert_eq!((&error["error"]["kind"], &error["error"]["exitCode"]), (&kind.into(), &code.into()), "{args:?}");
     }
 }
 

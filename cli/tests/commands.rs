@@ -38,10 +38,15 @@ fn a_minted_key_is_shown_once_and_the_secret_holds_its_hash_alone() {
     let key = told.split_whitespace().find(|word| word.starts_with("ptl_")).expect("the key");
     let yaml = stdout(&output);
     assert!(!yaml.contains(key));
-    assert!(yaml.contains(&format!("  alice: {}\n", Hash::of(key))), "{yaml}");
+    assert!(yaml.contains(&format!("  \"alice\": \"{}\"\n", Hash::of(key))), "{yaml}");
     let secret: serde_json::Value = serde_saphyr::from_str(&yaml).expect("YAML");
     assert_eq!((&secret["kind"], &secret["metadata"]["namespace"]), (&"Secret".into(), &"platform".into()));
-    assert_exit(&run(&["apikey", "--subject", "a b"]), 1);
+    for refused in [["--subject", "a b"], ["--secret", "Keys"], ["--namespace", "a.b"]] {
+        assert_exit(&run(&["apikey", refused[0], refused[1]]), 1);
+    }
+    let subject = stdout(&run(&["apikey", "--subject", "1e3"]));
+    let secret: serde_json::Value = serde_saphyr::from_str(&subject).expect("YAML");
+    assert!(secret["stringData"]["1e3"].is_string(), "a name that looks like a number stays as it is: {subject}");
 }
 
 #[test]

@@ -45,7 +45,13 @@ pub(super) fn typed(schema: &Map<String, Value>, arguments: &[Argument]) -> Resu
                 .hint(format!("for several values write one JSON array: {name}='[…]'")));
         }
     }
-    Ok(object)
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let missing: Vec<&str> = required.filter(|name| !object.contains_key(*name)).collect();
+    if missing.is_empty() {
+        Ok(object)
+    } else {
+        Err(Failure::usage(format!("the tool needs {}", missing.join(", "))).hint("write NAME=VALUE for each"))
+    }
 }
 
 fn unknown(schema: &Map<String, Value>, name: &str) -> Failure {
@@ -160,6 +166,14 @@ mod tests {
             let failure = typed_one(&json!({"type": property}), text).expect_err("does not fit");
             assert!(failure.message.contains(property), "{}", failure.message);
         }
+    }
+
+    #[test]
+    fn a_required_argument_that_is_not_given_is_named() {
+        let schema = json!({"properties": {"a": {}, "b": {}, "c": {}}, "required": ["a", "b", "c"]});
+        let arguments = [argument("b=1").expect("an argument")];
+        let failure = typed(schema.as_object().expect("an object"), &arguments).expect_err("two are missing");
+        assert_eq!(failure.message, "the tool needs a, c");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::arguments::{self, Argument};
 use super::connection::{Session, Target, within};
-use super::{failure, tools};
+use super::{failure, print_json, tools};
 use crate::exit::{Exit, Failure, note, print};
 
 /// Call a tool of an MCP endpoint.
@@ -56,9 +56,7 @@ pub(super) async fn run(args: &CallArgs) -> Result<(), Failure> {
     let result = within(&args.target, async |session| call(args, session).await).await?;
     let is_error = result.is_error == Some(true);
     if args.json() {
-        let text = serde_json::to_string_pretty(&result)
-            .map_err(|error| Failure::new(Exit::Negative, format!("the result cannot be written: {error}")))?;
-        print(&format!("{text}\n"))?;
+        print_json(&result)?;
     } else if !is_error {
         print(&text(&result))?;
     }
@@ -68,19 +66,29 @@ pub(super) async fn run(args: &CallArgs) -> Result<(), Failure> {
 async fn call(args: &CallArgs, session: &Session) -> Result<CallToolResult, Failure> {
     let arguments = match &args.args_json {
         Some(object) => object.clone(),
-        None if args.arguments.is_empty() => JsonObject::new(),
         None => {
             let tools = tools::list(&args.target, session).await?;
             arguments::typed(&find(&args.tool, &tools)?.input_schema, &args.arguments)?
         }
     };
     let request = CallToolRequestParams::new(args.tool.clone()).with_arguments(arguments);
-    session.call_tool(request).await.map_err(|error| failure::of_request(&args.target.url, &error))
+    let error = match session.call_tool(request).await {
+        Ok(result) => return Ok(result),
+        Err(error) => failure::of_request(&args.target.url, &error),
+    };
+    if error.exit == Exit::ToolError {
+        // The server's words for a name that it does not know are its own; the list tells for certain.
+        find(&args.tool, &tools::list(&args.target, session).await?)?;
+    }
+    Err(error)
 }
 
 fn find<'a>(name: &str, tools: &'a [Tool]) -> Result<&'a Tool, Failure> {
-    let names = tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>().join(", ");
-    let absent = || Failure::usage(format!("the endpoint has no tool {name}")).hint(format!("its tools: {names}"));
+    let absent = || {
+        let names = tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>().join(", ");
+        let names = if names.is_empty() { "none, or none for this caller" } else { &names };
+        Failure::usage(format!("the endpoint has no tool {name}")).hint(format!("its tools: {names}"))
+    };
     tools.iter().find(|tool| tool.name == name).ok_or_else(absent)
 }
 

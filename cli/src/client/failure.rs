@@ -126,6 +126,12 @@ fn of_connection(url: &Url, error: &reqwest::Error) -> Failure {
         Some(401) => auth_needed(url, "HTTP 401"),
         Some(403) => denied(url, "HTTP 403"),
         Some(status) => of_status(url, status, None),
-        None => Failure::new(Exit::Unreachable, format!("{url} cannot be reached: {}", innermost(error))),
+        None => {
+            let failure = Failure::new(Exit::Unreachable, format!("{url} cannot be reached: {}", innermost(error)));
+            match url.scheme() {
+                "https" => failure.hint("is it served without TLS? Then write http://"),
+                _ => failure.hint("is it running? `portolan dev` and the gateway say where they listen"),
+            }
+        }
     }
 }

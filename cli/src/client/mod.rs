@@ -9,11 +9,20 @@ mod tools;
 pub(crate) use call::CallArgs;
 pub(crate) use tools::ToolsArgs;
 
-use crate::exit::Failure;
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure, print};
 
 /// `portolan tools`.
 pub(crate) async fn tools(args: &ToolsArgs) -> Result<(), Failure> {
     tools::run(args).await
+}
+
+/// Prints an answer whole.
+fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(answer)
+        .map_err(|error| Failure::new(Exit::Negative, format!("the answer cannot be written as JSON: {error}")))?;
+    print(&format!("{text}\n"))
 }
 
 /// `portolan call`.

@@ -5,7 +5,7 @@ use rmcp::model::Tool;
 use serde_json::Value;
 
 use super::connection::{Session, Target, within};
-use super::failure;
+use super::{failure, print_json};
 use crate::exit::{Failure, note, print};
 use crate::table;
 
@@ -43,8 +43,7 @@ impl ToolsArgs {
 pub(super) async fn run(args: &ToolsArgs) -> Result<(), Failure> {
     let tools = within(&args.target, async |session| list(&args.target, session).await).await?;
     if args.json() {
-        let text = serde_json::to_string_pretty(&tools).unwrap_or_else(|_| "[]".to_owned());
-        return print(&format!("{text}\n"));
+        return print_json(&tools);
     }
     if tools.is_empty() {
         note("The endpoint has no tools, or none for this caller.");

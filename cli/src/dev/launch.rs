@@ -117,8 +117,20 @@ impl Launch {
         let path = self.env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(""), |(_, value)| value);
         let found =
             std::env::split_paths(path).map(|directory| directory.join(program)).find(|file| is_executable(file));
-        found.ok_or_else(|| format!("command {shown:?} is not on PATH: install it, or change PATH"))
+        found.ok_or_else(|| match directory_of_this(program) {
+            Some(directory) => {
+                let directory = directory.display();
+                format!("command {shown:?} is not on PATH: start dev again with PATH={directory}:$PATH")
+            }
+            None => format!("command {shown:?} is not on PATH: install it, or change PATH"),
+        })
     }
+}
+
+/// Where this very program is, when `program` is its name: the quickstart's server is.
+fn directory_of_this(program: &Path) -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?;
+    (this.file_name() == program.file_name()).then(|| this.parent().map(Path::to_owned))?
 }
 
 fn is_executable(file: &Path) -> bool {

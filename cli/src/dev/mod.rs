@@ -80,7 +80,11 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 /// `portolan dev`.
 pub(crate) async fn run(args: &DevArgs) -> Result<(), Failure> {
     if let Some(absent) = args.file.iter().find(|path| !path.exists()) {
-        return Err(Failure::usage(format!("there is no file or directory {}", absent.display())));
+        let failure = Failure::usage(format!("there is no file or directory {}", absent.display()));
+        return Err(match absent.to_str() {
+            Some("-") => failure.hint("dev follows changes of files, so it reads no standard input: name a file"),
+            _ => failure,
+        });
     }
     session::run(args).await
 }

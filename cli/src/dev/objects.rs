@@ -152,7 +152,13 @@ where
     admission::admit(value).map_err(|rejected| {
         let problem = |violation: admission::Violation| match suggest::unknown_field::<K>(&violation) {
             Some((path, message)) => origin.problem(&path, message),
-            None => origin.problem(&violation.path, violation.message),
+            None => match violation.message.split_once(' ') {
+                // A rule about the whole object names its field in words: that is the line to show.
+                Some((field, message)) if violation.path.is_empty() && origin.lines.has(field) => {
+                    origin.problem(field, message)
+                }
+                _ => origin.problem(&violation.path, violation.message),
+            },
         };
         rejected.0.into_iter().map(problem).collect()
     })

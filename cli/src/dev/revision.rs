@@ -17,9 +17,9 @@ use super::http_process::{self, HttpProcess};
 use super::launch::Launch;
 use super::objects::Name;
 
-/// How often a draining revision's sessions are counted.
+/// How often is looked whether a draining revision still serves anyone.
 const DRAIN_TICK: Duration = Duration::from_millis(250);
-/// A draining revision lives at least this long: a session may be on its way to it while the gateway turns.
+/// A draining revision lives at least this long: a session or a call may be on its way to it while the gateway turns.
 const DRAIN_LEAST: Duration = Duration::from_secs(1);
 /// How often something that is missing on this machine is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -261,7 +261,7 @@ impl Life {
     }
 
     fn is_drained(&self, bridge: &Bridge, since: Instant) -> bool {
-        let empty = bridge.report(false).sessions.active == 0;
+        let empty = !bridge.is_busy();
         let over = since.elapsed() >= self.launch.drain_timeout;
         over || (empty && since.elapsed() >= DRAIN_LEAST)
     }

@@ -21,6 +21,11 @@ pub(super) struct Document {
 pub(super) struct Lines(HashMap<String, u64>);
 
 impl Lines {
+    /// Whether the field at `path` is written.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The line of the field at `path`, or of the nearest field around it.
     pub(super) fn of(&self, path: &str) -> u64 {
         let mut path = path;
