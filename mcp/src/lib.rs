@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod failure;
 pub mod mac;
 pub mod revision;
+pub mod scan;
 pub mod session;
 pub mod sse;
 pub mod token;

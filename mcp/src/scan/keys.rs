@@ -1,0 +1,139 @@
+//! Keys of objects: each once, and none that could be taken for one to which the protocol gives a meaning.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::Fault;
+
+/// Objects with more keys than this remember them by hash.
+const FEW: usize = 16;
+
+/// Members of a JSON-RPC message.
+const OF_ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+/// Members of `params` by which somebody on the way decides.
+const OF_PARAMS: &[&str] = &[
+    "_meta",
+    "name",
+    "arguments",
+    "uri",
+    "cursor",
+    "ref",
+    "argument",
+    "level",
+    "requestId",
+    "progressToken",
+    "protocolVersion",
+    "capabilities",
+    "clientInfo",
+    "requestState",
+    "inputResponses",
+    "taskId",
+    "task",
+];
+/// Members of `params._meta` by which somebody on the way decides.
+const OF_META: &[&str] = &[
+    "progressToken",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/logLevel",
+    "io.modelcontextprotocol/subscriptionId",
+];
+
+/// What an object is to the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The message.
+    Envelope,
+    /// Its `params`.
+    Params,
+    /// `params._meta`.
+    Meta,
+    /// Anything else: its keys are its sender's business.
+    Free,
+}
+
+impl Role {
+    fn reserved(self) -> &'static [&'static str] {
+        match self {
+            Self::Envelope => OF_ENVELOPE,
+            Self::Params => OF_PARAMS,
+            Self::Meta => OF_META,
+            Self::Free => &[],
+        }
+    }
+
+    /// What an object is that stands under `key`.
+    fn under(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Envelope, "params") => Self::Params,
+            (Self::Params, "_meta") => Self::Meta,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// The keys of one object as far as it was read.
+pub(super) struct Members<'a> {
+    role: Role,
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn new(role: Role) -> Self {
+        Self { role, few: Vec::new(), many: HashSet::new() }
+    }
+
+    /// Takes the next key, unescaped; what an object under it is.
+    pub(super) fn take(&mut self, key: Cow<'a, str>) -> Result<Role, Fault> {
+        if is_lookalike(&key, self.role.reserved()) {
+            return Err(Fault::LookalikeKey);
+        }
+        let role = self.role.under(&key);
+        if self.is_new(key) { Ok(role) } else { Err(Fault::RepeatedKey) }
+    }
+
+    fn is_new(&mut self, key: Cow<'a, str>) -> bool {
+        if self.many.is_empty() {
+            if self.few.contains(&key) {
+                return false;
+            }
+            if self.few.len() < FEW {
+                self.few.push(key);
+                return true;
+            }
+            self.many.extend(self.few.drain(..));
+        }
+        self.many.insert(key)
+    }
+}
+
+/// Whether a reader that ignores case, cuts at NUL or folds compatible characters would take `key` for a reserved one.
+fn is_lookalike(key: &str, reserved: &[&str]) -> bool {
+    if reserved.is_empty() || reserved.contains(&key) {
+        return false;
+    }
+    let up_to_nul = key.split('\0').next().unwrap_or_default();
+    [key, up_to_nul].into_iter().map(fold).any(|folded| reserved.iter().any(|name| name.eq_ignore_ascii_case(&folded)))
+}
+
+/// The key without what readers may overlook: case, compatible forms, characters that nobody sees, space around it.
+fn fold(key: &str) -> String {
+    let seen = key.nfkc().filter(|character| !is_unseen(*character));
+    // Upper case first: `ſ` has `S` as its upper case and no other lower case than itself.
+    let folded: String = seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+    folded.trim().to_owned()
+}
+
+/// Characters that nobody sees: controls, and those that only join, part or direct others.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
+}
