@@ -75,7 +75,8 @@ impl Command {
     /// The log level when neither flag nor environment asks for one.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Dev(_) => "warn,server::stderr=info",
+            // What a probe finds is a server's row, and said with it.
+            Self::Dev(_) => "warn,portolan_bridge::probe=error,server::stderr=info",
             Self::Operator(_) | Self::Gateway(_) => "info",
             _ => "off",
         }

@@ -70,6 +70,7 @@ fn every_way_to_end_has_an_exit_code_of_its_own() {
         assert_eq!(output.status.code(), Some(code), "{args:?}\n{}{}", stdout(&output), stderr(&output));
         assert_eq!(stdout(&output).is_empty(), code != 0, "{args:?}: data goes to stdout and nothing else does");
         assert_eq!(stderr(&output).is_empty(), code == 0, "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("not-one"), "a credential is not repeated: {}", stderr(&output));
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Target {
     token: Option<String>,
 
     /// An API key that `portolan apikey` made
-    #[arg(long, env = "PORTOLAN_API_KEY", hide_env_values = true, value_parser = api_key)]
+    #[arg(long, env = "PORTOLAN_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
 
     /// Give up after this long, everything together
@@ -56,12 +56,16 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
-fn api_key(text: &str) -> Result<String, String> {
+/// Looked at only here: what the command line refuses by itself it repeats, and this may be someone's token.
+fn credential(target: &Target) -> Result<Option<String>, Failure> {
     let prefix = portolan_policy::api_key::PREFIX;
-    if text.starts_with(prefix) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("an API key starts with {prefix}: for other credentials write --token"))
+    match &target.api_key {
+        Some(key) if !key.starts_with(prefix) => {
+            Err(Failure::usage(format!("an API key starts with {prefix}, and the one of --api-key does not"))
+                .hint("for other credentials write --token"))
+        }
+        Some(key) => Ok(Some(key.clone())),
+        None => Ok(target.token.clone()),
     }
 }
 
@@ -90,7 +94,7 @@ pub(crate) async fn within<T>(
 async fn open(target: &Target) -> Result<Session, Failure> {
     let mut config = StreamableHttpClientTransportConfig::with_uri(target.url.as_str());
     config.custom_headers = target.header.iter().cloned().collect::<HashMap<_, _>>();
-    config.auth_header = target.api_key.clone().or_else(|| target.token.clone());
+    config.auth_header = credential(target)?;
     let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::LATEST],
