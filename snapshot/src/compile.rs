@@ -18,7 +18,7 @@ pub use crate::settings::ServerProblem;
 
 use crate::authentication::authentication;
 use crate::cluster_domain::ClusterDomain;
-use crate::inputs::{Inputs, secret_key};
+use crate::inputs::{Inputs, Unreadable, secret_key};
 use crate::pods;
 use crate::select::{self, BadSelector};
 use crate::settings::settings;
@@ -159,7 +159,7 @@ fn routes(
             Ok(false) => continue,
             Err(bad) => {
                 diagnostics.gateway.push(bad.into());
-                break;
+                return routes;
             }
         }
         let Some(namespace) = server.namespace() else { continue };
@@ -170,15 +170,22 @@ fn routes(
         }
     }
     for unreadable in &inputs.unreadable {
-        let name = RouteName::new(&unreadable.namespace, &unreadable.name);
+        let Unreadable { namespace, name, uid, labels, message } = unreadable;
+        match select::chooses(&inputs.gateway.spec.servers, &inputs.namespaces, namespace, labels) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(bad) => {
+                diagnostics.gateway.push(bad.into());
+                return routes;
+            }
+        }
+        let name = RouteName::new(namespace, name);
         // An object that cannot be read cannot be asked for its revisions either: they stay as they were.
-        if let Some(last) = previous.and_then(|previous| previous.routes.get(&name)) {
+        if let Some(last) = last_of(previous, &name, uid.as_deref()) {
             let pods = pods.remove(&name).unwrap_or_default();
             routes.insert(name.clone(), Arc::new(Route { pods, ..Route::clone(last) }));
-            diagnostics.servers.insert(name, ServerProblem::Unreadable(unreadable.message.clone()));
-        } else {
-            diagnostics.servers.insert(name, ServerProblem::Unreadable(unreadable.message.clone()));
         }
+        diagnostics.servers.insert(name, ServerProblem::Unreadable(message.clone()));
     }
     routes
 }
@@ -196,16 +203,17 @@ fn route(
         Ok(settings) => Arc::new(settings),
         Err(problem) => {
             diagnostics.servers.insert(name.clone(), problem);
-            // Another object of the same name is not an earlier version of this one.
-            let last = previous.and_then(|previous| previous.routes.get(&name))?;
-            if Some(&*last.settings.version.uid) != server.metadata.uid.as_deref() {
-                return None;
-            }
-            last.settings.clone()
+            last_of(previous, &name, server.metadata.uid.as_deref())?.settings.clone()
         }
     };
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
     Some(Route { serving: serving(revisions), settings, pods, name })
+}
+
+/// The route as it was served last. Another object of the same name is not an earlier version of this one.
+fn last_of<'a>(previous: Option<&'a Snapshot>, name: &RouteName, uid: Option<&str>) -> Option<&'a Route> {
+    let last = previous?.routes.get(name)?;
+    (Some(&*last.settings.version.uid) == uid).then_some(last)
 }
 
 /// The revision that takes new sessions. While one takes over from another both may say that they serve: the one

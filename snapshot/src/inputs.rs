@@ -48,6 +48,12 @@ pub struct Unreadable {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// `metadata.uid`: another object of the same name is not an earlier version of it.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// Its labels: a gateway selects by them all the same.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// What is wrong with it.
     pub message: String,
 }

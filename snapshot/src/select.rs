@@ -30,14 +30,23 @@ pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> R
 /// # Errors
 /// One of the selectors cannot be read.
 pub fn selects(selection: &ServerSelection, namespaces: &Namespaces, server: &MCPServer) -> Result<bool, BadSelector> {
+    chooses(selection, namespaces, server.metadata.namespace.as_deref().unwrap_or_default(), server.labels())
+}
+
+/// [`selects`] for an object of which only namespace and labels are known.
+pub(crate) fn chooses(
+    selection: &ServerSelection,
+    namespaces: &Namespaces,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, BadSelector> {
     if let Some(selector) = &selection.namespace_selector {
-        let labels = server.metadata.namespace.as_ref().and_then(|namespace| namespaces.get(namespace));
-        match labels {
+        match namespaces.get(namespace) {
             Some(labels) if matches(selector, labels)? => {}
             _ => return Ok(false),
         }
     }
-    selection.selector.as_ref().map_or(Ok(true), |selector| matches(selector, server.labels()))
+    selection.selector.as_ref().map_or(Ok(true), |selector| matches(selector, labels))
 }
 
 #[cfg(test)]

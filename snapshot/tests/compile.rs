@@ -146,14 +146,33 @@ fn a_server_that_cannot_be_read_keeps_its_last_good_version() {
     let first = good(&inputs(), None);
     let mut next = inputs();
     next.servers.remove(0);
-    next.unreadable =
-        vec![Unreadable { namespace: "default".into(), name: "everything".into(), message: "odd".into() }];
+    next.unreadable = vec![Unreadable {
+        namespace: "default".into(),
+        name: "everything".into(),
+        uid: Some("uid-1".into()),
+        labels: [("expose".to_owned(), "yes".to_owned())].into(),
+        message: "odd".into(),
+    }];
     let Compiled { snapshot, diagnostics } = compile(&next, Some(&first)).expect("usable");
     let route = &snapshot.routes["default/everything"];
     assert_eq!((route.settings.version.generation, route.pods.len()), (2, 3));
     let report = Report::whole(&snapshot, &diagnostics);
     assert!(report.servers["default/everything"].problem.as_ref().is_some_and(|problem| problem.contains("odd")));
     assert!(report.servers["default/everything"].loaded.is_some());
+    let compile = |next: &Inputs| compile(next, Some(&first)).expect("usable");
+    // Selectors hold for it as for every other.
+    next.gateway.spec.servers.selector = serde_saphyr::from_str("{matchLabels: {expose: 'yes'}}").ok();
+    assert!(compile(&next).snapshot.routes.contains_key("default/everything"));
+    next.gateway.spec.servers.selector = serde_saphyr::from_str("{matchLabels: {expose: 'no'}}").ok();
+    let Compiled { snapshot, diagnostics } = compile(&next);
+    assert!(!snapshot.routes.contains_key("default/everything"), "what is selected no more is served no more");
+    assert!(diagnostics.servers.is_empty());
+    // Another object of that name was never good.
+    next.gateway.spec.servers.selector = None;
+    next.unreadable[0].uid = Some("uid-new".into());
+    let Compiled { snapshot, diagnostics } = compile(&next);
+    assert!(!snapshot.routes.contains_key("default/everything"));
+    assert_eq!(diagnostics.servers.len(), 1);
 }
 
 #[test]

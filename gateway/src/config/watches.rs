@@ -106,6 +106,8 @@ impl Watches {
                 Err(invalid) => unreadable.push(Unreadable {
                     namespace: object.namespace().unwrap_or_default(),
                     name: object.name_any(),
+                    uid: object.uid(),
+                    labels: object.labels().clone(),
                     message: invalid.error.clone(),
                 }),
             }
