@@ -51,6 +51,15 @@ impl Backend {
         }
     }
 
+    /// Calls that wait for the server and belong to no session that is counted.
+    pub(crate) fn in_flight(&self) -> usize {
+        match self {
+            Self::Stdio(_) => 0,
+            Self::Shared(shared) => shared.in_flight(),
+            Self::Http(relay) => relay.in_flight(),
+        }
+    }
+
     /// Ends every session and waits for what it held.
     pub(crate) async fn end_all(&self) {
         match self {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_mcp::wire::{BridgeStatus, CONTRACT, ProbeStatus, SessionCounts};
 use tokio::net::TcpListener;
@@ -14,6 +15,11 @@ use crate::config::Config;
 use crate::data::Data;
 use crate::state::State;
 use crate::{probe, server};
+
+/// How long calls without a session may still come after the drain began.
+const LINGER: Duration = Duration::from_secs(2);
+/// How often a draining bridge looks whether it is empty.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a bridge could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -110,13 +116,24 @@ impl Bridge {
         self.reporter.report(definitions)
     }
 
-    /// Takes no new sessions from now on, and waits until the present ones ended or the drain timeout has passed.
+    /// Whether anything would break off if the bridge ended now: a session, or a call that has none.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.reporter.counts().active > 0 || self.reporter.backend.in_flight() > 0
+    }
+
+    /// Takes no new sessions from now on, and waits until the present ones ended or the drain timeout has passed. Calls
+    /// without a session are taken to the end, because nobody is told to ask elsewhere: it lasts long enough for gateways
+    /// to see that this pod goes.
     pub async fn drain(&self) {
         let state = &self.reporter.state;
         state.draining.send_replace(true);
         let empty = async {
-            while self.reporter.counts().active > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if state.config.sessions.stateless {
+                tokio::time::sleep(LINGER).await;
+            }
+            while self.is_busy() {
+                tokio::time::sleep(LOOK).await;
             }
         };
         let in_time = tokio::time::timeout(state.config.drain_timeout, empty).await.is_ok();

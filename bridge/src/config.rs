@@ -25,7 +25,7 @@ pub struct Config {
     pub grace: Duration,
     /// Longest message in either direction, in bytes.
     pub max_message_bytes: usize,
-    /// Folder of the control group whose memory limit the sessions share; none is watched where absent.
+    /// Folder of the control group whose memory limit the server's processes share; none is watched where absent.
     pub cgroup: Option<PathBuf>,
 }
 

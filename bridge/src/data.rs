@@ -154,7 +154,10 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
         return Err(refused(Kind::UnsupportedMediaType, "Content-Type must be application/json"));
     }
     let limit = state.config.max_message_bytes;
-    let too_large = || refused(Kind::BodyTooLarge, &format!("the body is larger than {limit} bytes"));
+    let too_large = || {
+        state.counters.oversized_messages.add(1);
+        refused(Kind::BodyTooLarge, &format!("the body is larger than {limit} bytes"))
+    };
     let announced = header(request.headers(), CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
         return Err(too_large());
@@ -162,6 +165,7 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
     let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
     let weight = u32::try_from(expected / 1024 + 1).unwrap_or(u32::MAX);
     let _room = state.bodies.try_acquire_many(weight).map_err(|_| {
+        state.counters.refused_calls.add(1);
         let failure = Failure::new(Kind::Overloaded, "too many large requests arrive at once; ask again soon");
         respond::failure(&failure.retry_after(Duration::from_secs(1)), None, None)
     })?;

@@ -192,6 +192,7 @@ impl Kept {
             return Err(PostError::Refused(Refusal::DuplicateId));
         }
         if inner.pending.len() >= MAX_CALLS {
+            self.state.counters.refused_calls.add(1);
             let failure = Failure::new(Kind::Overloaded, "too many calls wait for the server; ask again later");
             return Err(PostError::Failed(failure.retry_after(Duration::from_secs(1))));
         }
@@ -212,9 +213,15 @@ impl Kept {
 
     fn write(&self, message: &Bytes) -> Result<(), Failure> {
         self.process.write(single_line(message)).map_err(|_| {
+            self.state.counters.refused_calls.add(1);
             Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
                 .retry_after(Duration::from_secs(1))
         })
+    }
+
+    /// Calls of clients that wait for the server.
+    pub(crate) fn in_flight(&self) -> usize {
+        lock(&self.inner).pending.values().filter(|pending| matches!(pending, Pending::Client(_))).count()
     }
 
     /// Hands on what `client` says on its own; `method` and `params` are those of `body`.

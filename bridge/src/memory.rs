@@ -1,5 +1,4 @@
-//! The memory watchdog: ends the largest process tree before the kernel ends the container, be it a session's, the
-//! probe's or that of a warm process.
+//! The memory watchdog: ends the largest process tree, whoever it serves, before the kernel ends the container.
 //!
 //! On cgroup v2 an out-of-memory kill takes the whole container, on v1 whichever process it likes.
 

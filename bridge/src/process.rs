@@ -25,8 +25,9 @@ use crate::stderr::{self, LastLine};
 
 /// Set in the environment of everything a session starts.
 const MARKER: &str = "PORTOLAN_SESSION";
-/// Messages that wait for a server which does not read.
-const STDIN_QUEUE: usize = 64;
+/// Messages that wait for a server which does not read: as many as calls may, since a burst is no refusal to read. Their
+/// bytes have a bound of their own.
+const STDIN_QUEUE: usize = 1024;
 /// A guard that is still there so long after its grace is killed itself.
 const GUARD_LIMIT: Duration = Duration::from_secs(35);
 /// How long the last bytes of stderr are waited for once the guard is gone.

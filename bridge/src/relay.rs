@@ -42,6 +42,7 @@ pub(crate) struct Relay {
     state: Arc<State>,
     server: Server,
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -55,26 +56,32 @@ struct Session {
 
 /// Counts a call for as long as its answer is under way.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Session>);
+pub(crate) struct InFlight {
+    session: Arc<Session>,
+    all: Arc<AtomicUsize>,
+}
 
 impl InFlight {
-    fn new(session: &Arc<Session>) -> Self {
+    fn new(session: &Arc<Session>, all: &Arc<AtomicUsize>) -> Self {
         session.in_flight.fetch_add(1, Ordering::Relaxed);
+        all.fetch_add(1, Ordering::Relaxed);
         *lock(&session.last_used) = Instant::now();
-        Self(Arc::clone(session))
+        Self { session: Arc::clone(session), all: Arc::clone(all) }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        *lock(&self.0.last_used) = Instant::now();
+        self.session.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.session.last_used) = Instant::now();
     }
 }
 
 impl Relay {
     pub(crate) fn start(state: &Arc<State>, server: Server) -> Arc<Self> {
-        let relay = Arc::new(Self { state: Arc::clone(state), server, sessions: Mutex::default() });
+        let relay =
+            Arc::new(Self { state: Arc::clone(state), server, sessions: Mutex::default(), in_flight: Arc::default() });
         tokio::spawn(Arc::clone(&relay).end_idle());
         relay
     }
@@ -82,6 +89,11 @@ impl Relay {
     pub(crate) fn counts(&self) -> SessionCounts {
         let active = u32::try_from(lock(&self.sessions).len()).unwrap_or(u32::MAX);
         SessionCounts { active, warm: 0, max: self.state.config.sessions.max }
+    }
+
+    /// Messages of clients whose answer is under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Ends every session, and tells the server.
@@ -115,7 +127,7 @@ impl Relay {
         let message = data::parse(&body)?;
         let is_initialize = data::opens_session(&message);
         let session = self.session_for(&key, &message, is_initialize)?;
-        let in_flight = InFlight::new(&session);
+        let in_flight = InFlight::new(&session, &self.in_flight);
         let call = Call {
             id: id_of(&message).cloned(),
             method: message.method().map(str::to_owned),

@@ -97,24 +97,29 @@ impl ClientSession {
         }
         inner.last_used = Instant::now();
         let mut out = Vec::new();
-        let accepted = inner.machine.accept(message, body, &mut out).map_err(PostError::Refused)?;
+        let accepted = inner.machine.accept(message, body, &mut out).map_err(|refusal| {
+            self.state.counters.refused_calls.add(u64::from(refusal == Refusal::TooManyCalls));
+            PostError::Refused(refusal)
+        })?;
         let Accepted::Call(attachment) = accepted else {
-            return self.write_all(&mut inner, out).map(|()| Posted::Done);
+            return self.take_all(&mut inner, out).map(|()| Posted::Done);
         };
         let reply = self.hold(&mut inner, attachment);
         if message.method() == Some("initialize") {
             inner.initialize = Some(attachment.stream);
         }
-        if self.write_all(&mut inner, out).is_err() {
-            let failure =
-                Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
-                    .retry_after(Duration::from_secs(1));
+        if let Err(PostError::Failed(failure)) = self.take_all(&mut inner, out) {
             self.give_up(&mut inner, attachment.stream, &failure);
             return Ok(Posted::Call(reply));
         }
         let timer = tokio::spawn(Self::time_out(Arc::downgrade(self), attachment.stream, timeout));
         inner.timers.insert(attachment.stream, timer.abort_handle());
         Ok(Posted::Call(reply))
+    }
+
+    /// Sends what a client's message comes to.
+    fn take_all(&self, inner: &mut Inner, out: Vec<Output>) -> Result<(), PostError> {
+        self.write_all(inner, out).inspect_err(|_| self.state.counters.refused_calls.add(1))
     }
 
     /// Opens the standing stream, or resumes one.
@@ -212,8 +217,11 @@ impl ClientSession {
             match output {
                 Output::ToServer(line) => {
                     if self.process.write(line).is_err() {
-                        let failure = Failure::new(Kind::Overloaded, "the server does not read what is sent to it")
-                            .retry_after(Duration::from_secs(1));
+                        let failure = Failure::new(
+                            Kind::Overloaded,
+                            "the server does not read what is sent to it; ask again later",
+                        )
+                        .retry_after(Duration::from_secs(1));
                         result = Err(PostError::Failed(failure));
                     }
                 }

@@ -38,6 +38,10 @@ impl Shared {
         SessionCounts { active: 0, warm: 0, max: self.state.config.sessions.max }
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        lock(&self.state.kept).as_ref().map_or(0, |kept| kept.in_flight())
+    }
+
     pub(crate) async fn answer(&self, client: &SessionKey, request: Request<Incoming>) -> Answer {
         match *request.method() {
             Method::POST => self.post(client, request).await,

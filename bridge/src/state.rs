@@ -84,6 +84,7 @@ impl State {
 pub(crate) struct Counters {
     pub(crate) refused_mac: Counter,
     pub(crate) refused_sessions: Counter,
+    pub(crate) refused_calls: Counter,
     pub(crate) skipped_lines: Counter,
     pub(crate) oversized_messages: Counter,
     pub(crate) dropped_stderr_lines: Counter,
@@ -97,6 +98,7 @@ impl Counters {
         wire::Counters {
             refused_mac: self.refused_mac.get(),
             refused_sessions: self.refused_sessions.get(),
+            refused_calls: self.refused_calls.get(),
             skipped_lines: self.skipped_lines.get(),
             oversized_messages: self.oversized_messages.get(),
             dropped_stderr_lines: self.dropped_stderr_lines.get(),

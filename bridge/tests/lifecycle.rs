@@ -103,6 +103,26 @@ async fn a_drain_takes_no_new_sessions_keeps_the_old_ones_and_ends_with_code_zer
 }
 
 #[tokio::test]
+async fn a_drain_takes_calls_without_a_session_to_their_end() {
+    let mut rig = Rig::ready(&["--session-type", "stateless"], &python("well")).await;
+    let reply = {
+        let client = rig.open().await;
+        let call = client.call(1, "wait", json!({"name": "here"}));
+        let draining = async {
+            rig.logged("waiting here as").await;
+            rig.signal(Signal::SIGTERM);
+            until("it drains", async || rig.status().await.draining).await;
+            let late = client.call(2, "echo", json!({"message": "late"})).await;
+            assert_eq!(late.text(), "late", "a gateway may not have seen yet that the pod goes");
+            client.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
+        };
+        tokio::join!(call, draining).0
+    };
+    assert_eq!(reply.text(), "released");
+    assert!(rig.until_ended().await.success());
+}
+
+#[tokio::test]
 async fn the_drain_timeout_and_a_second_signal_both_end_everything() {
     for (drain_timeout, signals) in [("200ms", 1), ("10m", 2)] {
         let mut rig = Rig::ready(&["--drain-timeout", drain_timeout, "--grace", "200ms"], &python("well")).await;

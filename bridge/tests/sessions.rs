@@ -66,6 +66,8 @@ async fn a_server_that_ends_during_a_call_is_reported_with_code_and_last_words()
     assert!(text.contains("code 7") && text.contains("out of cheese"), "{text}");
     let exit = rig.status().await.exits.into_iter().find(|exit| exit.session == client.key.as_str()).expect("told");
     assert_eq!((exit.code, exit.last_stderr.as_str()), (Some(7), "out of cheese"));
+    let logged: serde_json::Value = serde_json::from_str(&rig.logged("\"out of cheese\"").await).expect("JSON");
+    assert_eq!(logged["session"], client.key.as_str(), "the pod's log says whose it is");
 }
 
 #[tokio::test]
@@ -143,6 +145,25 @@ async fn lines_that_are_not_json_rpc_are_skipped_and_counted() {
     let client = rig.open().await;
     assert_eq!(client.call(1, "garbage", json!({})).await.text(), "written");
     assert_eq!(rig.status().await.counters.skipped_lines, 2);
+}
+
+#[tokio::test]
+async fn calls_past_the_bound_are_refused_counted_and_do_no_harm() {
+    let rig = Rig::ready(&["--request-timeout", "60s"], &python("well")).await;
+    let client = rig.open().await;
+    let open = futures::future::join_all((1..=256).map(|id| client.start(id, "wait", &[]))).await;
+    let refused = client.call(1000, "echo", json!({"message": "x"})).await;
+    assert_eq!((refused.status, refused.failure()), (StatusCode::SERVICE_UNAVAILABLE, Some("Overloaded")));
+    assert_eq!(rig.status().await.counters.refused_calls, 1);
+    client.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
+    for mut answer in open {
+        let mut text = String::new();
+        while let Some(more) = common::chunk(&mut answer).await {
+            text += &more;
+        }
+        assert!(text.contains("released"), "{text}");
+    }
+    assert_eq!(client.call(1001, "echo", json!({"message": "fine"})).await.text(), "fine");
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ async fn bodies_are_bounded_typed_and_one_message_each() {
         .request(Method::POST, rig.data, "/mcp", client.key.as_str(), None, &[("content-type", "text/plain".into())])
         .await;
     assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(rig.status().await.counters.oversized_messages, 1);
 }
 
 #[tokio::test]

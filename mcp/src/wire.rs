@@ -224,9 +224,12 @@ pub struct Counters {
     pub refused_mac: u64,
     /// Sessions refused at `maxPerReplica`.
     pub refused_sessions: u64,
+    /// Messages refused because too many wait already, or because the server does not read.
+    #[serde(default)]
+    pub refused_calls: u64,
     /// Lines of stdout that were no JSON-RPC message.
     pub skipped_lines: u64,
-    /// Messages over the bound.
+    /// Messages over the bound, a client's or a server's.
     pub oversized_messages: u64,
     /// Lines of stderr past the rate.
     pub dropped_stderr_lines: u64,
