@@ -95,6 +95,15 @@ fn violation(error: &ValidationError<'_>) -> Violation {
         ValidationErrorKind::Required { property: Value::String(property) } => {
             Violation { path: path.field(property).to_string(), message: "Required value".into() }
         }
+        // Kubernetes keeps bounds as floating-point numbers, and says them without their fraction.
+        ValidationErrorKind::Maximum { limit } => {
+            let message = format!("should be less than or equal to {}", limit.as_f64().unwrap_or(f64::MAX));
+            Violation { path: path.to_string(), message }
+        }
+        ValidationErrorKind::Minimum { limit } => {
+            let message = format!("should be greater than or equal to {}", limit.as_f64().unwrap_or(f64::MIN));
+            Violation { path: path.to_string(), message }
+        }
         // The value itself stays out of the message: it may be someone's password.
         _ => Violation { path: path.to_string(), message: error.masked_with("the value").to_string() },
     }
