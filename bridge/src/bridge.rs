@@ -132,6 +132,10 @@ impl Bridge {
             if state.config.sessions.stateless {
                 tokio::time::sleep(LINGER).await;
             }
+            if self.is_busy() {
+                let (sessions, calls) = (self.reporter.counts().active, self.reporter.backend.in_flight());
+                tracing::info!(sessions, calls, "the drain waits for what is under way");
+            }
             while self.is_busy() {
                 tokio::time::sleep(LOOK).await;
             }

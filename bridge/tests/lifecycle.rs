@@ -114,6 +114,7 @@ async fn a_drain_takes_calls_without_a_session_to_their_end() {
             until("it drains", async || rig.status().await.draining).await;
             let late = client.call(2, "echo", json!({"message": "late"})).await;
             assert_eq!(late.text(), "late", "a gateway may not have seen yet that the pod goes");
+            rig.logged("the drain waits for what is under way").await;
             client.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
         };
         tokio::join!(call, draining).0
