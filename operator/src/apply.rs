@@ -103,6 +103,7 @@ pub struct Prepared {
 pub struct Applied {
     objects: Vec<(ApiResource, DynamicObject)>,
     changes: usize,
+    refused: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -147,7 +148,8 @@ impl Resources<Prepared> {
         self.state.pruned.push((ApiResource::erase::<K>(&()), selector.to_owned()));
     }
 
-    /// Makes the cluster hold these children and no others, writing only what differs.
+    /// Makes the cluster hold these children and no others, writing only what differs. A child that the API server
+    /// refuses as invalid keeps none of the others from being applied: see [`Resources::refused`].
     ///
     /// # Errors
     /// `Stalled` with `ForeignObject` when an object of a child's name is not ours; what the API server said otherwise.
@@ -155,7 +157,7 @@ impl Resources<Prepared> {
     pub async fn apply(self, cluster: &Cluster) -> Result<Resources<Applied>, Error> {
         let Self { owner, state: Prepared { children, kept, pruned } } = self;
         let listed = list(cluster, &owner, &pruned).await?;
-        let mut applied = Applied { objects: Vec::with_capacity(children.len()), changes: 0 };
+        let mut applied = Applied { objects: Vec::with_capacity(children.len()), changes: 0, refused: None };
         for child in &children {
             let known = listed.iter().find(|(resource, live)| {
                 resource.kind == child.resource.kind && live.metadata.name.as_deref() == Some(&child.name)
@@ -164,9 +166,17 @@ impl Resources<Prepared> {
                 Some((_, live)) => Some(live.clone()),
                 None => cluster.get_any(&child.resource, &owner.namespace, &child.name).await?,
             };
-            let (object, changed) = bring_about(cluster, &owner, child, live).await?;
-            applied.changes += usize::from(changed);
-            applied.objects.push((child.resource.clone(), object));
+            match bring_about(cluster, &owner, child, live).await {
+                Ok((object, changed)) => {
+                    applied.changes += usize::from(changed);
+                    applied.objects.push((child.resource.clone(), object));
+                }
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(%error, "a child is refused; the others are applied all the same");
+                    applied.refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         for (resource, live) in listed {
             let name = live.metadata.name.clone().unwrap_or_default();
@@ -197,6 +207,12 @@ impl Resources<Applied> {
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Why the API server did not take the first child that it refused; the others are as they should be.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Error> {
+        self.state.refused.as_ref()
     }
 
     /// How many objects were written or deleted.

@@ -66,6 +66,12 @@ impl Error {
         Self { condition: Some(condition), ..self }
     }
 
+    /// Whether the API server called what was written invalid: only another spec changes that.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.class == Class::Stalled && self.reason == reasons::INVALID
+    }
+
     /// An answer of the API server to `verb` on `what` (kind and name).
     #[must_use]
     pub fn api(verb: &str, what: &str, error: &kube::Error) -> Self {

@@ -236,6 +236,16 @@ fn with_unknowns(before: &[Condition], mut facts: Vec<Fact>) -> Vec<Fact> {
     facts
 }
 
+/// What was found, overruled where `refused` speaks: a child that the API server does not take.
+#[must_use]
+pub fn overrule(mut facts: Vec<Fact>, refused: Option<&Error>) -> Vec<Fact> {
+    for fact in refused.map(facts_of).unwrap_or_default() {
+        facts.retain(|other| other.type_ != fact.type_);
+        facts.push(fact);
+    }
+    facts
+}
+
 fn facts_of(error: &Error) -> Vec<Fact> {
     let (reconciling, stalled) = match error.class {
         Class::Stalled => (

@@ -53,7 +53,8 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
         plan: &built.plan,
         desired: built.desired.as_deref(),
     };
-    status::write(ctx, server, &applied, outcome.status(), &outcome.facts()).await?;
+    let facts = status::overrule(outcome.facts(), applied.refused());
+    status::write(ctx, server, &applied, outcome.status(), &facts).await?;
     farewell::hasten_strays(ctx, &observed.pods, &built.plan).await;
     Ok(requeue::next(&outcome))
 }

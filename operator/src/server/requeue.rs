@@ -19,7 +19,7 @@ const STARTING: Duration = Duration::from_millis(500);
 const FAILING: Duration = Duration::from_secs(5);
 /// How long a pod counts as starting.
 const YOUNG: Duration = Duration::from_secs(60);
-/// While a revision drains: no watch says that its time is up.
+/// While a revision drains and still has replicas: no watch says that the gateways' time to leave it is up.
 const DRAINING: Duration = Duration::from_secs(2);
 /// While something that the spec names is missing.
 const MISSING: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const CONTENT: Duration = Duration::from_secs(30);
 /// When to reconcile again.
 pub(super) fn next(outcome: &Outcome<'_>) -> Next {
     let waits = [
-        outcome.plan.draining().next().is_some().then_some(DRAINING),
+        outcome.plan.draining().any(|revision| revision.replicas > 0).then_some(DRAINING),
         outcome.observed.pods.iter().filter_map(|pod| unready(outcome, pod)).min(),
         outcome.validated.content.is_err().then_some(MISSING),
         is_undescribed(outcome).then_some(FAILING),

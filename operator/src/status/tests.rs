@@ -108,3 +108,22 @@ fn a_first_touch_that_fails_writes_every_condition_and_a_later_one_keeps_what_wa
     let facts = with_unknowns(&known, facts_of(&error));
     assert!(!facts.iter().any(|fact| fact.type_ == types::AVAILABLE));
 }
+
+#[test]
+fn a_child_that_is_refused_makes_the_spec_not_accepted_and_hides_nothing_else() {
+    let facts = || {
+        vec![
+            available(),
+            Fact::yes(types::ACCEPTED, reasons::ACCEPTED, "the spec is valid"),
+            Fact::no(types::STALLED, reasons::RECONCILING, "nothing needs a person"),
+        ]
+    };
+    assert_eq!(overrule(facts(), None), facts());
+    let refused = Error::stalled(reasons::INVALID, "requests must not exceed limits").on(types::ACCEPTED);
+    let told = overrule(facts(), Some(&refused));
+    let state = |type_| told.iter().filter(|fact| fact.type_ == type_).map(|fact| fact.state).collect::<Vec<_>>();
+    assert_eq!(state(types::AVAILABLE), [State::True], "what serves goes on and is still looked at");
+    assert_eq!(state(types::ACCEPTED), [State::False]);
+    assert_eq!(state(types::READY), [State::False]);
+    assert_eq!(state(types::STALLED), [State::True]);
+}
