@@ -8,7 +8,7 @@ DENY_VERSION := 0.20.2
 # Suites that need a cluster, in the order of what they build upon.
 CLUSTER_SUITES := admission rbac servers gateway reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := fields dev
+LOCAL_SUITES := fields dev scenario
 
 export CARGO_TERM_COLOR ?= auto
 

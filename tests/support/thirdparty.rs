@@ -169,18 +169,32 @@ pub async fn client(client: &str, url: &str, token: Option<&str>, command: &[&st
     if let Some(token) = token {
         process.arg("--header").arg(format!("Authorization: Bearer {token}"));
     }
+    process.args(command);
+    answer(process, &format!("{client} {command:?}")).await
+}
+
+/// Plays a scene of `tests/thirdparty/scenario` and returns the JSON object it printed.
+///
+/// # Errors
+/// The scene failed; the error carries what it printed.
+pub async fn scenario(name: &str, url: &str, options: &[&str]) -> Result<Value, String> {
+    let mut process = tokio::process::Command::new(paths::repo("tests/thirdparty/scenario"));
+    process.args([name, url]).args(options);
+    answer(process, &format!("scenario {name}")).await
+}
+
+async fn answer(mut process: tokio::process::Command, what: &str) -> Result<Value, String> {
     let output = process
-        .args(command)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
-        .map_err(|error| format!("the client {client} does not start: {error}"))?;
+        .map_err(|error| format!("{what} does not start: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        return Err(format!("{client} {command:?}: {said} {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("{what}: {said} {}", String::from_utf8_lossy(&output.stderr)));
     }
-    serde_json::from_str(&said).map_err(|error| format!("{client} printed no JSON ({error}): {said}"))
+    serde_json::from_str(&said).map_err(|error| format!("{what} printed no JSON ({error}): {said}"))
 }
 
 /// Lists a server's tools with a client and makes its known call; panics with what differs.
