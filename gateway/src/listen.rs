@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntGauge;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) max_connections: usize,
     pub(crate) header_timeout: Duration,
+    pub(crate) unread_timeout: Duration,
     /// Ends accepting; open connections finish what they are at.
     pub(crate) closing: CancellationToken,
     pub(crate) connections: TaskTracker,
@@ -85,6 +87,7 @@ impl Listener {
         S: Fn(SocketAddr, Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        tune(&stream, peer, self.unread_timeout);
         let gauge = self.metrics.connections.with_label_values(&[self.name]);
         gauge.inc();
         let open = Open { gauge, _permit: permit };
@@ -99,6 +102,17 @@ impl Listener {
     }
 }
 
+/// Small events leave at once, and the kernel gives up on a client that vanished or does not read: an answer that is
+/// written by the pace of its reader has no other end.
+fn tune(stream: &TcpStream, peer: SocketAddr, unread_timeout: Duration) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "no TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(unread_timeout)) {
+        tracing::warn!(%error, %peer, "no TCP_USER_TIMEOUT");
+    }
+}
+
 async fn connection<S, F>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -110,10 +124,6 @@ where
     S: Fn(SocketAddr, Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
 {
-    // Small events must leave at once.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, %peer, "no TCP_NODELAY");
-    }
     let service = service_fn(|request| {
         let answer = service(peer, request);
         async { Ok::<_, Infallible>(answer.await) }

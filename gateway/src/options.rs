@@ -27,6 +27,9 @@ pub struct Bounds {
     pub header_timeout: Duration,
     /// From the end of a request's head to the end of its body.
     pub body_timeout: Duration,
+    /// How long a client may leave unread what was written to it, in whole milliseconds; then its connection is closed,
+    /// and what its requests held is free again.
+    pub unread_timeout: Duration,
 }
 
 impl Default for Bounds {
@@ -36,6 +39,7 @@ impl Default for Bounds {
             max_buffered_bytes: 64 * 1024 * 1024,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(15),
+            unread_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::{HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_policy::{authorize, hosts::Refusal};
@@ -34,6 +34,10 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
         Err(Failure::new(Kind::Internal, "the gateway failed on this request"))
     });
     let mut response = answer.unwrap_or_else(|failure| refuse(&failure, &mut record));
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        // Whoever said it, a server behind a bridge too: a client is never left to guess.
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+    }
     if let Some(origin) = origin {
         cors::admit(origin, response.headers_mut());
     }

@@ -146,6 +146,35 @@ async fn a_connection_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_place() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let mut config = config();
+    config.bounds.unread_timeout = Duration::from_millis(200);
+    let mut objects = Objects::new(&[&bridge]);
+    objects.server["limits"] = json!({"maxParallelRequests": 1, "maxPendingRequests": 0});
+    let gateway = Gateway::start_with(config, Some(objects.inputs())).await;
+    let session = gateway.client().initialize().await;
+    let client = gateway.client().session(&session);
+    let unread = client
+        .clone()
+        .with("content-type", "application/json")
+        .open(Method::POST, ROUTE, call("flood", json!({})))
+        .await;
+    assert_eq!(client.call("echo", json!({})).await.status, 503, "the place is taken");
+    until("the place is free", async || client.call("echo", json!({})).await.status == 200).await;
+    drop(unread);
+}
+
+#[tokio::test]
+async fn a_503_says_when_to_come_back_whoever_made_it() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    let session = gateway.client().initialize().await;
+    let answer = gateway.client().session(&session).call("down", json!({})).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}
+
+#[tokio::test]
 async fn bodies_held_at_once_are_bounded_over_all_requests() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let mut config = config();

@@ -52,7 +52,8 @@ struct Memory {
 
 /// One upstream on loopback. Tools: `echo` answers its arguments, `slow` answers when released, `ask` asks the client on
 /// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one,
-/// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB.
+/// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB,
+/// `flood` streams without end, `down` answers 503 and not when to come back.
 pub struct Bridge {
     pub address: SocketAddr,
     pub uid: String,
@@ -188,6 +189,12 @@ async fn post(
             return Ok(events_of(events));
         }
         ("tools/call", "drop") => return Err(std::io::Error::other("dropped")),
+        ("tools/call", "flood") => {
+            let event = Bytes::from(format!("data: {}\n\n", "x".repeat(64 * 1024)));
+            let frames = futures::stream::repeat_with(move || Ok(Frame::data(event.clone())));
+            return Ok(event_stream(BodyExt::boxed(StreamBody::new(frames))));
+        }
+        ("tools/call", "down") => return Ok(failed(Kind::NotReady, None)),
         ("tools/call", "fail") => return Ok(failed(Kind::ServerExited, Some(id))),
         ("tools/call", "huge") => json!({"text": "x".repeat(1024 * 1024)}),
         _ => json!({}),

@@ -264,6 +264,9 @@ async fn a_server_that_the_gateway_does_not_select_is_404() {
     let mut objects = Objects::new(&[&bridge]);
     objects.gateway["servers"] = json!({"selector": {"matchLabels": {"expose": "yes"}}});
     let gateway = Gateway::start(&objects).await;
-    assert_eq!(gateway.client().post(ROUTE, initialize()).await.status, 404);
+    let unselected = gateway.client().post(ROUTE, initialize()).await;
+    let unknown = gateway.client().post("/default/unknown/mcp", initialize()).await;
+    assert_eq!((unselected.status, unknown.status), (404, 404));
+    assert_eq!(unselected.body, unknown.body, "the answers tell a server that is there from one that is not");
     assert!(bridge.seen().is_empty());
 }
