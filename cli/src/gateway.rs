@@ -88,6 +88,33 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     };
     let config =
         Config { listen: args.listen, admin: Some(args.admin), bounds: Bounds::default(), drain: Drain::default() };
-    let ended = portolan_gateway::run(config, Source::Cluster(Box::new(cluster)), async move { shutdown.cancelled().await });
+    let ended =
+        portolan_gateway::run(config, Source::Cluster(Box::new(cluster)), async move { shutdown.cancelled().await });
     ended.await.map_err(|error| Failure::new(Exit::Negative, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        gateway: GatewayArgs,
+    }
+
+    fn domain(flags: &[&str]) -> Result<String, String> {
+        let line = ["gateway", "--name=default", "--namespace=portolan"].iter().chain(flags);
+        let parsed = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+        Ok(parsed.gateway.cluster_domain.to_string())
+    }
+
+    #[test]
+    fn the_clusters_domain_is_a_dns_name_and_cluster_local_unless_said_otherwise() {
+        assert_eq!(domain(&[]).as_deref(), Ok("cluster.local"));
+        assert_eq!(domain(&["--cluster-domain=corp.example"]).as_deref(), Ok("corp.example"));
+        let refused = domain(&["--cluster-domain=Corp.Example."]).expect_err("no domain");
+        assert!(refused.contains("lower case and without a dot at its end"), "{refused}");
+    }
 }
