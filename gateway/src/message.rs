@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
+    scan,
     token::{self, SessionKey},
 };
 use portolan_snapshot::snapshot::Pod;
@@ -36,6 +37,8 @@ pub(crate) async fn post(
     let read = body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget);
     // Held until the bridge has answered: the share of the budget is what the body takes.
     let buffered = record.wait(read).await?;
+    // Before anything acts on it: what is decided here is what the server will read.
+    scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
     let message = Message::parse(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
     record.set_message(&message, buffered.bytes.len());
     let is_initialize = matches!(&message, Message::Request(request) if request.method == "initialize");

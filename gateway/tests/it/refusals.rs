@@ -119,6 +119,20 @@ async fn json_that_is_not_one_json_rpc_message_is_400() {
 }
 
 #[tokio::test]
+async fn json_that_two_parsers_would_read_differently_is_400_whatever_it_asks_for() {
+    let fixture = Fixture::start().await;
+    let session = fixture.initialize().await;
+    let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(100), "]".repeat(100));
+    for params in
+        [r#"{"name":"echo","name":"other"}"#, r#"{"name":"echo","Name":"other"}"#, r#"{"name":"\ud800"}"#, &deep]
+    {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let answer = fixture.client().session(&session).post(ROUTE, body).await;
+        fixture.refused(&answer, 400, -32700, "Malformed").await;
+    }
+}
+
+#[tokio::test]
 async fn an_oversized_body_is_413_whether_its_length_is_declared_or_not() {
     let cap = |objects: &mut Objects| objects.gateway["http"] = json!({"maxBodyBytes": 2048});
     let fixture = Fixture::with(config(), cap).await;
