@@ -20,9 +20,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::awaited::Pending;
 use crate::data::{self, Answer, id_of, refused, unknown_session};
 use crate::relayed::{self, Call};
-use crate::respond;
+use crate::respond::{self, QUICK};
 use crate::server::Body;
 use crate::state::{State, lock};
 use crate::upstream::{SESSION_ID, Server, forwarded};
@@ -134,23 +135,24 @@ impl Relay {
             deadline: Instant::now() + timeout,
             timeout,
         };
-        let id = lock(&session.id).clone();
-        let sent = self.server.send(Method::POST, &headers, id.as_ref(), body.clone());
-        let answer = match tokio::time::timeout(timeout, sent).await {
-            Ok(Ok(response)) => self.take(&key, &session, is_initialize, response),
-            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
-            Err(_) => {
-                self.give_up(&session, &call);
-                Err(call.timed_out())
-            }
+        let mut pending = Arc::clone(self).ask(key.clone(), Arc::clone(&session), is_initialize, headers, body.clone());
+        let (relay, held) = (Arc::clone(self), Arc::clone(&session));
+        let gave_up = move |call: &Call| relay.give_up(&held, call);
+        let answer = match tokio::time::timeout(timeout.min(QUICK), &mut pending).await {
+            Ok(answer) => answer,
+            Err(_) => match call.id.clone() {
+                // The head of the answer to `initialize` names the session, and what is not a request has no answer.
+                Some(id) if !is_initialize => {
+                    return Ok(relayed::late(pending, id, call, in_flight, session.over.clone(), gave_up));
+                }
+                _ => tokio::time::timeout_at(call.deadline, pending).await.unwrap_or_else(|_| {
+                    self.give_up(&session, &call);
+                    Err(call.timed_out())
+                }),
+            },
         };
         match answer {
-            Ok(response) => {
-                let relay = Arc::clone(self);
-                let held = Arc::clone(&session);
-                let gave_up = move |call: &Call| relay.give_up(&held, call);
-                Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up))
-            }
+            Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up)),
             Err(failure) => {
                 if is_initialize {
                     lock(&self.sessions).remove(&key);
@@ -158,6 +160,23 @@ impl Relay {
                 Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))
             }
         }
+    }
+
+    /// Sends a message on, and learns from the head of its answer.
+    fn ask(
+        self: Arc<Self>,
+        key: SessionKey,
+        session: Arc<Session>,
+        is_initialize: bool,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Pending {
+        Box::pin(async move {
+            let id = lock(&session.id).clone();
+            let sent = self.server.send(Method::POST, &headers, id.as_ref(), body).await;
+            let response = sent.map_err(|error| Failure::new(Kind::ServerUnreachable, error.to_string()))?;
+            self.take(&key, &session, is_initialize, response)
+        })
     }
 
     fn session_for(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use http::header::{CONTENT_TYPE, TRAILER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRAILER};
 use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -15,6 +15,7 @@ use portolan_mcp::{sse, wire};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::awaited::{Pending, Source};
 use crate::relay::{InFlight, head};
 use crate::respond::{COME_BACK, KEEP_ALIVE, failure_trailer};
 use crate::server::{Body, BodyError};
@@ -65,19 +66,44 @@ pub(crate) fn call(
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
 ) -> Response<Body> {
-    let mut head = head(&response, ());
+    let head = head(&response, ());
     let gap = Gap::of(&response);
-    if gap.is_events {
-        head.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+    let source = Source::Body(response.into_body());
+    let relayed = Relayed { source, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
+    relayed.under(head)
+}
+
+/// The answer of request `id`, which has not begun: a stream of events, open before there are any. It begins without an
+/// event of ours, because what could be resumed is the server's to say.
+pub(crate) fn late(
+    pending: Pending,
+    id: Id,
+    call: Call,
+    in_flight: InFlight,
+    over: CancellationToken,
+    gave_up: impl FnOnce(&Call) + Send + 'static,
+) -> Response<Body> {
+    let gap = Gap { is_events: true, follower: sse::Follower::default() };
+    let source = Source::Late(pending, id);
+    let relayed = Relayed { source, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
+    let mut head = Response::new(());
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    relayed.under(head)
+}
+
+impl<F: FnOnce(&Call) + Send + 'static> Relayed<F> {
+    fn under(self, mut head: Response<()>) -> Response<Body> {
+        if self.gap.is_events {
+            head.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+        }
+        let frames = stream::unfold(Some(self), |relayed| async move {
+            let mut relayed = relayed?;
+            let (frame, goes_on) = relayed.next().await?;
+            Some((frame, goes_on.then_some(relayed)))
+        });
+        head.map(|()| StreamBody::new(frames).boxed_unsync())
     }
-    let body = response.into_body();
-    let relayed = Relayed { body, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
-    let frames = stream::unfold(Some(relayed), |relayed| async move {
-        let mut relayed = relayed?;
-        let (frame, goes_on) = relayed.next().await?;
-        Some((frame, goes_on.then_some(relayed)))
-    });
-    head.map(|()| StreamBody::new(frames).boxed_unsync())
 }
 
 /// Where in a body something of ours may be put.
@@ -135,7 +161,7 @@ impl<F: Fn()> Standing<F> {
 }
 
 struct Relayed<F> {
-    body: Incoming,
+    source: Source,
     call: Call,
     over: CancellationToken,
     gap: Gap,
@@ -152,7 +178,7 @@ impl<F: FnOnce(&Call)> Relayed<F> {
         }
         let waits = self.call.id.is_some();
         let frame = tokio::select! {
-            frame = self.body.frame() => frame?,
+            frame = self.source.next() => frame?,
             () = tokio::time::sleep_until(self.call.deadline), if waits => {
                 if let Some(gave_up) = self.gave_up.take() {
                     gave_up(&self.call);
@@ -170,10 +196,7 @@ impl<F: FnOnce(&Call)> Relayed<F> {
                 self.gap.pass(&frame);
                 Some((Ok(frame), true))
             }
-            Err(error) => {
-                let message = format!("the server broke off its answer: {error}");
-                self.complete(&Failure::new(Kind::ServerUnreachable, message))
-            }
+            Err(failure) => self.complete(&failure),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::server::{Body, BodyError};
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a call's head waits for its answer: what most calls take less than, and nobody notices. A call that takes
 /// longer is a stream, so that proxies see a head, and a client that loses its connection can resume.
-const QUICK: Duration = Duration::from_millis(100);
+pub(crate) const QUICK: Duration = Duration::from_millis(100);
 /// When a client comes back whose stream was closed before what it is for had ended.
 pub(crate) const COME_BACK: Duration = Duration::from_secs(1);
 

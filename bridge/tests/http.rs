@@ -126,3 +126,34 @@ async fn goodbyes_of_idle_sessions_do_not_wait_for_each_other() {
     let all = tokio::time::timeout(PATIENCE, fixture.goodbyes.wait_for(|most| *most == 3)).await;
     assert!(all.is_ok(), "they came one after another");
 }
+
+#[tokio::test]
+async fn a_server_that_thinks_long_is_answered_for_by_an_open_stream_and_its_json_becomes_an_event() {
+    let ok = "{\n \"jsonrpc\": \"2.0\",\r\n \"id\": 1, \"result\": {\"content\": [{\"text\": \"at last\"}]}\n}";
+    let no = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}"#;
+    let event = "id: 9\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[{\"text\":\"at last\"}]}}\n\n";
+    let cases = [
+        (StatusCode::OK, "application/json", ok, "at last", None),
+        (StatusCode::OK, "text/event-stream", event, "at last", None),
+        (StatusCode::BAD_REQUEST, "application/json", no, "no such tool", None),
+        (StatusCode::BAD_GATEWAY, "text/html", "<html>", "502", Some("BadServerReply")),
+        (StatusCode::NOT_FOUND, "text/plain", "", "open a new one", Some("UnknownSession")),
+    ];
+    for (status, kind, body, told, failure) in cases {
+        let fixture = Fixture::start(1).await;
+        let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+        rig.until_ready().await;
+        let client = rig.open().await;
+        // The head comes before the server has said a word.
+        let response = client.start(1, "think", &[]).await;
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (StatusCode::OK, &"text/event-stream".parse().unwrap())
+        );
+        fixture.calls.send_replace(Some((status, kind, body.to_owned())));
+        let reply = common::Reply::of(response).await;
+        assert_eq!((reply.messages.len(), &reply.messages[0]["id"]), (1, &json!(1)), "{reply:?}");
+        assert!(reply.messages[0].to_string().contains(told), "{reply:?}");
+        assert_eq!(reply.failure(), failure, "{reply:?}");
+    }
+}

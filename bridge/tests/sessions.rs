@@ -257,6 +257,7 @@ async fn a_warm_process_that_hogs_memory_is_replaced() {
     until("it is ended", async || rig.status().await.counters.memory_ends == 1).await;
     until("another is warm", async || rig.servers().len() == 2 && !rig.servers().contains(&warm)).await;
     assert_eq!(rig.servers()[0], probe, "the probe was not touched");
+    until("the exit is told", async || !rig.status().await.exits.is_empty()).await;
     let exits = rig.status().await.exits;
     assert_eq!(exits.iter().map(|exit| exit.cause).collect::<Vec<_>>(), [ExitCause::MemoryPressure]);
     drop(rig);

@@ -23,6 +23,8 @@ pub struct Fixture {
     pub address: SocketAddr,
     /// What is sent here comes on the stream that was opened last, byte for byte.
     pub events: watch::Receiver<Option<mpsc::UnboundedSender<Bytes>>>,
+    /// Lets every call be answered, with what is sent here: status, type and body.
+    pub calls: watch::Sender<Option<(StatusCode, &'static str, String)>>,
     /// The most goodbyes that were under way at a time.
     pub goodbyes: watch::Receiver<usize>,
 }
@@ -30,6 +32,7 @@ pub struct Fixture {
 struct Shared {
     sessions: AtomicUsize,
     events: watch::Sender<Option<mpsc::UnboundedSender<Bytes>>>,
+    calls: watch::Receiver<Option<(StatusCode, &'static str, String)>>,
     leaving: AtomicUsize,
     most: watch::Sender<usize>,
     /// How many goodbyes must be under way before one is answered.
@@ -42,9 +45,11 @@ impl Fixture {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (events, most) = (watch::Sender::new(None), watch::Sender::new(0));
-        let fixture = Self { address, events: events.subscribe(), goodbyes: most.subscribe() };
+        let calls = watch::Sender::new(None);
+        let answers = calls.subscribe();
+        let fixture = Self { calls, address, events: events.subscribe(), goodbyes: most.subscribe() };
         let (sessions, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { sessions, events, leaving, most, together });
+        let shared = Arc::new(Shared { calls: answers, sessions, events, leaving, most, together });
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
@@ -85,9 +90,18 @@ impl Shared {
             }
             _ => {
                 let body = request.into_body().collect().await.expect("a body").to_bytes();
-                self.post(&serde_json::from_slice(&body).expect("JSON"))
+                let message: Value = serde_json::from_slice(&body).expect("JSON");
+                if message["method"] == "tools/call" { self.call().await } else { self.post(&message) }
             }
         }
+    }
+
+    async fn call(&self) -> Response<Body> {
+        let mut calls = self.calls.clone();
+        let (status, kind, body) = calls.wait_for(Option::is_some).await.expect("it runs").clone().expect("told");
+        let mut response = respond(kind, Full::from(body).boxed_unsync());
+        *response.status_mut() = status;
+        response
     }
 
     fn post(&self, message: &Value) -> Response<Body> {

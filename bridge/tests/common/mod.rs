@@ -52,6 +52,24 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Reads an answer to its end.
+    pub async fn of(response: http::Response<Incoming>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("whole");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let body = body.to_bytes();
+        let is_events = head.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let messages = if is_events {
+            let events = Decoder::new(usize::MAX).push(&body).expect("events");
+            messages_of(&events)
+        } else if body.is_empty() {
+            Vec::new()
+        } else {
+            vec![serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{body:?}"))]
+        };
+        Self { status: head.status, headers: head.headers, trailers, messages }
+    }
+
     pub fn failure(&self) -> Option<&str> {
         self.headers.get(wire::FAILURE).or(self.trailers.get(wire::FAILURE)).and_then(|value| value.to_str().ok())
     }
@@ -226,21 +244,7 @@ impl Rig {
         body: Option<Bytes>,
         headers: &[(&str, String)],
     ) -> Reply {
-        let response = self.send(method, port, path, session, body, headers).await;
-        let (head, body) = response.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("whole");
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        let body = body.to_bytes();
-        let is_events = head.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
-        let messages = if is_events {
-            let events = Decoder::new(usize::MAX).push(&body).expect("events");
-            messages_of(&events)
-        } else if body.is_empty() {
-            Vec::new()
-        } else {
-            vec![serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{body:?}"))]
-        };
-        Reply { status: head.status, headers: head.headers, trailers, messages }
+        Reply::of(self.send(method, port, path, session, body, headers).await).await
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,0 +1,103 @@
+//! Where the bytes of a relayed answer come from: a body, or an answer that had not begun when its stream was opened.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::Response;
+use http::header::CONTENT_TYPE;
+use http_body::Frame;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::sse;
+
+/// What is read of an answer under an HTTP status that says no.
+const MAX_REFUSAL: usize = 64 * 1024;
+
+/// The head of an answer, some time.
+pub(crate) type Pending = BoxFuture<'static, Result<Response<Incoming>, Failure>>;
+
+pub(crate) enum Source {
+    /// The body as it comes.
+    Body(Incoming),
+    /// A stream of events whose head has left; what the server answers to request `Id` becomes events.
+    Late(Pending, Id),
+    /// An answer under an HTTP status that says no, being read.
+    Refused(BoxFuture<'static, Result<Bytes, Failure>>),
+    /// A body of JSON that becomes one event, chunk by chunk.
+    Json(Incoming),
+    End,
+}
+
+type Next = Option<Result<Frame<Bytes>, Failure>>;
+
+impl Source {
+    /// The next frame; `None` at the end. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Next {
+        loop {
+            match self {
+                Self::Body(body) => return Some(body.frame().await?.map_err(|error| broke_off(&error))),
+                Self::Json(body) => match body.frame().await {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => return Some(Ok(Frame::data(on_one_line(data)))),
+                        Err(_) => continue,
+                    },
+                    Some(Err(error)) => return Some(Err(broke_off(&error))),
+                    None => {
+                        *self = Self::End;
+                        return Some(Ok(Frame::data(Bytes::from_static(b"\n\n"))));
+                    }
+                },
+                Self::Refused(answer) => {
+                    let answer = answer.await;
+                    *self = Self::End;
+                    return Some(answer.map(|message| Frame::data(sse::encode(None, &message))));
+                }
+                Self::Late(pending, id) => match pending.await {
+                    Ok(response) if response.status().is_success() && is(&response, "text/event-stream") => {
+                        *self = Self::Body(response.into_body());
+                    }
+                    Ok(response) if response.status().is_success() && is(&response, "application/json") => {
+                        *self = Self::Json(response.into_body());
+                        return Some(Ok(Frame::data(Bytes::from_static(b"data: "))));
+                    }
+                    // The status has nowhere to go any more: what it was about is told inside the protocol.
+                    Ok(response) => *self = Self::Refused(Box::pin(refusal(response, id.clone()))),
+                    Err(failure) => {
+                        *self = Self::End;
+                        return Some(Err(failure));
+                    }
+                },
+                Self::End => return None,
+            }
+        }
+    }
+}
+
+/// What the server says of request `id` under a status that says no, or that it said nothing of it.
+async fn refusal(response: Response<Incoming>, id: Id) -> Result<Bytes, Failure> {
+    let status = response.status();
+    if let Ok(body) = Limited::new(response.into_body(), MAX_REFUSAL).collect().await {
+        let body = body.to_bytes();
+        if matches!(Message::parse(&body), Ok(Message::Response { id: Some(found), .. }) if found == id) {
+            return Ok(body);
+        }
+    }
+    Err(Failure::new(Kind::BadServerReply, format!("the server answered the call with HTTP status {status}")))
+}
+
+/// JSON holds raw line breaks only between tokens, where a space means the same.
+fn on_one_line(data: Bytes) -> Bytes {
+    if !data.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return data;
+    }
+    data.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+}
+
+fn is(response: &Response<Incoming>, kind: &str) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(kind.as_bytes()))
+}
+
+fn broke_off(error: &hyper::Error) -> Failure {
+    Failure::new(Kind::ServerUnreachable, format!("the server broke off its answer: {error}"))
+}
