@@ -7,12 +7,12 @@
 use std::fs;
 use std::future::Future;
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use portolan_crds::admission::admit;
 use portolan_crds::{MCPGateway, MCPServer};
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::paths::repo;
+use portolan_tests::tidy;
 use serde_json::{Value, json};
 
 /// One object, and what must be said of it.
@@ -195,20 +195,9 @@ async fn the_server_that_the_charts_notes_show_is_accepted() {
 }
 
 /// Runs `body` in a namespace that no operator serves, and deletes that whatever happens.
-async fn in_a_namespace<F, Fut>(body: F)
-where
-    F: FnOnce(Cluster, String) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
-{
+async fn in_a_namespace<Fut: Future<Output = ()>>(body: impl FnOnce(Cluster, String) -> Fut) {
     let cluster = Cluster::connect().await;
-    let namespaces = Api::<Namespace>::all(cluster.client.clone());
-    let wanted = serde_json::from_value(json!({"metadata": {"generateName": "admission-"}})).unwrap();
-    let name = namespaces.create(&PostParams::default(), &wanted).await.unwrap().metadata.name.unwrap();
-    let outcome = tokio::spawn(body(cluster, name.clone())).await;
-    namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
-    if let Err(error) = outcome {
-        std::panic::resume_unwind(error.into_panic());
-    }
+    tidy::in_a_namespace(&cluster, &json!({}), |namespace| body(cluster.clone(), namespace)).await;
 }
 
 /// A server and a gateway of the name `shown`; the server with a status as the operator writes it.

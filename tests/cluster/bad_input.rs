@@ -3,9 +3,12 @@
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use portolan_crds::MCPServer;
-use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::{self, Session};
+use portolan_tests::paths;
+use portolan_tests::puppet;
 use portolan_tests::thirdparty::{Place, server};
 use portolan_tests::wait::PATIENCE;
 use reqwest::StatusCode;
@@ -61,7 +64,12 @@ async fn an_image_that_is_absent_is_named() {
 #[tokio::test]
 async fn a_process_that_exits_at_once_is_told_with_code_and_last_stderr_line() {
     let code = "console.error('first'); console.error('no database at db:5432'); process.exit(3)";
-    says_why_and_recovers(script("exits-at-once", code), "ServerExited", &["exited with code 3", "no database at db:5432"]).await;
+    says_why_and_recovers(
+        script("exits-at-once", code),
+        "ServerExited",
+        &["exited with code 3", "no database at db:5432"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -145,4 +153,67 @@ async fn a_bad_edit_leaves_the_old_revision_serving() {
     let reply = session.call(1, "echo", json!({"message": "old"})).await.expect("answers");
     assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: old");
     cluster.delete::<MCPServer>(TENANT, name).await;
+}
+
+/// Waits until a server is Ready, by the revision that was not, and of the spec that it had.
+async fn recovers_by_itself(cluster: &Cluster, name: &str, generation: Option<i64>) {
+    cluster.ready(TENANT, name).await;
+    let server = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there");
+    assert_eq!(server.metadata.generation, generation, "nobody edited it");
+    let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
+    assert_eq!(revisions.len(), 1, "{revisions:?}");
+    let token = cluster.token(TENANT, "default").await;
+    Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("it is served");
+    cluster.delete::<MCPServer>(TENANT, name).await;
+}
+
+#[tokio::test]
+async fn a_process_that_no_longer_exits_is_served_without_an_edit() {
+    let cluster = Cluster::connect().await;
+    let name = "exits-at-first";
+    let mut manifest = puppet::stdio(TENANT, name);
+    let code = manifest["spec"]["container"]["command"][2].as_str().expect("code").to_owned();
+    let code = format!("if (!require('fs').existsSync('/tmp/database')) {{ process.exit(5); }} {code}");
+    manifest["spec"]["container"]["command"][2] = code.into();
+    let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+    let ready = cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
+    assert!(ready.message.contains("exited with code 5"), "{}", ready.message);
+
+    let pod = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.remove(0).name_any();
+    let mend = "require('fs').writeFileSync('/tmp/database', '')";
+    kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", mend])
+        .await
+        .expect("what it needs is there");
+    recovers_by_itself(&cluster, name, server.metadata.generation).await;
+}
+
+/// Runs a script of `tests/kube` and returns what it printed.
+async fn kube(script: &str, arguments: &[&str]) -> String {
+    let script = paths::repo("tests/kube").join(script);
+    let output = tokio::process::Command::new(&script).args(arguments).output().await.expect("it starts");
+    assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test]
+async fn an_image_that_comes_late_is_served_without_an_edit() {
+    let cluster = Cluster::connect().await;
+    let name = "image-late";
+    // No earlier run left an image of this tag on the node.
+    let image = format!("localhost/portolan-test/late:{}", std::process::id());
+    let root = tempfile::tempdir().expect("a folder");
+    let (programs, archive) = (root.path().join("rootfs/usr/bin"), root.path().join("late.tar"));
+    std::fs::create_dir_all(&programs).expect("made");
+    std::fs::copy(paths::binary("portolan"), programs.join("portolan")).expect("copied");
+    let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
+        "metadata": {"name": name, "namespace": TENANT},
+        "spec": {"container": {"image": image, "transport": "Stdio", "command": ["/usr/bin/portolan", "demo-server"]}}});
+    let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+    let ready = cluster.condition(TENANT, name, "Ready", "False", "ImagePullFailed", PATIENCE).await;
+    assert!(ready.message.contains(&image), "{}", ready.message);
+
+    let (archive, from) = (archive.display().to_string(), root.path().join("rootfs").display().to_string());
+    kube("image", &[&image, "--from-dir", &from, "--output", &archive]).await;
+    kube("load", &[&archive]).await;
+    recovers_by_itself(&cluster, name, server.metadata.generation).await;
 }

@@ -3,18 +3,15 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use k8s_openapi::api::core::v1::{Secret, Service};
-use kube::api::{Patch, PatchParams};
-use portolan_crds::{MCPGateway, MCPServer};
+use k8s_openapi::api::core::v1::Secret;
+use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, OTHER_TENANT, PLATFORM, TENANT, kubectl};
+use portolan_tests::front::Front;
 use portolan_tests::mcp;
 use portolan_tests::puppet;
 use portolan_tests::wait::{PATIENCE, until};
+use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 /// An API key and its SHA-256.
@@ -27,87 +24,6 @@ const OTHER_KEY: (&str, &str) = (
     "ptl_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBE",
     "sha256:aa454f9388ba153ca82cdafbd7996d87781c6e634d3273c26b2d8ef14a10b9da",
 );
-
-/// A gateway that was made for one test.
-struct Front {
-    cluster: Cluster,
-    name: &'static str,
-    /// Knows the gateway's Service by the name that it has in the cluster.
-    http: Client,
-}
-
-impl Front {
-    async fn open(name: &'static str, spec: &Value) -> Self {
-        let cluster = Cluster::connect().await;
-        let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPGateway",
-            "metadata": {"name": name, "namespace": PLATFORM}, "spec": spec});
-        cluster.apply::<MCPGateway>(&manifest).await.expect("the manifest is accepted");
-        let services = cluster.api::<Service>(PLATFORM);
-        let address = until("the gateway has a Service", PATIENCE, || async {
-            let service = services.get(&service(name)).await.map_err(|error| error.to_string())?;
-            let address = service.spec.and_then(|spec| spec.cluster_ip).ok_or("no address yet")?;
-            address.parse::<std::net::IpAddr>().map_err(|error| error.to_string())
-        })
-        .await;
-        let http = Client::builder()
-            .timeout(Duration::from_secs(60))
-            .resolve(&format!("{}.{PLATFORM}", service(name)), SocketAddr::new(address, 80))
-            .build()
-            .expect("a client");
-        let front = Self { cluster, name, http };
-        front.loaded().await;
-        // The node's Service rules follow the pods' readiness a moment later.
-        until("the Service leads to a pod", PATIENCE, || async {
-            front.http.get(front.url(TENANT, name)).send().await.map(|_| ()).map_err(|error| format!("{error:?}"))
-        })
-        .await;
-        front
-    }
-
-    /// Waits until every replica serves what the spec says.
-    async fn loaded(&self) {
-        let gateways = self.cluster.api::<MCPGateway>(PLATFORM);
-        until(&format!("MCPGateway {} is Ready", self.name), PATIENCE, || async {
-            let gateway = gateways.get(self.name).await.map_err(|error| error.to_string())?;
-            let generation = gateway.metadata.generation;
-            let conditions = gateway.status.map(|status| status.conditions).unwrap_or_default();
-            let ready = conditions.iter().find(|condition| {
-                condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == generation
-            });
-            ready.map(|_| ()).ok_or_else(|| serde_json::to_string(&conditions).unwrap_or_default())
-        })
-        .await;
-    }
-
-    /// Changes the spec and waits until every replica serves by it.
-    async fn change(&self, spec: &Value) {
-        self.cluster
-            .api::<MCPGateway>(PLATFORM)
-            .patch(self.name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
-            .await
-            .expect("the spec is accepted");
-        self.loaded().await;
-    }
-
-    fn url(&self, namespace: &str, server: &str) -> String {
-        format!("http://{}.{PLATFORM}/{namespace}/{server}/mcp", service(self.name))
-    }
-
-    /// What opening a session is answered with.
-    async fn initialize(&self, namespace: &str, server: &str, credential: Option<&str>) -> StatusCode {
-        let url = self.url(namespace, server);
-        let response = mcp::post(&self.http, &url, credential, &mcp::initialize()).await.expect("answers");
-        response.status()
-    }
-
-    async fn close(self) {
-        self.cluster.delete::<MCPGateway>(PLATFORM, self.name).await;
-    }
-}
-
-fn service(gateway: &str) -> String {
-    format!("portolan-gateway-{gateway}")
-}
 
 async fn serve(cluster: &Cluster, namespace: &str, name: &str, labels: &Value) {
     let mut manifest = puppet::stdio(namespace, name);
@@ -173,7 +89,7 @@ async fn each_way_of_authentication_lets_in_those_it_names_and_nobody_else() {
         if status == StatusCode::OK { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    front.close().await;
+    Front::close(&cluster, "fields-access").await;
     for list in ["fields-keys", "fields-other-keys"] {
         cluster.delete::<Secret>(PLATFORM, list).await;
     }
@@ -226,7 +142,7 @@ async fn hosts_origins_and_bodies_are_let_in_as_listed() {
     assert_eq!(page.headers()["access-control-allow-origin"], "https://app.example");
     assert_eq!(send(&[("origin", "https://evil.example")], 0).await.status(), StatusCode::FORBIDDEN);
     assert_eq!(send(&[], 2048).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    front.close().await;
+    Front::close(&cluster, "fields-http").await;
     cluster.delete::<MCPServer>(TENANT, server).await;
 }
 
@@ -276,7 +192,7 @@ async fn selectors_decide_which_servers_are_served_and_replicas_how_many_pods_se
         if pods == 2 { Ok(()) } else { Err(format!("{pods} do")) }
     })
     .await;
-    front.close().await;
+    Front::close(&cluster, "fields-servers").await;
     for (namespace, name) in [ours, others, theirs] {
         cluster.delete::<MCPServer>(namespace, name).await;
     }

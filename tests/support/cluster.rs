@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use portolan_crds::{MCPGateway, MCPServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -22,6 +22,9 @@ pub const PLATFORM: &str = "portolan-system";
 pub const TENANT: &str = "default";
 /// Another enrolled tenant namespace.
 pub const OTHER_TENANT: &str = "team-a";
+
+/// Selects the operator's pods.
+pub const OPERATOR: &str = "app.kubernetes.io/name=portolan-operator";
 
 /// A connection as the cluster's administrator.
 #[derive(Clone)]
@@ -92,6 +95,11 @@ impl Cluster {
         let api = self.api::<K>(namespace);
         let parameters =
             DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+        let deleted = match api.get_opt(name).await {
+            Ok(None) => return,
+            Ok(Some(object)) => object.uid(),
+            Err(error) => panic!("look at {name}: {error}"),
+        };
         match api.delete(name, &parameters).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() => return,
@@ -100,6 +108,8 @@ impl Cluster {
         until(&format!("{name} is gone"), PATIENCE, || async {
             match api.get_opt(name).await {
                 Ok(None) => Ok(()),
+                // The operator may have made one of the same name at once.
+                Ok(Some(object)) if object.uid() != deleted => Ok(()),
                 Ok(Some(_)) => Err("it is still there".to_owned()),
                 Err(error) => Err(error.to_string()),
             }
@@ -145,6 +155,47 @@ impl Cluster {
     /// It does not get so within [`PATIENCE`].
     pub async fn ready(&self, namespace: &str, name: &str) {
         self.condition(namespace, name, "Ready", "True", "", PATIENCE).await;
+    }
+
+    /// Applies a server's manifest, waits until it is Ready, and returns the name of the revision that serves.
+    ///
+    /// # Panics
+    /// It does not get Ready within [`PATIENCE`].
+    pub async fn serve(&self, manifest: &Value) -> String {
+        let server = self.apply::<MCPServer>(manifest).await.expect("the manifest is accepted");
+        let (namespace, name) = (server.namespace().unwrap_or_default(), server.name_any());
+        self.ready(&namespace, &name).await;
+        self.serving_revision(&namespace, &name).await
+    }
+
+    /// The name of the revision of a server that takes new sessions.
+    ///
+    /// # Panics
+    /// There is none.
+    pub async fn serving_revision(&self, namespace: &str, name: &str) -> String {
+        let server = self.api::<MCPServer>(namespace).get(name).await.expect("the server is there");
+        let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
+        let serving = revisions.iter().find(|revision| revision.weight == 100);
+        serving.unwrap_or_else(|| panic!("{name} has a serving revision: {revisions:?}")).name.clone()
+    }
+
+    /// Waits until an object is gone.
+    ///
+    /// # Panics
+    /// It is still there after `limit`.
+    pub async fn gone<K>(&self, namespace: &str, name: &str, limit: Duration)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        let api = self.api::<K>(namespace);
+        until(&format!("{} {name} is gone", K::kind(&())), limit, || async {
+            match api.get_metadata_opt(name).await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err("it is still there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
     }
 
     /// The default gateway's address as seen from the node: the Service's ClusterIP, which is let in by `hack/cluster-install`.

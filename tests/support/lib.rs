@@ -6,8 +6,10 @@
 
 pub mod cluster;
 pub mod dev;
+pub mod front;
 pub mod mcp;
 pub mod paths;
 pub mod puppet;
 pub mod thirdparty;
+pub mod tidy;
 pub mod wait;

@@ -64,6 +64,47 @@ impl Reply {
     }
 }
 
+/// The messages of an event stream, as they come.
+pub struct Events {
+    response: Response,
+    text: String,
+}
+
+impl Events {
+    /// Of a response whose body is an event stream.
+    ///
+    /// # Panics
+    /// It is none.
+    #[must_use]
+    pub fn of(response: Response) -> Self {
+        let type_ = response.headers().get("content-type").cloned();
+        let is_stream = type_.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        assert!(is_stream, "an event stream: {} {:?}", response.status(), response.headers());
+        Self { response, text: String::new() }
+    }
+
+    /// Reads until a message satisfies `wanted`, and returns it.
+    ///
+    /// # Errors
+    /// The stream ended or broke before.
+    pub async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value, String> {
+        loop {
+            while let Some((line, rest)) = self.text.split_once('\n') {
+                let message = line.strip_prefix("data:").map(str::trim).filter(|data| !data.is_empty()).map(parse);
+                self.text = rest.to_owned();
+                if let Some(message) = message.filter(&wanted) {
+                    return Ok(message);
+                }
+            }
+            match self.response.chunk().await {
+                Ok(Some(chunk)) => self.text.push_str(&String::from_utf8_lossy(&chunk)),
+                Err(error) => return Err(format!("{error:?}")),
+                Ok(None) => return Err(format!("the stream ended; what is left: {:?}", self.text)),
+            }
+        }
+    }
+}
+
 fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
 }

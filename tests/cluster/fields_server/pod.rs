@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::tidy::finally;
 use portolan_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
@@ -50,16 +51,26 @@ async fn a_pod_waits_for_a_node_that_has_the_labels_of_its_node_selector() {
     let cluster = Cluster::connect().await;
     let name = "fields-selector";
     let manifest = puppet_with(name, &json!({"pod": {"nodeSelector": {"fields.test/disk": "fast"}}}));
-    cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
-    cluster.condition(TENANT, name, "Ready", "False", "PodNotScheduled", PATIENCE).await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let workers = ListParams::default().labels("!fields.test/fake");
     let node = nodes.list(&workers).await.expect("listed").items.remove(0).name_any();
-    let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"fields.test/disk": value}}}));
-    nodes.patch(&node, &PatchParams::default(), &label("fast".into())).await.expect("labelled");
-    cluster.ready(TENANT, name).await;
-    nodes.patch(&node, &PatchParams::default(), &label(Value::Null)).await.expect("as before");
-    cluster.delete::<MCPServer>(TENANT, name).await;
+    let label = async |value: Value| {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"fields.test/disk": value}}}));
+        nodes.patch(&node, &PatchParams::default(), &patch).await.expect("labelled");
+    };
+    finally(
+        async {
+            cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+            cluster.condition(TENANT, name, "Ready", "False", "PodNotScheduled", PATIENCE).await;
+            label("fast".into()).await;
+            cluster.ready(TENANT, name).await;
+        },
+        async {
+            label(Value::Null).await;
+            cluster.delete::<MCPServer>(TENANT, name).await;
+        },
+    )
+    .await;
 }
 
 #[tokio::test]

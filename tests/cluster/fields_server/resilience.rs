@@ -28,7 +28,8 @@ impl Served {
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
-    /// Makes the server that late, waits until the bridge thinks otherwise of it, and says how many checks that took.
+    /// Makes the server that late, waits until the bridge thinks otherwise of it, and says how many checks that took: those
+    /// that began before it did.
     async fn checks_until(&self, ready: bool, late: u64) -> Value {
         self.beside(&format!(
             "fs.writeFileSync('{LATE}', '{late}'); const before = Date.now(); \
@@ -36,7 +37,8 @@ impl Served {
                if (Date.now() - before > 60000) return 'not within a minute'; \
                await pause(10); \
              }} \
-             return listed().filter(([at, late]) => at >= before && late === {late}).length;"
+             const after = Date.now(); \
+             return listed().filter(([at, late]) => before <= at && at < after && late === {late}).length;"
         ))
         .await
     }
@@ -44,22 +46,22 @@ impl Served {
 
 #[tokio::test]
 async fn a_server_is_checked_at_intervals_falls_after_failures_in_a_row_and_returns_after_successes_in_a_row() {
-    let check = json!({"interval": "1s", "timeout": "300ms", "unhealthyThreshold": 4, "healthyThreshold": 3});
+    let check = json!({"interval": "3s", "timeout": "2s", "unhealthyThreshold": 3, "healthyThreshold": 2});
     let served = Served::from(&puppet_with("fields-check", &json!({"healthCheck": check}))).await;
     let gaps = served
-        .beside("while (listed().length < 4) await pause(50); const times = listed().map(([at]) => at).slice(-4); return times.slice(1).map((at, i) => at - times[i]);")
+        .beside("while (listed().length < 3) await pause(50); const times = listed().map(([at]) => at).slice(-3); return times.slice(1).map((at, i) => at - times[i]);")
         .await;
     for gap in gaps.as_array().expect("a list") {
         let gap = gap.as_u64().expect("a time");
-        assert!((900..5000).contains(&gap), "a check each second: {gaps}");
+        assert!((2900..15000).contains(&gap), "a check every three seconds: {gaps}");
     }
-    assert_eq!(served.checks_until(false, 700).await, 4, "an answer after 700 ms is too late");
+    assert_eq!(served.checks_until(false, 60_000).await, 3, "an answer after a minute is too late");
     served.cluster.condition(TENANT, &served.name, "Available", "False", "ProbeTimeout", PATIENCE).await;
     let refused = mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
 
-    assert_eq!(served.checks_until(true, 0).await, 3, "three good answers");
+    assert_eq!(served.checks_until(true, 0).await, 2, "two good answers");
     served.cluster.ready(TENANT, &served.name).await;
     served.session().await;
     served.gone().await;

@@ -4,9 +4,10 @@
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::tidy::finally;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
@@ -60,12 +61,24 @@ fn is_refused(pod: &Pod) -> bool {
     })
 }
 
+/// Deletes the servers whose names begin so, and the nodes.
+async fn tidy(cluster: &Cluster, hosts: &[&str], servers: &str) {
+    for server in cluster.api::<MCPServer>(TENANT).list(&ListParams::default()).await.expect("listed") {
+        if server.name_any().starts_with(servers) {
+            abandon(cluster, &server.name_any()).await;
+        }
+    }
+    for host in hosts {
+        delete_global::<Node>(cluster, host).await;
+    }
+}
+
 /// Deletes a server with its pods, which no kubelet would ever report as ended.
 async fn abandon(cluster: &Cluster, name: &str) {
     let servers = cluster.api::<MCPServer>(TENANT);
     servers.delete(name, &DeleteParams::background()).await.expect("deleted");
     let pods = cluster.api::<Pod>(TENANT);
-    let of_it = kube::api::ListParams::default().labels(&format!("portolan.dev/server={name}"));
+    let of_it = ListParams::default().labels(&format!("portolan.dev/server={name}"));
     until(&format!("nothing of {name} is left"), PATIENCE, || async {
         let left = pods.list(&of_it).await.map_err(|error| error.to_string())?.items;
         for pod in &left {
@@ -83,8 +96,12 @@ async fn abandon(cluster: &Cluster, name: &str) {
 #[tokio::test]
 async fn pods_go_to_tainted_nodes_that_they_tolerate_and_for_as_long_as_they_do() {
     let cluster = Cluster::connect().await;
+    finally(tainted(&cluster), tidy(&cluster, &["fields-tainted"], "fields-tolerates")).await;
+}
+
+async fn tainted(cluster: &Cluster) {
     let (host, taint) = ("fields-tainted", "fields.test/tainted");
-    node(&cluster, host, "t", &[taint]).await;
+    node(cluster, host, "t", &[taint]).await;
     let manifest = |name: &str, tolerations: Value| {
         puppet_with(name, &json!({"pod": {"nodeSelector": {"fields.test/node": host}, "tolerations": tolerations}}))
     };
@@ -103,7 +120,7 @@ async fn pods_go_to_tainted_nodes_that_they_tolerate_and_for_as_long_as_they_do(
         cluster.apply::<MCPServer>(&manifest(name, tolerations.clone())).await.expect("accepted");
     }
     for (name, _, expected) in &cases {
-        assert_eq!(placed(&cluster, name, 1).await.len(), *expected, "{name}");
+        assert_eq!(placed(cluster, name, 1).await.len(), *expected, "{name}");
     }
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
@@ -121,10 +138,6 @@ async fn pods_go_to_tainted_nodes_that_they_tolerate_and_for_as_long_as_they_do(
     })
     .await;
     assert!(started.elapsed().as_secs() >= 2, "it was tolerated for a while: {:?}", started.elapsed());
-    for (name, _, _) in &cases {
-        abandon(&cluster, name).await;
-    }
-    delete_global::<Node>(&cluster, host).await;
 }
 
 /// Two pods on two nodes of a zone each, the second of which they do not tolerate: a constraint decides how many of
@@ -132,8 +145,12 @@ async fn pods_go_to_tainted_nodes_that_they_tolerate_and_for_as_long_as_they_do(
 #[tokio::test]
 async fn pods_spread_as_each_part_of_the_constraint_says() {
     let cluster = Cluster::connect().await;
-    node(&cluster, "fields-zone-a", "a", &[FAKE]).await;
-    node(&cluster, "fields-zone-b", "b", &[FAKE, RESERVED]).await;
+    finally(spread(&cluster), tidy(&cluster, &["fields-zone-a", "fields-zone-b"], "fields-spread-")).await;
+}
+
+async fn spread(cluster: &Cluster) {
+    node(cluster, "fields-zone-a", "a", &[FAKE]).await;
+    node(cluster, "fields-zone-b", "b", &[FAKE, RESERVED]).await;
     let base = |name: &str| {
         json!({"topologyKey": ZONE, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": {"matchLabels": {"portolan.dev/server": name}}})
@@ -168,7 +185,7 @@ async fn pods_spread_as_each_part_of_the_constraint_says() {
         cluster.apply::<MCPServer>(&manifest(&name(case), &constraint, selector, 2)).await.expect("accepted");
     }
     for (case, _, _, expected) in &cases {
-        let nodes = placed(&cluster, &name(case), 2).await;
+        let nodes = placed(cluster, &name(case), 2).await;
         assert_eq!(nodes.len(), *expected, "{case}: {nodes:?}");
         assert!(nodes.iter().all(|node| node == "fields-zone-a"), "{case}: {nodes:?}");
     }
@@ -180,12 +197,6 @@ async fn pods_spread_as_each_part_of_the_constraint_says() {
     keyed["matchLabelKeys"] = json!(["portolan.dev/server"]);
     for (case, constraint, expected) in [("grouped", group, 0), ("keyed", keyed, 1)] {
         cluster.apply::<MCPServer>(&manifest(&name(case), &constraint, &zones, 1)).await.expect("accepted");
-        assert_eq!(placed(&cluster, &name(case), 1).await.len(), expected, "{case}");
-    }
-    for case in cases.iter().map(|case| case.0).chain(["grouped", "keyed"]) {
-        abandon(&cluster, &name(case)).await;
-    }
-    for node in ["fields-zone-a", "fields-zone-b"] {
-        delete_global::<Node>(&cluster, node).await;
+        assert_eq!(placed(cluster, &name(case), 1).await.len(), expected, "{case}");
     }
 }

@@ -1,20 +1,20 @@
-//! The default gateway on a real cluster: who is let in, sessions on any replica, what never reaches a server.
+//! Gateways on a real cluster: who is let in, sessions on any replica, what never reaches a server.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::time::Duration;
+mod api_keys;
+mod metrics;
+mod programmed;
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use portolan_crds::{MCPGateway, MCPServer};
-use portolan_tests::cluster::{Cluster, OTHER_TENANT, PLATFORM, TENANT, kubectl};
-use portolan_tests::mcp::{self, Reply, Session};
+use portolan_crds::MCPServer;
+use portolan_tests::cluster::{Cluster, OTHER_TENANT, TENANT, kubectl};
+use portolan_tests::mcp::{self, Events, Reply, Session};
 use portolan_tests::thirdparty::{Place, server};
-use portolan_tests::wait::{PATIENCE, until};
+use portolan_tests::wait::PATIENCE;
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn nobody_is_let_in_without_a_credential_that_is_meant_for_the_gateway() {
@@ -63,28 +63,14 @@ async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
     let [a, b] = urls.as_slice() else { panic!("two replicas: {urls:?}") };
     let on_a = Session::open(a, Some(&token)).await.expect("a session on A");
     let on_b = on_a.at(b);
-    let mut stream = on_b.listen().await.expect("a stream on B").bytes_stream();
+    let mut stream = Events::of(on_b.listen().await.expect("a stream on B"));
 
     let call = tokio::spawn({
         let on_a = on_a.clone();
         async move { on_a.call(5, "trigger-sampling-request", json!({"prompt": "hello", "maxTokens": 10})).await }
     });
-    let mut seen = String::new();
-    let asked = loop {
-        let chunk = tokio::time::timeout(Duration::from_secs(20), stream.next())
-            .await
-            .expect("the server asks")
-            .expect("the stream is open")
-            .expect("bytes");
-        seen.push_str(&String::from_utf8_lossy(&chunk));
-        let message = seen
-            .lines()
-            .filter_map(|line| line.strip_prefix("data:"))
-            .filter_map(|data| serde_json::from_str::<Value>(data).ok());
-        if let Some(asked) = message.into_iter().find(|message| message["method"] == "sampling/createMessage") {
-            break asked;
-        }
-    };
+    let asked = timeout(PATIENCE, stream.until(|message| message["method"] == "sampling/createMessage"));
+    let asked = asked.await.expect("the server asks").expect("the stream is open");
     let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {
         "role": "assistant", "model": "none", "content": {"type": "text", "text": "from the other replica"}}});
     let taken = on_a.send(&answer).await.expect("answers");
@@ -96,42 +82,6 @@ async fn two_replicas_serve_one_session_and_an_answer_may_take_the_other_way() {
         Reply::read(on_a.send(&json!({"jsonrpc": "2.0", "id": 6, "method": "ping"})).await.expect("answers")).await;
     assert_eq!(after.status, StatusCode::NOT_FOUND, "ended on B is ended on A");
     cluster.delete::<MCPServer>(TENANT, "shared").await;
-}
-
-#[tokio::test]
-async fn an_api_key_opens_a_gateway_that_names_its_secret_and_stops_when_it_is_withdrawn() {
-    let (cluster, url, _) = Cluster::serving("keyed").await;
-    let minted = tokio::process::Command::new(portolan_tests::paths::binary("portolan"))
-        .args(["apikey", "--subject", "alice", "-o", "json"])
-        .output()
-        .await
-        .expect("portolan runs");
-    let minted: Value = serde_json::from_slice(&minted.stdout).expect("JSON");
-    let (key, hash) = (minted["key"].as_str().expect("a key"), minted["sha256"].as_str().expect("a hash"));
-    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "team-keys", "namespace": PLATFORM}, "stringData": {"alice": hash}});
-    cluster.apply::<Secret>(&secret).await.expect("made");
-    let gateways = cluster.api::<MCPGateway>(PLATFORM);
-    let patch = |keys: Value| Patch::Merge(json!({"spec": {"authentication": {"apiKeys": keys}}}));
-    gateways
-        .patch(
-            "default",
-            &PatchParams::default(),
-            &patch(json!([{"name": "team", "secretRef": {"name": "team-keys"}}])),
-        )
-        .await
-        .expect("accepted");
-    until("the key is let in", PATIENCE, || async { Session::open(&url, Some(key)).await.map(|_| ()) }).await;
-    gateways.patch("default", &PatchParams::default(), &patch(Value::Null)).await.expect("accepted");
-    until("the key is refused", PATIENCE, || async {
-        let status = mcp::post(&mcp::http(), &url, Some(key), &mcp::initialize())
-            .await
-            .map_err(|error| error.to_string())?
-            .status();
-        if status == StatusCode::UNAUTHORIZED { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
-    cluster.delete::<Secret>(PLATFORM, "team-keys").await;
-    cluster.delete::<MCPServer>(TENANT, "keyed").await;
 }
 
 #[tokio::test]
@@ -182,13 +132,4 @@ async fn a_bridge_answers_nobody_without_the_servers_key_and_other_pods_do_not_e
     assert_eq!(seen.trim(), "blocked");
     cluster.delete::<MCPServer>(TENANT, "neighbour").await;
     cluster.delete::<MCPServer>(TENANT, "guarded").await;
-}
-
-#[tokio::test]
-async fn programmed_is_true_only_when_every_replica_has_loaded_it() {
-    let (cluster, _, token) = Cluster::serving("programmed").await;
-    for url in cluster.replica_urls(TENANT, "programmed").await {
-        Session::open(&url, Some(&token)).await.expect("every replica serves what is Programmed");
-    }
-    cluster.delete::<MCPServer>(TENANT, "programmed").await;
 }
