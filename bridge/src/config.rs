@@ -11,6 +11,8 @@ use portolan_mcp::mac::MacKey;
 pub struct Config {
     /// What stands behind the bridge.
     pub upstream: Upstream,
+    /// What the server is called in log lines; empty where a process has one bridge and everyone knows whose it is.
+    pub name: String,
     /// The key that gateway and operator sign with.
     pub mac_key: MacKey,
     /// How sessions are kept.
@@ -35,6 +37,7 @@ impl Config {
     pub fn new(upstream: Upstream, mac_key: MacKey) -> Self {
         Self {
             upstream,
+            name: String::new(),
             mac_key,
             sessions: Sessions::default(),
             probe: Probe::default(),

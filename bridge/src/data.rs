@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use portolan_mcp::envelope::{EnvelopeError, Id, Message, string_param};
+use portolan_mcp::envelope::{Id, Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::revision::is_primed;
 use portolan_mcp::session::Refusal;
@@ -180,12 +180,7 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
 
 /// Reads the envelope.
 pub(crate) fn parse(body: &Bytes) -> Result<Message<'_>, Response<Body>> {
-    Message::parse(body).map_err(|error| match error {
-        EnvelopeError::NotJson(_) => refused(Kind::Malformed, &error.to_string()),
-        EnvelopeError::Batch | EnvelopeError::NotJsonRpc(_) => {
-            respond::invalid(StatusCode::BAD_REQUEST, &error.to_string(), None)
-        }
-    })
+    Message::parse(body).map_err(|error| respond::failure(&error.into(), None, None))
 }
 
 /// Whether `message` is what begins a session.

@@ -84,6 +84,7 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
+    #[expect(clippy::disallowed_methods, reason = "the bytes in it are bounded by the outlet's budget")]
     pub(crate) fn new() -> (Outlet, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));

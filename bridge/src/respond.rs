@@ -56,7 +56,7 @@ pub(crate) fn invalid(status: StatusCode, message: &str, id: Option<&Id>) -> Res
     let id = id.map_or("null", Id::as_json);
     let error = serde_json::json!({"code": -32600, "message": message});
     let mut response = json(status, format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#));
-    mark(&mut response, Kind::Malformed);
+    mark(&mut response, Kind::InvalidRequest);
     response
 }
 

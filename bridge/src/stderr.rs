@@ -61,7 +61,8 @@ fn take(state: &State, name: &Mutex<String>, last: &LastLine, rate: &mut Rate, l
     }
     shorten(&text, MAX_LAST).clone_into(&mut lock(last));
     if rate.admits(name) {
-        tracing::info!(target: "server::stderr", session = %lock(name), "{text}");
+        let server = Some(&state.config.name).filter(|name| !name.is_empty());
+        tracing::info!(target: "server::stderr", server, session = %lock(name), "{text}");
     } else {
         state.counters.dropped_stderr_lines.add(1);
     }

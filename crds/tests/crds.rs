@@ -160,8 +160,8 @@ fn a_server_of_three_fields_gets_every_default() {
     assert_eq!(spec.replicas, 1);
     assert_eq!(spec.sessions, Sessions::default());
     assert_eq!(spec.sessions.type_, SessionType::Stateful);
-    assert_eq!(spec.sessions.idle_timeout.as_std(), Duration::from_secs(30 * 60));
-    assert_eq!(spec.sessions.max_per_replica, 64);
+    assert_eq!(spec.sessions.idle_timeout().as_std(), Duration::from_secs(30 * 60));
+    assert_eq!(spec.sessions.max_per_replica(), 64);
     assert_eq!(spec.health_check.interval.as_std(), Duration::from_secs(10));
     assert_eq!(spec.health_check.timeout.as_std(), Duration::from_secs(3));
     assert_eq!((spec.health_check.unhealthy_threshold, spec.health_check.healthy_threshold), (3, 1));

@@ -39,7 +39,7 @@ pub(crate) async fn post(
     let buffered = record.wait(read).await?;
     // Before anything acts on it: what is decided here is what the server will read.
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
-    let message = Message::parse(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
+    let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
     let is_initialize = matches!(&message, Message::Request(request) if request.method == "initialize");
     era(headers, &message, is_initialize)?;

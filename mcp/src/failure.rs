@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::envelope::Id;
+use crate::envelope::{EnvelopeError, Id};
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,8 +26,10 @@ pub enum Source {
 /// What went wrong. The names are metric labels and the `error_type` of a failed tool call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
-    /// The body is not one JSON-RPC message.
+    /// The body is not JSON, or not the same JSON to everyone.
     Malformed,
+    /// The body is JSON, and not one JSON-RPC message that may be sent now.
+    InvalidRequest,
     /// The body is over the cap.
     BodyTooLarge,
     /// The body did not arrive in time.
@@ -82,6 +84,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "Malformed",
+            Self::InvalidRequest => "InvalidRequest",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::BodyTimeout => "BodyTimeout",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
@@ -119,6 +122,7 @@ impl Kind {
     pub fn source(self) -> Source {
         match self {
             Self::Malformed
+            | Self::InvalidRequest
             | Self::BodyTooLarge
             | Self::BodyTimeout
             | Self::UnsupportedMediaType
@@ -175,7 +179,11 @@ impl Kind {
     pub fn status(self) -> http::StatusCode {
         use http::StatusCode as S;
         match self {
-            Self::Malformed | Self::MissingSession | Self::UnsupportedVersion | Self::ModernEra => S::BAD_REQUEST,
+            Self::Malformed
+            | Self::InvalidRequest
+            | Self::MissingSession
+            | Self::UnsupportedVersion
+            | Self::ModernEra => S::BAD_REQUEST,
             Self::BodyTooLarge => S::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => S::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => S::UNSUPPORTED_MEDIA_TYPE,
@@ -200,7 +208,11 @@ impl Kind {
     pub fn code(self) -> i32 {
         match self {
             Self::Malformed => -32700,
-            Self::BodyTooLarge | Self::UnsupportedMediaType | Self::NotAcceptable | Self::BodyTimeout => -32600,
+            Self::InvalidRequest
+            | Self::BodyTooLarge
+            | Self::UnsupportedMediaType
+            | Self::NotAcceptable
+            | Self::BodyTimeout => -32600,
             Self::Internal => -32603,
             Self::UnknownSession => -32001,
             Self::Unauthenticated | Self::HostNotAllowed | Self::OriginNotAllowed => -32002,
@@ -275,6 +287,16 @@ impl Failure {
             "retryable": self.kind.is_retryable(),
             "retry_after_seconds": self.retry_after_seconds(),
         })
+    }
+}
+
+impl From<EnvelopeError> for Failure {
+    fn from(error: EnvelopeError) -> Self {
+        let kind = match error {
+            EnvelopeError::NotJson(_) => Kind::Malformed,
+            EnvelopeError::Batch | EnvelopeError::NotJsonRpc(_) => Kind::InvalidRequest,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

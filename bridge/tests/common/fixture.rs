@@ -75,6 +75,7 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         match *request.method() {
             Method::GET => {
+                #[expect(clippy::disallowed_methods, reason = "a test sends a handful of events")]
                 let (sender, receiver) = mpsc::unbounded_channel();
                 self.events.send_replace(Some(sender));
                 let frames = futures::stream::unfold(receiver, |mut receiver| async {

@@ -58,11 +58,11 @@ pub(super) async fn changed(process: Option<&mut HttpProcess>) {
 }
 
 impl HttpProcess {
-    /// Starts `command` and keeps it running.
-    pub(super) fn start(command: ServerCommand) -> Self {
+    /// Starts the command of `server` and keeps it running.
+    pub(super) fn start(server: String, command: ServerCommand) -> Self {
         let (sender, down) = watch::channel(None);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keep(command, sender, stop.clone()));
+        let task = tokio::spawn(keep(server, command, sender, stop.clone()));
         Self { down, stop, task }
     }
 
@@ -80,12 +80,12 @@ impl HttpProcess {
     }
 }
 
-async fn keep(command: ServerCommand, down: watch::Sender<Option<Health>>, stop: CancellationToken) {
+async fn keep(server: String, command: ServerCommand, down: watch::Sender<Option<Health>>, stop: CancellationToken) {
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
         let last = LastLine::default();
-        let health = match spawn(&command, &last) {
+        let health = match spawn(&server, &command, &last) {
             Ok(mut child) => {
                 down.send_replace(None);
                 tokio::select! {
@@ -106,7 +106,7 @@ async fn keep(command: ServerCommand, down: watch::Sender<Option<Health>>, stop:
 }
 
 /// The guard ends with everything below it: on our signal, and when we are gone.
-fn spawn(command: &ServerCommand, last: &LastLine) -> std::io::Result<Child> {
+fn spawn(server: &str, command: &ServerCommand, last: &LastLine) -> std::io::Result<Child> {
     let mut child = Command::new(&command.guard.program)
         .args(&command.guard.args)
         .arg(GRACE.as_millis().to_string())
@@ -120,10 +120,10 @@ fn spawn(command: &ServerCommand, last: &LastLine) -> std::io::Result<Child> {
         .process_group(0)
         .spawn()?;
     if let Some(stdout) = child.stdout.take() {
-        tokio::spawn(log(stdout, LastLine::default()));
+        tokio::spawn(log(server.to_owned(), stdout, LastLine::default()));
     }
     if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(log(stderr, last.clone()));
+        tokio::spawn(log(server.to_owned(), stderr, last.clone()));
     }
     Ok(child)
 }
@@ -159,14 +159,14 @@ impl LastLine {
 }
 
 /// Logs what `reader` gives until it ends. A line over the bound is logged in pieces.
-async fn log(reader: impl AsyncRead + Unpin, last: LastLine) {
+async fn log(server: String, reader: impl AsyncRead + Unpin, last: LastLine) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     while let Ok(1..) = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if !text.is_empty() {
             last.set(&text);
-            tracing::info!(target: "server::stderr", "{text}");
+            tracing::info!(target: "server::stderr", server, "{text}");
         }
         line.clear();
     }

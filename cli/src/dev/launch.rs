@@ -74,8 +74,8 @@ pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Re
         env: with_inherited(&variables),
         http,
         stateless: spec.sessions.type_ == SessionType::Stateless,
-        max_sessions: spec.sessions.max_per_replica,
-        idle_timeout: spec.sessions.idle_timeout.as_std(),
+        max_sessions: spec.sessions.max_per_replica(),
+        idle_timeout: spec.sessions.idle_timeout().as_std(),
         drain_timeout: spec.rollout.drain_timeout.as_std(),
         request_timeout: spec.timeouts.request.as_std(),
         check: Check {

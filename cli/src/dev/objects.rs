@@ -226,7 +226,7 @@ spec:
         let contents = read_text(SERVER).expect("valid");
         assert_eq!(contents.entries[0].name.to_string(), "default/a");
         let Object::Server(server) = &contents.entries[0].object else { panic!("a server") };
-        assert_eq!(server.spec.sessions.max_per_replica, 64);
+        assert_eq!(server.spec.sessions.max_per_replica(), 64);
     }
 
     #[test]

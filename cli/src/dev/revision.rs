@@ -183,7 +183,7 @@ impl Life {
         }
         match format!("http://127.0.0.1:{port}{path}").parse() {
             Ok(uri) => {
-                let process = HttpProcess::start(command);
+                let process = HttpProcess::start(self.server.to_string(), command);
                 self.bridge(Upstream::Http(uri), Some(process)).await;
             }
             Err(error) => {
@@ -213,6 +213,7 @@ impl Life {
 
     fn config(&self, upstream: Upstream) -> Config {
         let mut config = Config::new(upstream, self.mac.clone());
+        config.name = self.server.to_string();
         let (launch, check) = (&self.launch, self.launch.check);
         config.sessions = Sessions {
             stateless: launch.stateless,

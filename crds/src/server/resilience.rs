@@ -7,38 +7,40 @@ use serde::{Deserialize, Serialize};
 use crate::Duration;
 
 /// How sessions are kept.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'Stateless' || !(has(self.idleTimeout) || has(self.maxPerReplica))")
+    .message("a Stateless server has no sessions to end or count: remove idleTimeout and maxPerReplica; limits bounds its calls"))]
 pub struct Sessions {
     /// Whether a session stays with one pod (`Stateful`) or any pod may answer any request (`Stateless`).
     #[serde(default, rename = "type")]
     pub type_: SessionType,
 
-    /// A session without a request or an open call for this long is ended, and its process with it.
-    /// A `Stateless` stdio server has no sessions that could end.
-    #[serde(default = "idle_timeout")]
+    /// A session without a request or an open call for this long is ended, and its process with it. When not set, `30m`.
+    /// Not with `Stateless`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = crate::rules::duration("1s", "168h", "30m"))]
-    pub idle_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
 
-    /// How many sessions one pod holds. When every pod is full, opening another gets 503 with `Retry-After`.
-    /// A `Stateless` stdio server has no sessions to count; `limits` bounds its calls.
-    #[serde(default = "max_per_replica")]
+    /// How many sessions one pod holds. When every pod is full, opening another gets 503 with `Retry-After`. When not
+    /// set, 64. Not with `Stateless`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
-    pub max_per_replica: u32,
+    pub max_per_replica: Option<u32>,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        Self { type_: SessionType::default(), idle_timeout: idle_timeout(), max_per_replica: max_per_replica() }
+impl Sessions {
+    /// How long a session may be idle.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout.unwrap_or_else(|| Duration::from_secs(30 * 60))
     }
-}
 
-fn idle_timeout() -> Duration {
-    Duration::from_secs(30 * 60)
-}
-
-fn max_per_replica() -> u32 {
-    64
+    /// How many sessions one pod holds.
+    #[must_use]
+    pub fn max_per_replica(&self) -> u32 {
+        self.max_per_replica.unwrap_or(64)
+    }
 }
 
 /// Whether a session stays with one pod.

@@ -111,10 +111,10 @@ async fn json_that_is_not_one_json_rpc_message_is_400() {
         r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
         r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"a","result":{}}"#,
     ] {
         let answer = fixture.client().post(ROUTE, body).await;
-        fixture.refused(&answer, 400, -32700, "Malformed").await;
+        fixture.refused(&answer, 400, -32600, "InvalidRequest").await;
     }
 }
 

@@ -29,8 +29,8 @@ fn common(spec: &MCPServerSpec) -> Vec<String> {
     [
         ("--mac-key-file", KEY_FILE.to_owned()),
         ("--session-type", type_.to_owned()),
-        ("--max-sessions", spec.sessions.max_per_replica.to_string()),
-        ("--idle-timeout", spec.sessions.idle_timeout.to_string()),
+        ("--max-sessions", spec.sessions.max_per_replica().to_string()),
+        ("--idle-timeout", spec.sessions.idle_timeout().to_string()),
         ("--probe-interval", interval.to_string()),
         ("--probe-timeout", timeout.to_string()),
         ("--unhealthy-threshold", unhealthy_threshold.to_string()),

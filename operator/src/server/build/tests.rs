@@ -27,7 +27,7 @@ container:
   - {name: scratch, mountPath: /tmp}
   imagePullPolicy: Always
   imagePullSecrets: [{name: registry}]
-sessions: {type: Stateless, idleTimeout: 5m, maxPerReplica: 8}
+sessions: {idleTimeout: 5m, maxPerReplica: 8}
 healthCheck: {interval: 20s, timeout: 4s, unhealthyThreshold: 5, healthyThreshold: 2}
 timeouts: {request: 1m}
 rollout: {drainTimeout: 90s}
