@@ -21,15 +21,21 @@ pub(crate) struct Admin {
 
 impl Handler for Admin {
     async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-        if request.method() != Method::GET {
-            return refused(Kind::MethodNotAllowed, "use GET");
+        let path = request.uri().path();
+        let allowed = if path == wire::ABANDON { Method::POST } else { Method::GET };
+        if request.method() != allowed {
+            return refused(Kind::MethodNotAllowed, &format!("use {allowed}"));
         }
-        match request.uri().path() {
+        match path {
             wire::LIVEZ => respond::empty(StatusCode::OK),
             wire::READYZ => self.ready(),
             wire::DRAINED if peer.ip().to_canonical().is_loopback() => self.drained().await,
             wire::STATUS => self.status(&request),
-            _ => refused(Kind::UnknownRoute, "the bridge's admin port serves /livez, /readyz and /v1/status"),
+            wire::ABANDON => self.abandon(&request),
+            _ => refused(
+                Kind::UnknownRoute,
+                "the bridge's admin port serves /livez, /readyz, /v1/status and /v1/abandon",
+            ),
         }
     }
 }
@@ -55,6 +61,15 @@ impl Admin {
         let definitions =
             request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "definitions=1"));
         respond::json(StatusCode::OK, to_json(&self.reporter.report(definitions)))
+    }
+
+    fn abandon(&self, request: &Request<Incoming>) -> Response<Body> {
+        if let Err(response) = check_mac(&self.reporter.state, request, "") {
+            return response;
+        }
+        tracing::info!("nobody can reach the sessions any more: a drain does not wait for them");
+        self.reporter.state.abandoned.send_replace(true);
+        respond::empty(StatusCode::NO_CONTENT)
     }
 }
 

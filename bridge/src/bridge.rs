@@ -124,7 +124,9 @@ impl Bridge {
 
     /// Takes no new sessions from now on, and waits until the present ones ended or the drain timeout has passed. Calls
     /// without a session are taken to the end, because nobody is told to ask elsewhere: it lasts long enough for gateways
-    /// to see that this pod goes.
+    /// to see that this pod goes. Nothing is waited for once nobody can reach it any more ([`wire::ABANDON`]).
+    ///
+    /// [`wire::ABANDON`]: portolan_mcp::wire::ABANDON
     pub async fn drain(&self) {
         let state = &self.reporter.state;
         state.draining.send_replace(true);
@@ -140,8 +142,13 @@ impl Bridge {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let in_time = tokio::time::timeout(state.config.drain_timeout, empty).await.is_ok();
-        tracing::info!(in_time, "drained");
+        let mut abandoned = state.abandoned.subscribe();
+        let end = tokio::select! {
+            () = empty => "nothing is under way",
+            () = tokio::time::sleep(state.config.drain_timeout) => "the drain timeout has passed",
+            _ = abandoned.wait_for(|abandoned| *abandoned) => "nobody can reach the sessions",
+        };
+        tracing::info!(end, "drained");
         state.drained.send_replace(true);
     }
 

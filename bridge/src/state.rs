@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) probe: watch::Sender<Arc<ProbeStatus>>,
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) drained: watch::Sender<bool>,
+    /// Nobody can reach the sessions any more.
+    pub(crate) abandoned: watch::Sender<bool>,
     /// The kept process, from its start: in stateless mode everyone's once it is open.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// KiB that bodies may hold while they arrive.
@@ -50,6 +52,7 @@ impl State {
             probe: watch::Sender::new(Arc::new(starting)),
             draining: watch::Sender::new(false),
             drained: watch::Sender::new(false),
+            abandoned: watch::Sender::new(false),
             kept: Mutex::default(),
             bodies,
             stop: CancellationToken::new(),

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Rig, exists, python, third_party, until};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use nix::sys::signal::Signal;
 use portolan_mcp::revision::Era;
-use portolan_mcp::wire::{ProbeReason, ProbeState};
+use portolan_mcp::wire::{self, ProbeReason, ProbeState};
 use serde_json::json;
 
 async fn verdict(flags: &[&str], command: &[String]) -> (ProbeReason, String) {
@@ -124,8 +124,8 @@ async fn a_drain_takes_calls_without_a_session_to_their_end() {
 }
 
 #[tokio::test]
-async fn the_drain_timeout_and_a_second_signal_both_end_everything() {
-    for (drain_timeout, signals) in [("200ms", 1), ("10m", 2)] {
+async fn the_drain_timeout_a_second_signal_and_the_loss_of_every_way_to_the_sessions_each_end_everything() {
+    for (drain_timeout, then) in [("200ms", ""), ("10m", "signal"), ("10m", "abandon"), ("10m", "abandoned before")] {
         let mut rig = Rig::ready(&["--drain-timeout", drain_timeout, "--grace", "200ms"], &python("well")).await;
         let stray = {
             let client = rig.open().await;
@@ -133,10 +133,19 @@ async fn the_drain_timeout_and_a_second_signal_both_end_everything() {
         };
         let processes = rig.processes();
         assert!(processes.len() >= 6, "{processes:?}");
+        let abandon = async || rig.request(Method::POST, rig.admin, wire::ABANDON, "", None, &[]).await.status;
+        if then == "abandoned before" {
+            assert_eq!(abandon().await, StatusCode::NO_CONTENT);
+            assert!(!rig.status().await.draining, "that alone ends nothing");
+        }
         rig.signal(Signal::SIGTERM);
-        if signals == 2 {
+        if matches!(then, "signal" | "abandon") {
             until("it drains", async || rig.status().await.draining).await;
-            rig.signal(Signal::SIGTERM);
+        }
+        match then {
+            "signal" => rig.signal(Signal::SIGTERM),
+            "abandon" => assert_eq!(abandon().await, StatusCode::NO_CONTENT),
+            _ => {}
         }
         assert!(rig.until_ended().await.success());
         assert!(!exists(&stray), "a stray child is left");

@@ -3,7 +3,8 @@
 //! Data port: `POST`, `GET` and `DELETE` on [`DATA_PATH`], MCP streamable HTTP with the session named by
 //! [`SESSION`] instead of `Mcp-Session-Id`. The gateway names the session before `initialize`; the bridge makes it. The gateway
 //! sends only what takes JSON as well as event streams as an answer, and `TE: trailers`: see [`FAILURE`].
-//! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] needs the MAC, as every data request does.
+//! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] and [`ABANDON`] need the MAC, as every data
+//! request does.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -28,6 +29,8 @@ pub const READYZ: &str = "/readyz";
 pub const DRAINED: &str = "/drained";
 /// [`BridgeStatus`] as JSON; with `?definitions=1` the tools' definitions too.
 pub const STATUS: &str = "/v1/status";
+/// A `POST` here says that nobody can reach the sessions any more: a drain, now or later, does not wait for them. 204.
+pub const ABANDON: &str = "/v1/abandon";
 
 /// Request header: the session's key.
 pub const SESSION: &str = "portolan-session";

@@ -1,10 +1,11 @@
-//! Reads what bridges report on their admin ports.
+//! Speaks to bridges on their admin ports: reads what they report, and tells them when nobody can reach their sessions.
 
 use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -20,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest report: tool definitions are the bulk.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Why a bridge's report could not be read.
+/// Why a bridge did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// Nothing answered, or not in time: the pod starts, ends, or is cut off.
@@ -78,12 +79,35 @@ impl BridgeClient {
         }
     }
 
-    async fn read(&self, address: &str, path: &str, key: &MacKey) -> Result<BridgeStatus, BridgeError> {
-        let request = signed(address, path, key).map_err(|error| unreachable(address, &error))?;
-        let answer = self.http.request(request).await.map_err(|error| unreachable(address, &error))?;
-        if answer.status() != StatusCode::OK {
-            return Err(BridgeError::Refused { address: address.to_owned(), status: answer.status() });
+    /// Tells the bridge in the pod at `ip` that nobody can reach its sessions any more ([`wire::ABANDON`]).
+    ///
+    /// # Errors
+    /// The bridge is away or refuses `key`.
+    pub async fn abandon(&self, ip: IpAddr, key: &MacKey) -> Result<(), BridgeError> {
+        let address = std::net::SocketAddr::from((ip, wire::ADMIN_PORT)).to_string();
+        match tokio::time::timeout(TIMEOUT, self.ask(Method::POST, &address, wire::ABANDON, key)).await {
+            Ok(result) => result.map(drop),
+            Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        address: &str,
+        path: &str,
+        key: &MacKey,
+    ) -> Result<Response<Incoming>, BridgeError> {
+        let request = signed(method, address, path, key).map_err(|error| unreachable(address, &error))?;
+        let answer = self.http.request(request).await.map_err(|error| unreachable(address, &error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(BridgeError::Refused { address: address.to_owned(), status: answer.status() })
+    }
+
+    async fn read(&self, address: &str, path: &str, key: &MacKey) -> Result<BridgeStatus, BridgeError> {
+        let answer = self.ask(Method::GET, address, path, key).await?;
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
         let unreadable = |cause: &dyn std::fmt::Display| BridgeError::Unreadable {
             address: address.to_owned(),
@@ -98,12 +122,17 @@ impl BridgeClient {
     }
 }
 
-/// A GET that carries the MAC of `key`.
-pub(crate) fn signed(address: &str, path: &str, key: &MacKey) -> Result<Request<Empty<Bytes>>, http::Error> {
+/// A request without a body that carries the MAC of `key`.
+pub(crate) fn signed(
+    method: Method,
+    address: &str,
+    path: &str,
+    key: &MacKey,
+) -> Result<Request<Empty<Bytes>>, http::Error> {
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-    let subject = Subject { method: "GET", path, session: "" };
+    let mac = key.sign(Subject { method: method.as_str(), path, session: "" }, now);
     let uri = Uri::builder().scheme("http").authority(address).path_and_query(path).build()?;
-    Request::get(uri).header(mac::HEADER, key.sign(subject, now)).body(Empty::new())
+    Request::builder().method(method).uri(uri).header(mac::HEADER, mac).body(Empty::new())
 }
 
 fn unreachable(address: &str, cause: &impl std::fmt::Display) -> BridgeError {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
@@ -175,16 +175,6 @@ impl Cluster {
             api.patch_status(name, &params, &Patch::Apply(status)),
         )
         .await
-    }
-
-    /// Gives a pod that was told to end at most `seconds` for it.
-    pub(crate) async fn hasten(&self, pod: &Pod, seconds: u32) -> Result<(), Error> {
-        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        let params = DeleteParams { grace_period_seconds: Some(seconds), ..DeleteParams::default() }
-            .preconditions(Preconditions { uid: pod.uid(), resource_version: None });
-        self.metrics.write("delete");
-        bounded("hasten", &describe("Pod", &namespace, &name), unless_gone(api.delete(&name, &params))).await
     }
 
     fn any(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults); lists must have the same
-/// length and order; quantities are compared as numbers; an empty list or map equals an absent one.
+/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults), but not those that select
+/// something; lists must have the same length and order; quantities are compared as numbers; an empty list or map equals an absent one.
 #[must_use]
 pub fn contains(live: &Value, desired: &Value) -> bool {
     holds(Some(live), desired, Text::Plain)
@@ -24,7 +24,7 @@ fn holds(live: Option<&Value>, desired: &Value, text: Text) -> bool {
         (None | Some(Value::Null), wanted) => is_empty(wanted),
         (Some(Value::Object(live)), Value::Object(desired)) => desired.iter().all(|(key, wanted)| {
             let text = if is_quantity_field(key) { Text::Quantity } else { text };
-            holds(live.get(key), wanted, text)
+            holds(live.get(key), wanted, text) && (!is_selector(key) || has_no_more(live.get(key), wanted))
         }),
         (Some(Value::Array(live)), Value::Array(desired)) => {
             live.len() == desired.len()
@@ -42,6 +42,16 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(fields) => fields.values().all(is_empty),
         _ => false,
     }
+}
+
+/// Maps of which one more entry changes what all of them say. They are atomic, so managed fields do not tell of it.
+fn is_selector(key: &str) -> bool {
+    matches!(key, "selector" | "matchLabels" | "nodeSelector")
+}
+
+fn has_no_more(live: Option<&Value>, desired: &Value) -> bool {
+    let size = |value: &Value| value.as_object().map_or(0, serde_json::Map::len);
+    live.map_or(0, size) <= size(desired)
 }
 
 /// Fields whose strings, direct or one level below, are quantities.
@@ -168,6 +178,16 @@ mod tests {
             json!({"list": []}),
         ] {
             assert!(!contains(&live, &desired), "{desired}");
+        }
+    }
+
+    #[test]
+    fn an_entry_more_in_what_selects_is_a_difference() {
+        for path in ["selector", "matchLabels", "nodeSelector"] {
+            let spec = |labels: Value| json!({"spec": {path: labels}});
+            let wanted = spec(json!({"app": "a"}));
+            assert!(contains(&wanted, &wanted));
+            assert!(!contains(&spec(json!({"app": "a", "more": "b"})), &wanted), "{path}");
         }
     }
 

@@ -37,6 +37,8 @@ pub struct MacCache(Mutex<HashMap<Key, Known>>);
 struct Known {
     server_uid: String,
     mac: Vec<u8>,
+    /// The key before this one: pods of a deleted server of the same name may still have it.
+    before: Option<Vec<u8>>,
     read: Instant,
 }
 
@@ -86,10 +88,20 @@ impl MacCache {
     /// Remembers what was read; a server's last key when its Secret held none.
     fn keep(&self, key: Key, server_uid: &str, read: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let mut known = self.lock();
-        let last = known.remove(&key).filter(|known| known.server_uid == server_uid);
-        let mac = read.or_else(|| last.map(|known| known.mac))?;
-        known.insert(key, Known { server_uid: server_uid.to_owned(), mac: mac.clone(), read: Instant::now() });
+        let last = known.get(&key).cloned();
+        let own = last.as_ref().filter(|last| last.server_uid == server_uid).map(|last| last.mac.clone());
+        let mac = read.or(own)?;
+        let before = last.and_then(|last| if last.mac == mac { last.before } else { Some(last.mac) });
+        let entry = Known { server_uid: server_uid.to_owned(), mac: mac.clone(), before, read: Instant::now() };
+        known.insert(key, entry);
         Some(mac)
+    }
+
+    /// Keys that pods of a server of that name may have, the latest first: the server may be gone, or another one.
+    pub(crate) fn last(&self, namespace: &str, server: &str) -> Vec<Vec<u8>> {
+        let known = self.lock();
+        let known = known.get(&(namespace.to_owned(), server.to_owned()));
+        known.into_iter().flat_map(|known| [Some(known.mac.clone()), known.before.clone()]).flatten().collect()
     }
 
     /// Forgets what has not been asked for in a long time: deleted servers.
@@ -121,6 +133,11 @@ mod tests {
         assert_eq!(cache.keep(key(), "uid-1", None), Some(vec![1]), "the Secret was deleted by hand");
         assert_eq!(cache.keep(key(), "uid-1", Some(vec![2])), Some(vec![2]), "what the Secret holds counts");
         assert_eq!(cache.keep(key(), "uid-2", None), None, "a server of the same name is another one");
+        assert_eq!(cache.last("team", "files"), [[2], [1]], "pods of the first may still run");
+        assert_eq!(cache.keep(key(), "uid-2", Some(vec![3])), Some(vec![3]));
+        assert_eq!(cache.keep(key(), "uid-2", Some(vec![3])), Some(vec![3]));
+        assert_eq!(cache.last("team", "files"), [[3], [2]]);
         assert_eq!(cache.fresh(&key(), "uid-1"), None);
+        assert!(cache.last("team", "other").is_empty());
     }
 }

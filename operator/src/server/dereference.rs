@@ -213,7 +213,7 @@ async fn reports(
 }
 
 /// The pod's address, once it has one.
-fn address(pod: &Pod) -> Option<IpAddr> {
+pub(super) fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 

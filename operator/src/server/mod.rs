@@ -27,7 +27,7 @@ use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, status};
 pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     if server.metadata.deletion_timestamp.is_some() {
         // Its children follow it by their owner references. One that is made again now would keep it from going.
-        farewell::hasten(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
+        farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
         return Ok(Next::Change);
     }
     match bring_about(server, ctx).await {
@@ -55,6 +55,6 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;
-    farewell::hasten_strays(ctx, &observed.pods, &built.plan).await;
+    farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
     Ok(requeue::next(&outcome))
 }
