@@ -124,7 +124,7 @@ async fn a_minimal_server_gets_its_defaults() {
     let defaults = json!({
         "replicas": 1,
         "container": {"resources": {}},
-        "sessions": {"type": "Stateful", "idleTimeout": "30m", "maxPerReplica": 64},
+        "sessions": {"type": "Stateful"},
         "healthCheck": {"interval": "10s", "timeout": "3s", "healthyThreshold": 1, "unhealthyThreshold": 3},
         "timeouts": {"request": "30s"},
         "limits": {"maxParallelRequests": 200, "maxPendingRequests": 100},

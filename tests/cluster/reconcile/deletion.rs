@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::Session;
@@ -42,18 +43,18 @@ async fn a_deleted_server_is_gone_within_seconds_however_long_its_open_sessions_
         let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session");
         puppet::eval(&session, 1, "1").await.expect("it is open");
     }
+    let mut pods = Vec::new();
     for (name, way) in &ways {
+        pods.extend(
+            cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.iter().map(ResourceExt::name_any),
+        );
         cluster.api::<MCPServer>(TENANT).delete(name, way).await.expect("deleted");
     }
+    assert_eq!(pods.len(), 2, "a pod of each: {pods:?}");
+    for pod in &pods {
+        cluster.gone::<Pod>(TENANT, pod, SOON).await;
+    }
     for (name, _) in &ways {
-        until(&format!("no pod of {name} is left"), SOON, || async {
-            let pods = ListParams::default().labels(&format!("portolan.dev/server={name}"));
-            let pods = cluster.api::<Pod>(TENANT).list(&pods).await.map_err(|error| error.to_string())?;
-            let grace = |pod: Pod| (pod.metadata.name, pod.metadata.deletion_grace_period_seconds);
-            let left: Vec<_> = pods.into_iter().map(grace).collect();
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-        })
-        .await;
         cluster.gone::<MCPServer>(TENANT, name, PATIENCE).await;
     }
 }
