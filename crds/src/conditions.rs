@@ -100,6 +100,8 @@ pub mod reasons {
     pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
     /// The latest generation's revision serves.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
+    /// A revision's pods did not all answer within ten minutes, and none says why.
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// None of the Secrets that a gateway's API keys come from holds a usable hash.
     pub const NO_CREDENTIALS: &str = "NoCredentials";
     /// The API server is away, slow, or failed.

@@ -81,6 +81,17 @@ impl Owner {
             .flatten()
             .any(|reference| reference.controller == Some(true) && reference.uid == self.reference.uid)
     }
+
+    /// Whether `object` is a child of an object of the same kind and name that was there before this owner, so that it is
+    /// about to be collected.
+    fn is_successor(&self, object: &impl Resource) -> bool {
+        let OwnerReference { api_version, kind, name, uid, .. } = &self.reference;
+        object.meta().owner_references.iter().flatten().any(|other| {
+            other.controller == Some(true)
+                && (&other.api_version, &other.kind, &other.name) == (api_version, kind, name)
+                && other.uid != *uid
+        })
+    }
 }
 
 /// Children of one owner, in the state `S`: [`Prepared`] or [`Applied`].
@@ -111,6 +122,8 @@ struct Child {
     resource: ApiResource,
     name: String,
     desired: Value,
+    /// Whether the children after it are good without it.
+    independent: bool,
 }
 
 impl Resources<Prepared> {
@@ -120,11 +133,23 @@ impl Resources<Prepared> {
         Self { owner, state: Prepared::default() }
     }
 
-    /// Adds a child; children are applied in the order in which they were added.
+    /// Adds a child; children are applied in the order in which they were added, and none without those before it.
     ///
     /// # Errors
     /// The builder left out the name, or the owner reference.
     pub fn add<K: Namespaced + Serialize>(&mut self, object: &K) -> Result<(), Error> {
+        self.push(object, false)
+    }
+
+    /// Adds a child that the later ones do not need: see [`Resources::refused`].
+    ///
+    /// # Errors
+    /// As [`Resources::add`].
+    pub fn add_independent<K: Namespaced + Serialize>(&mut self, object: &K) -> Result<(), Error> {
+        self.push(object, true)
+    }
+
+    fn push<K: Namespaced + Serialize>(&mut self, object: &K, independent: bool) -> Result<(), Error> {
         let resource = ApiResource::erase::<K>(&());
         let broken = |what: &str| Error::stalled(reasons::INVALID, format!("a built {} {what}", resource.kind));
         if !self.owner.owns(object) {
@@ -133,7 +158,7 @@ impl Resources<Prepared> {
         let name = object.meta().name.clone().ok_or_else(|| broken("has no name"))?;
         let mut desired = serde_json::to_value(object).map_err(|error| broken(&error.to_string()))?;
         stamp(&mut desired, &resource);
-        self.state.children.push(Child { resource, name, desired });
+        self.state.children.push(Child { resource, name, desired, independent });
         Ok(())
     }
 
@@ -148,8 +173,8 @@ impl Resources<Prepared> {
         self.state.pruned.push((ApiResource::erase::<K>(&()), selector.to_owned()));
     }
 
-    /// Makes the cluster hold these children and no others, writing only what differs. A child that the API server
-    /// refuses as invalid keeps none of the others from being applied: see [`Resources::refused`].
+    /// Makes the cluster hold these children and no others, writing only what differs. An independent child that the
+    /// API server refuses as invalid keeps none of the others from being applied.
     ///
     /// # Errors
     /// `Stalled` with `ForeignObject` when an object of a child's name is not ours; what the API server said otherwise.
@@ -171,7 +196,7 @@ impl Resources<Prepared> {
                     applied.changes += usize::from(changed);
                     applied.objects.push((child.resource.clone(), object));
                 }
-                Err(error) if error.is_refusal() => {
+                Err(error) if child.independent && error.is_refusal() => {
                     tracing::warn!(%error, "a child is refused; the others are applied all the same");
                     applied.refused.get_or_insert(error);
                 }
@@ -209,7 +234,7 @@ impl Resources<Applied> {
         &self.owner
     }
 
-    /// Why the API server did not take the first child that it refused; the others are as they should be.
+    /// Why the API server did not take the first independent child that it refused; the others are as they should be.
     #[must_use]
     pub fn refused(&self) -> Option<&Error> {
         self.state.refused.as_ref()
@@ -328,6 +353,9 @@ fn difference(live: &DynamicObject, child: &Child) -> Result<Option<String>, Err
     if !compare::contains(&live, &child.desired) {
         return Ok(Some("a field was changed by someone else".into()));
     }
+    if let Some(field) = compare::taken(&live, &child.desired, portolan_crds::OPERATOR_MANAGER) {
+        return Ok(Some(format!("someone else changed {field}")));
+    }
     let surplus = compare::surplus(&live, &child.desired, portolan_crds::OPERATOR_MANAGER);
     Ok(surplus.map(|field| format!("someone else added {field}")))
 }
@@ -353,6 +381,10 @@ fn as_value(object: &DynamicObject) -> Result<Value, Error> {
 fn check_ownership(owner: &Owner, what: &str, live: &DynamicObject) -> Result<(), Error> {
     if owner.owns(live) {
         return Ok(());
+    }
+    if owner.is_successor(live) {
+        let message = format!("{what} goes away with the {} of this name that was deleted", owner.reference.kind);
+        return Err(Error::waiting(DELETION_POLL, reasons::PENDING, message));
     }
     Err(foreign(owner, what, live))
 }

@@ -1,12 +1,12 @@
 //! Whether a live object is already what we want, without knowing the API server's defaults.
 //!
-//! Two questions: does it hold everything that we want ([`contains`]), and did someone add what we do not want
-//! ([`surplus`], answered from the managed fields: what another manager owns and we did not ask for).
+//! Three questions: does it hold everything that we want ([`contains`]); did someone change what we want ([`taken`]: the
+//! managed fields say that it is another's now, which an entry more in a selector or a list item's field shows in no other
+//! way); and did someone add what we do not want ([`surplus`]: what another manager owns and we did not ask for).
 
 use serde_json::Value;
 
-/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults), but not those that select
-/// something; lists must have the same length and order; quantities are compared as numbers; an empty list or map equals an absent one.
+/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults); lists must have the same length and order; quantities are compared as numbers; an empty list or map equals an absent one.
 #[must_use]
 pub fn contains(live: &Value, desired: &Value) -> bool {
     holds(Some(live), desired, Text::Plain)
@@ -24,7 +24,7 @@ fn holds(live: Option<&Value>, desired: &Value, text: Text) -> bool {
         (None | Some(Value::Null), wanted) => is_empty(wanted),
         (Some(Value::Object(live)), Value::Object(desired)) => desired.iter().all(|(key, wanted)| {
             let text = if is_quantity_field(key) { Text::Quantity } else { text };
-            holds(live.get(key), wanted, text) && (!is_selector(key) || has_no_more(live.get(key), wanted))
+            holds(live.get(key), wanted, text)
         }),
         (Some(Value::Array(live)), Value::Array(desired)) => {
             live.len() == desired.len()
@@ -42,16 +42,6 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(fields) => fields.values().all(is_empty),
         _ => false,
     }
-}
-
-/// Maps of which one more entry changes what all of them say. They are atomic, so managed fields do not tell of it.
-fn is_selector(key: &str) -> bool {
-    matches!(key, "selector" | "matchLabels" | "nodeSelector")
-}
-
-fn has_no_more(live: Option<&Value>, desired: &Value) -> bool {
-    let size = |value: &Value| value.as_object().map_or(0, serde_json::Map::len);
-    live.map_or(0, size) <= size(desired)
 }
 
 /// Fields whose strings, direct or one level below, are quantities.
@@ -93,24 +83,62 @@ fn nanos(quantity: &str) -> Option<i128> {
     Some(scaled / scale + i128::from(scaled % scale != 0))
 }
 
+/// The first field of `desired`, outside metadata and status, that is another manager's and not `manager`'s any more:
+/// someone changed it after we applied it. Applying again takes it back.
+#[must_use]
+pub fn taken(live: &Value, desired: &Value, manager: &str) -> Option<String> {
+    let (ours, others): (Vec<_>, Vec<_>) = entries(live).partition(|entry| is_of(entry, manager));
+    let kind = live.get("kind").and_then(Value::as_str).unwrap_or_default();
+    others
+        .into_iter()
+        .filter_map(|entry| entry.get("fieldsV1")?.as_object())
+        .flatten()
+        .filter(|(field, _)| !is_tolerated(kind, field))
+        .find_map(|(field, owned)| {
+            let held: Vec<_> = ours.iter().filter_map(|entry| entry.get("fieldsV1")?.get(field)).collect();
+            lost(field, owned, &held, Some(desired), "")
+        })
+}
+
+/// Entries of the managed fields that are not of a subresource.
+fn entries(live: &Value) -> impl Iterator<Item = &Value> {
+    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries.into_iter().flatten().filter(|entry| !is_subresource(entry))
+}
+
+/// Walks one key of another's `fieldsV1` beside ours (`held`) and `desired`, down to what we want and do not hold.
+fn lost(key: &str, owned: &Value, held: &[&Value], desired: Option<&Value>, path: &str) -> Option<String> {
+    let (wanted, here) = step(key, desired, path)?;
+    let wanted = wanted?;
+    let children = owned.as_object()?;
+    if children.is_empty() {
+        return held.is_empty().then(|| here.trim_start_matches('.').to_owned());
+    }
+    children.iter().find_map(|(key, owned)| {
+        let held: Vec<_> = held.iter().filter_map(|held| held.get(key)).collect();
+        lost(key, owned, &held, Some(wanted), &here)
+    })
+}
+
 /// The first field outside metadata and status that a manager other than `manager`'s apply owns and that `desired`
 /// does not have. Server-side apply leaves such fields alone, so they have to be removed by a replace.
 #[must_use]
 pub fn surplus(live: &Value, desired: &Value, manager: &str) -> Option<String> {
     let kind = live.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
-    entries
-        .iter()
-        .filter(|entry| !is_ours(entry, manager) && !is_subresource(entry))
+    entries(live)
+        .filter(|entry| !(is_of(entry, manager) && is_apply(entry)))
         .filter_map(|entry| entry.get("fieldsV1")?.as_object())
         .flat_map(|fields| fields.iter())
         .filter(|(field, _)| !is_tolerated(kind, field))
         .find_map(|(field, owned)| unwanted(field, owned, Some(desired), ""))
 }
 
-fn is_ours(entry: &Value, manager: &str) -> bool {
+fn is_of(entry: &Value, manager: &str) -> bool {
     entry.get("manager").and_then(Value::as_str) == Some(manager)
-        && entry.get("operation").and_then(Value::as_str) == Some("Apply")
+}
+
+fn is_apply(entry: &Value) -> bool {
+    entry.get("operation").and_then(Value::as_str) == Some("Apply")
 }
 
 fn is_subresource(entry: &Value) -> bool {
@@ -123,13 +151,20 @@ fn is_tolerated(kind: &str, field: &str) -> bool {
         || (kind == "ServiceAccount" && matches!(field, "f:secrets" | "f:imagePullSecrets"))
 }
 
-/// Walks one key of `fieldsV1` (`f:` a field, `k:` a list item by its keys, `v:` a set's member) beside `desired`.
+/// Walks one key of `fieldsV1` beside `desired`, down to what is not in it.
 fn unwanted(key: &str, owned: &Value, desired: Option<&Value>, path: &str) -> Option<String> {
+    let (wanted, here) = step(key, desired, path)?;
+    let Some(wanted) = wanted else { return Some(here.trim_start_matches('.').to_owned()) };
+    owned.as_object()?.iter().find_map(|(key, owned)| unwanted(key, owned, Some(wanted), &here))
+}
+
+/// What one key of `fieldsV1` (`f:` a field, `k:` a list item by its keys, `v:` a set's member) names below `desired`, and
+/// its path; `None` when it names nothing of its own.
+fn step<'a>(key: &str, desired: Option<&'a Value>, path: &str) -> Option<(Option<&'a Value>, String)> {
     if key == "." {
         return None;
     }
     let (how, what) = key.split_once(':')?;
-    let here = format!("{path}.{what}");
     let wanted = match how {
         "f" => desired.and_then(|desired| desired.get(what)),
         "k" => item(desired, |item| has_keys(item, what)),
@@ -140,8 +175,7 @@ fn unwanted(key: &str, owned: &Value, desired: Option<&Value>, path: &str) -> Op
         // `i:` names list items by position, which atomic lists do not record.
         _ => return None,
     };
-    let Some(wanted) = wanted else { return Some(here.trim_start_matches('.').to_owned()) };
-    owned.as_object()?.iter().find_map(|(key, owned)| unwanted(key, owned, Some(wanted), &here))
+    Some((wanted, format!("{path}.{what}")))
 }
 
 fn item(list: Option<&Value>, is_it: impl Fn(&Value) -> bool) -> Option<&Value> {
@@ -182,16 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_more_in_what_selects_is_a_difference() {
-        for path in ["selector", "matchLabels", "nodeSelector"] {
-            let spec = |labels: Value| json!({"spec": {path: labels}});
-            let wanted = spec(json!({"app": "a"}));
-            assert!(contains(&wanted, &wanted));
-            assert!(!contains(&spec(json!({"app": "a", "more": "b"})), &wanted), "{path}");
-        }
-    }
-
-    #[test]
     fn quantities_compare_as_numbers_where_a_field_holds_quantities_and_only_there() {
         for (one, other) in [("1000m", "1"), ("0.5", "500m"), ("1Gi", "1024Mi"), ("1e3", "1e3"), ("1G", "1000M")] {
             let live = json!({"resources": {"limits": {"cpu": one}}});
@@ -223,6 +247,34 @@ mod tests {
         let port = json!({"f:spec": {"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}});
         assert_eq!(with(port), None);
         assert_eq!(with(json!({"f:metadata": {"f:labels": {"f:x": {}}}, "f:status": {"f:x": {}}})), None);
+    }
+
+    #[test]
+    fn what_another_owns_of_what_we_want_was_changed_by_them() {
+        let desired = json!({"spec": {
+            "selector": {"app": "a"}, "ports": [{"name": "data", "containerPort": 80, "protocol": "TCP"}], "replicas": 1,
+        }});
+        let taken = |theirs: Value, ours: Value| {
+            let managers = json!([
+                {"manager": "kubectl-patch", "operation": "Update", "fieldsV1": {"f:spec": theirs}},
+                {"manager": "us", "operation": "Apply", "fieldsV1": {"f:spec": ours}},
+            ]);
+            taken(&live(&managers), &desired, "us")
+        };
+        // `kubectl patch service x -p '{"spec":{"selector":{"more":"b"}}}'`: a selector is atomic, so it is theirs now.
+        assert_eq!(taken(json!({"f:selector": {}}), json!({"f:replicas": {}})).as_deref(), Some("spec.selector"));
+        assert_eq!(taken(json!({"f:selector": {}}), json!({"f:selector": {}})), None, "both apply the same");
+        let port =
+            |field: &str| json!({"f:ports": {r#"k:{"containerPort":80,"protocol":"TCP"}"#: {".": {}, field: {}}}});
+        assert_eq!(
+            taken(port("f:name"), json!({"f:replicas": {}})).as_deref(),
+            Some(r#"spec.ports.{"containerPort":80,"protocol":"TCP"}.name"#)
+        );
+        assert_eq!(taken(port("f:name"), port("f:name")), None);
+        assert_eq!(taken(port("f:hostPort"), port("f:name")), None, "that is surplus, not taken");
+        assert_eq!(taken(json!({"f:paused": {}}), json!({})), None);
+        let replaced = json!([{"manager": "us", "operation": "Update", "fieldsV1": {"f:spec": {"f:selector": {}}}}]);
+        assert_eq!(super::taken(&live(&replaced), &desired, "us"), None, "our own replace");
     }
 
     #[test]

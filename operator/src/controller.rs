@@ -87,8 +87,8 @@ impl Reconciled for MCPServer {
     }
 
     fn gone(ctx: &Ctx, namespace: &str, name: &str) {
+        // Gateways have heard of it by `touched`, once; here every pod that ends says it again.
         ctx.gone_servers.wake(namespace, name);
-        ctx.wake_gateways();
     }
 }
 
@@ -109,6 +109,7 @@ impl Reconciled for MCPGateway {
     }
 
     fn gone(ctx: &Ctx, namespace: &str, name: &str) {
+        ctx.gateway_keys.forget(namespace, name);
         if ctx.gateways.set(&format!("{namespace}/{name}"), None) {
             ctx.wake_servers();
         }

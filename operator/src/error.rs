@@ -66,7 +66,8 @@ impl Error {
         Self { condition: Some(condition), ..self }
     }
 
-    /// Whether the API server called what was written invalid: only another spec changes that.
+    /// Whether the API server, or an admission policy in it, called what was written invalid: only another spec or
+    /// policy changes that.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.class == Class::Stalled && self.reason == reasons::INVALID

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Client,
@@ -34,6 +35,10 @@ use crate::{
 
 /// How long a new leader waits for what the gateways have loaded before it judges servers.
 const FIRST_REPORTS: Duration = Duration::from_secs(5);
+/// How long a new leader takes to read what it can before that.
+const SEED: Duration = Duration::from_secs(20);
+/// Namespaces that are read at once meanwhile.
+const SEEDED_AT_ONCE: usize = 8;
 /// How long reconciles in flight may take at the end.
 const SHUTDOWN: Duration = Duration::from_secs(15);
 
@@ -150,7 +155,9 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
 /// Everything that only the leader does, until `stop`.
 async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
-    seed(&ctx).await;
+    if stop.run_until_cancelled(seed(&ctx)).await.is_none() {
+        return Ok(());
+    }
     for namespace in &ctx.config.platform_namespaces {
         spawn(
             &mut tasks,
@@ -205,32 +212,42 @@ fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Futur
 }
 
 /// Learns which gateways, ready pods and labels of namespaces there are before the first reconcile, so that a new leader
-/// finds selected and programmed what is. What cannot be read is learnt from the watches.
+/// finds selected and programmed what is. What cannot be read, or not in time, is learnt from the watches.
 async fn seed(ctx: &Ctx) {
-    for namespace in ctx.config.tenant_namespaces.iter().chain(&ctx.config.platform_namespaces) {
-        match ctx.cluster.namespace_labels(namespace).await {
-            Ok(Some(labels)) => {
-                ctx.gateways.set_namespace(namespace, &labels);
-            }
-            Ok(None) => tracing::warn!(namespace, "an enrolled namespace does not exist"),
-            Err(error) => tracing::warn!(%error, "the labels of a namespace cannot be read"),
-        }
-    }
-    for namespace in &ctx.config.platform_namespaces {
-        match ctx.cluster.list::<Guarded<MCPGateway>>(namespace, "").await {
-            Ok(found) => {
-                for gateway in found.into_iter().filter_map(|guarded| guarded.0.ok()) {
-                    let name = gateway.metadata.name.clone().unwrap_or_default();
-                    ctx.gateways.set(&format!("{namespace}/{name}"), gateway::view(&ctx.config, &gateway).as_ref());
+    let Config { tenant_namespaces: tenants, platform_namespaces: platform, .. } = &ctx.config;
+    let labels = futures::stream::iter(tenants.iter().chain(platform)).for_each_concurrent(
+        SEEDED_AT_ONCE,
+        |namespace| async move {
+            match ctx.cluster.namespace_labels(namespace).await {
+                Ok(Some(labels)) => {
+                    ctx.gateways.set_namespace(namespace, &labels);
                 }
+                Ok(None) => tracing::warn!(namespace, "an enrolled namespace does not exist"),
+                Err(error) => tracing::warn!(%error, "the labels of a namespace cannot be read"),
             }
-            Err(error) => tracing::warn!(%error, "the gateways cannot be listed"),
-        }
-        match ctx.cluster.list::<Pod>(namespace, labels::GATEWAY).await {
-            Ok(pods) => {
-                ctx.gateways.set_replicas(namespace, surroundings::replicas(namespace, pods.iter()));
+        },
+    );
+    let gateways =
+        futures::stream::iter(platform).for_each_concurrent(SEEDED_AT_ONCE, |namespace| seed_gateways(ctx, namespace));
+    if tokio::time::timeout(SEED, futures::future::join(labels, gateways)).await.is_err() {
+        tracing::warn!("the API server is slow: not all gateways and namespaces are known before the first reconcile");
+    }
+}
+
+async fn seed_gateways(ctx: &Ctx, namespace: &str) {
+    match ctx.cluster.list::<Guarded<MCPGateway>>(namespace, "").await {
+        Ok(found) => {
+            for gateway in found.into_iter().filter_map(|guarded| guarded.0.ok()) {
+                let name = gateway.metadata.name.clone().unwrap_or_default();
+                ctx.gateways.set(&format!("{namespace}/{name}"), gateway::view(&ctx.config, &gateway).as_ref());
             }
-            Err(error) => tracing::warn!(%error, "the pods of gateways cannot be listed"),
         }
+        Err(error) => tracing::warn!(%error, "the gateways cannot be listed"),
+    }
+    match ctx.cluster.list::<Pod>(namespace, labels::GATEWAY).await {
+        Ok(pods) => {
+            ctx.gateways.set_replicas(namespace, surroundings::replicas(namespace, pods.iter()));
+        }
+        Err(error) => tracing::warn!(%error, "the pods of gateways cannot be listed"),
     }
 }

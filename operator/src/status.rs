@@ -161,7 +161,7 @@ pub fn merge(
 }
 
 /// A status that carries conditions.
-pub trait Conditioned: Clone + Debug + Default + PartialEq + Serialize + Send + Sync {
+pub trait Conditioned: Clone + Debug + Default + PartialEq + Serialize + Send + Sync + 'static {
     /// Its conditions.
     fn conditions(&self) -> &[Condition];
     /// Replaces them, and the generation that the status speaks of.
@@ -211,7 +211,7 @@ pub async fn write<K: Reported>(
 /// away says nothing about the object, so it is not written, except on an object that has no conditions yet. A patch that
 /// the API server does not take is logged: `error` is what the reconcile failed with, and is tried again.
 pub async fn fail<K: Reported>(ctx: &Ctx, object: &K, error: &Error) {
-    let status = object.status().cloned().unwrap_or_default();
+    let status = ctx.written.last(object).or_else(|| object.status().cloned()).unwrap_or_default();
     let no_news =
         matches!(error.reason, reasons::API_SERVER_ERROR | reasons::CONFLICT) && error.class == Class::Transient;
     if no_news && !status.conditions().is_empty() {
@@ -264,14 +264,14 @@ fn facts_of(error: &Error) -> Vec<Fact> {
 
 async fn put<K: Reported>(ctx: &Ctx, object: &K, status: K::Status, facts: &[Fact]) -> Result<Vec<Transition>, Error> {
     let told = ctx.written.last(object);
-    let Some((wanted, transitions)) = next(object, told.as_deref(), status, facts) else {
+    let Some((wanted, transitions)) = next(object, told.as_ref().map(Conditioned::conditions), status, facts) else {
         ctx.metrics.status_patch("unchanged");
         return Ok(Vec::new());
     };
     match patch(&ctx.cluster, object, &wanted).await {
         Ok(()) => {
             ctx.metrics.status_patch("written");
-            ctx.written.remember(object, wanted.conditions().to_vec());
+            ctx.written.remember(object, wanted);
         }
         Err(error) => {
             ctx.metrics.status_patch("failed");

@@ -1,36 +1,35 @@
-//! The conditions that this process wrote last: the watch tells of a write only later, and a reconcile in between must
-//! not take for news what has been told.
+//! The statuses that this process wrote last: the watch tells of a write only later, and a reconcile in between must
+//! neither take for news what has been told nor write again what was before.
 
 use std::{
+    any::Any,
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use crate::{cluster::Namespaced, requeue::Key, status::Reported};
 
-use crate::{cluster::Namespaced, requeue::Key};
-
-/// Conditions by kind and name of their object; those of an object that is gone are forgotten.
+/// Statuses by kind and name of their object; those of an object that is seen to be gone are forgotten.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<HashMap<(String, Key), Entry>>);
 
 #[derive(Debug)]
 struct Entry {
     uid: Option<String>,
-    conditions: Vec<Condition>,
+    status: Box<dyn Any + Send>,
 }
 
 impl Written {
-    /// The conditions written last; `None` when this process wrote none for this very object.
-    pub(crate) fn last<K: Namespaced>(&self, object: &K) -> Option<Vec<Condition>> {
+    /// The status written last; `None` when this process wrote none for this very object.
+    pub(crate) fn last<K: Reported>(&self, object: &K) -> Option<K::Status> {
         let written = self.lock();
-        let entry = written.get(&key(object))?;
-        (entry.uid == object.meta().uid).then(|| entry.conditions.clone())
+        let entry = written.get(&key(object)).filter(|entry| entry.uid == object.meta().uid)?;
+        entry.status.downcast_ref().cloned()
     }
 
     /// Remembers what was written.
-    pub(crate) fn remember<K: Namespaced>(&self, object: &K, conditions: Vec<Condition>) {
-        self.lock().insert(key(object), Entry { uid: object.meta().uid.clone(), conditions });
+    pub(crate) fn remember<K: Reported>(&self, object: &K, status: K::Status) {
+        self.lock().insert(key(object), Entry { uid: object.meta().uid.clone(), status: Box::new(status) });
     }
 
     /// An object of kind `kind` is gone.

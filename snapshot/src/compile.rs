@@ -153,7 +153,8 @@ fn routes(
 ) -> HashMap<RouteName, Arc<Route>> {
     let mut pods = pods::by_server(&inputs.slices);
     let mut routes = HashMap::with_capacity(inputs.servers.len());
-    for server in &inputs.servers {
+    // One that is being deleted takes its pods with it; nobody finds it any more, whatever holds it back.
+    for server in inputs.servers.iter().filter(|server| server.metadata.deletion_timestamp.is_none()) {
         match select::selects(&inputs.gateway.spec.servers, &inputs.namespaces, server) {
             Ok(true) => {}
             Ok(false) => continue,

@@ -142,6 +142,17 @@ fn a_server_whose_key_is_missing_keeps_its_last_good_version_and_others_move_on(
 }
 
 #[test]
+fn a_server_that_is_being_deleted_is_served_no_more_whatever_holds_it_back() {
+    let mut next = inputs();
+    let first = good(&next, None);
+    assert!(first.routes.contains_key("default/everything"));
+    next.servers[0].metadata.deletion_timestamp = serde_json::from_str(r#""2026-01-01T00:00:00Z""#).expect("a time");
+    let second = good(&next, Some(&first));
+    assert!(!second.routes.contains_key("default/everything"));
+    assert!(second.routes.contains_key("default/idle"));
+}
+
+#[test]
 fn a_server_that_cannot_be_read_keeps_its_last_good_version() {
     let first = good(&inputs(), None);
     let mut next = inputs();

@@ -87,14 +87,20 @@ fn an_object_of_that_name_that_is_not_ours_is_never_ours_to_write_and_its_owner_
         change(&mut foreign);
         check_ownership(&owner(), "ConfigMap team/c", &foreign).unwrap_err()
     };
-    // The same name and kind of owner, made anew: not the same owner.
+    let error = refused(&|foreign| {
+        for reference in foreign.metadata.owner_references.iter_mut().flatten() {
+            (reference.name, reference.uid) = ("other".into(), "other".into());
+        }
+    });
+    assert_eq!((error.reason, error.class), ("ForeignObject", crate::error::Class::Stalled));
+    assert!(error.message.contains("MCPServer other"), "{}", error.message);
+    // The same name and kind of owner, made anew: not the same owner, and what was the earlier one's goes away.
     let error = refused(&|foreign| {
         for reference in foreign.metadata.owner_references.iter_mut().flatten() {
             reference.uid = "earlier".into();
         }
     });
-    assert_eq!((error.reason, error.class), ("ForeignObject", crate::error::Class::Stalled));
-    assert!(error.message.contains("MCPServer s"), "{}", error.message);
+    assert_eq!((error.reason, error.class), ("Pending", crate::error::Class::Waiting(DELETION_POLL)));
     let error = refused(&|foreign| {
         for reference in foreign.metadata.owner_references.iter_mut().flatten() {
             reference.controller = Some(false);

@@ -16,7 +16,8 @@ use crate::{apply::Owner, error::Error};
 /// Name of the key that authenticates the operator's stream, in the gateway's Secret.
 pub const STREAM_KEY: &str = secret_key::STREAM;
 
-/// What each gateway's keys were at its last reconcile, by its namespace and name; bounded by the names that a gateway may have.
+/// What each gateway's keys were at its last reconcile, by its namespace and name; those of a gateway that is seen to be
+/// gone are forgotten.
 #[derive(Default)]
 pub struct KeyMemory(Mutex<HashMap<(String, String), Known>>);
 
@@ -38,6 +39,12 @@ impl KeyMemory {
         let keys = keep_or_make(existing.and_then(|secret| secret.data.as_ref()), before)?;
         known.insert(name, Known { gateway_uid: gateway.uid().to_owned(), keys: keys.clone() });
         Ok(keys)
+    }
+
+    /// A gateway is gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
 

@@ -61,7 +61,6 @@ async fn steps(gateway: &MCPGateway, ctx: &Ctx) -> Result<Next, Error> {
     let prepared = build::build(&owner, gateway, &validated, &observed, &ctx.config)?;
     let applied = prepared.apply(&ctx.cluster).await?;
     let (status, facts) = conditions::conclude(gateway, &applied, &validated, &observed, &ctx.config);
-    let facts = status::overrule(facts, applied.refused());
     status::write(ctx, gateway, &applied, status, &facts).await?;
     Ok(Next::After(resync(&observed)))
 }

@@ -148,7 +148,10 @@ impl Outcome<'_> {
     /// Why the desired revision made no progress for so long that its Deployment gave up.
     fn failed(&self) -> Option<Diagnosis> {
         let failed = self.pending().filter(|pending| pending.state == RevisionState::Failed)?;
-        let why = self.diagnosis(failed).unwrap_or_else(|| self.coming_up(failed));
+        let mut why = self.diagnosis(failed).unwrap_or_else(|| self.coming_up(failed));
+        if why.reason == reasons::PENDING {
+            why.reason = reasons::PROGRESS_DEADLINE_EXCEEDED;
+        }
         let message =
             format!("revision {} does not come up: {}; {}", failed.name, why.message, self.serves_meanwhile());
         Some(Diagnosis { reason: why.reason, message })

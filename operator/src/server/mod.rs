@@ -19,6 +19,7 @@ use kube::ResourceExt;
 use portolan_crds::MCPServer;
 
 use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, status};
+use farewell::Told;
 
 /// Makes the cluster as `server` asks for, and says in its status how that went.
 ///
@@ -27,11 +28,13 @@ use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, status};
 pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     if server.metadata.deletion_timestamp.is_some() {
         // Its children follow it by their owner references. One that is made again now would keep it from going.
-        farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
-        return Ok(Next::Change);
+        let told = farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
+        return Ok(if told == Told::Everyone { Next::Change } else { Next::After(farewell::AGAIN) });
     }
     match bring_about(server, ctx).await {
-        Ok(next) => Ok(next),
+        Ok(Brought { next, refused: None }) => Ok(next),
+        // Status has it, beside what became of the other children.
+        Ok(Brought { refused: Some(refused), .. }) => Err(refused),
         Err(error) => {
             status::fail(ctx, server, &error).await;
             Err(error)
@@ -39,7 +42,13 @@ pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     }
 }
 
-async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
+/// How far a reconcile came that nothing kept from writing status.
+struct Brought {
+    next: Next,
+    refused: Option<Error>,
+}
+
+async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let owner = Owner::of(server)?;
     let name = server.name_any();
     let observed = dereference::observe(server, &owner, ctx).await?;
@@ -55,6 +64,6 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;
-    farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
-    Ok(requeue::next(&outcome))
+    let told = farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
+    Ok(Brought { next: requeue::next(&outcome, told), refused: applied.refused().cloned() })
 }

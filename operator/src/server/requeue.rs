@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use portolan_crds::server::RevisionState;
 
 use super::{
-    observed::{runs_bridge, takes_sessions},
+    farewell::{self, Told},
+    observed::{revision_of, runs_bridge, takes_sessions},
     summary::Outcome,
 };
 use crate::controller::Next;
@@ -27,8 +29,9 @@ const MISSING: Duration = Duration::from_secs(5);
 const CONTENT: Duration = Duration::from_secs(30);
 
 /// When to reconcile again.
-pub(super) fn next(outcome: &Outcome<'_>) -> Next {
+pub(super) fn next(outcome: &Outcome<'_>, told: Told) -> Next {
     let waits = [
+        (told == Told::SomeLater).then_some(farewell::AGAIN),
         outcome.plan.draining().any(|revision| revision.replicas > 0).then_some(DRAINING),
         outcome.observed.pods.iter().filter_map(|pod| unready(outcome, pod)).min(),
         outcome.validated.content.is_err().then_some(MISSING),
@@ -37,9 +40,14 @@ pub(super) fn next(outcome: &Outcome<'_>) -> Next {
     Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
 }
 
-/// A pod whose bridge runs and that is not ready, though it should be.
+/// A pod whose bridge runs and that is not ready, though it should be. One of a revision that gave up waits for a person,
+/// and is news if it gets ready all the same.
 fn unready(outcome: &Outcome<'_>, pod: &Pod) -> Option<Duration> {
     if !runs_bridge(pod) || takes_sessions(pod) || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let revision = outcome.plan.revision(revision_of(pod)?);
+    if revision.is_some_and(|revision| revision.state == RevisionState::Failed) {
         return None;
     }
     let started = pod.status.as_ref()?.start_time.as_ref()?.0;

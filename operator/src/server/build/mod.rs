@@ -106,7 +106,8 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
 }
 
 /// The objects of one revision; `template` is the desired one's. That of an older one was kept; if someone deleted it, the
-/// Deployment stays as it is, apart from its replicas and what is remembered on it.
+/// Deployment still has it. Only if someone edited that too, it stays as it is, apart from its replicas and what is
+/// remembered on it.
 fn add_revision(
     resources: &mut Resources<Prepared>,
     parts: &Parts<'_>,
@@ -114,25 +115,23 @@ fn add_revision(
     planned: &rollout::Planned,
     template: Option<&PodTemplateSpec>,
 ) -> Result<(), Error> {
-    resources.add(&service::service(parts, &planned.name))?;
+    resources.add_independent(&service::service(parts, &planned.name))?;
+    let live = observed.deployment(&planned.name);
     let kept = observed.template(&planned.name).and_then(template::kept);
-    match (template, kept, observed.deployment(&planned.name)) {
-        (Some(template), ..) => {
-            resources.add(&template::controller_revision(parts, planned, template)?)?;
-            resources.add(&deployment::of(parts, planned, template))?;
-        }
-        (None, Some(template), Some(_)) => {
-            resources.keep::<ControllerRevision>(&planned.name);
-            resources.add(&deployment::of(parts, planned, &template))?;
-        }
-        (None, None, Some(live)) => match deployment::untouched(parts, planned, live) {
-            Some(deployment) => resources.add(&deployment)?,
+    if let Some(template) = kept.as_ref().filter(|_| template.is_none() && live.is_some()) {
+        resources.keep::<ControllerRevision>(&planned.name);
+        resources.add_independent(&deployment::of(parts, planned, template))?;
+    } else if let Some(template) = template.or_else(|| template::unedited(live?)) {
+        resources.add_independent(&template::controller_revision(parts, planned, template)?)?;
+        resources.add_independent(&deployment::of(parts, planned, template))?;
+    } else if let Some(live) = live {
+        match deployment::untouched(parts, planned, live) {
+            Some(deployment) => resources.add_independent(&deployment)?,
             None => resources.keep::<Deployment>(&planned.name),
-        },
-        (None, _, None) => {}
+        }
     }
     match observed.definitions.get(&planned.name) {
-        Some(definitions) => resources.add(&tools::config_map(parts, &planned.name, definitions)?)?,
+        Some(definitions) => resources.add_independent(&tools::config_map(parts, &planned.name, definitions)?)?,
         None => resources.keep::<ConfigMap>(&tools::name(&planned.name)),
     }
     Ok(())

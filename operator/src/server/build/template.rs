@@ -2,10 +2,13 @@
 //! Deployment that someone edited by hand does not either.
 
 use k8s_openapi::{
-    api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec},
+    api::{
+        apps::v1::{ControllerRevision, Deployment},
+        core::v1::PodTemplateSpec,
+    },
     apimachinery::pkg::runtime::RawExtension,
 };
-use portolan_crds::conditions::reasons;
+use portolan_crds::{OPERATOR_MANAGER, conditions::reasons};
 
 use super::Parts;
 use crate::{error::Error, server::rollout::Planned};
@@ -26,4 +29,14 @@ pub(super) fn controller_revision(
 /// The template that was kept; `None` when it is not one.
 pub(super) fn kept(controller_revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     serde_json::from_value(controller_revision.data.clone()?.0).ok()
+}
+
+/// The template that a Deployment runs, where nobody but the operator wrote a field of it.
+pub(super) fn unedited(live: &Deployment) -> Option<&PodTemplateSpec> {
+    let entries = live.metadata.managed_fields.as_ref()?;
+    let is_edited = entries
+        .iter()
+        .filter(|entry| entry.manager.as_deref() != Some(OPERATOR_MANAGER))
+        .any(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:template").is_some()));
+    if is_edited { None } else { Some(&live.spec.as_ref()?.template) }
 }

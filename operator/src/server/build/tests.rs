@@ -187,6 +187,30 @@ fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_
 }
 
 #[test]
+fn a_kept_template_that_was_deleted_is_made_again_from_a_deployment_that_nobody_edited() {
+    let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
+    let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
+    let template = with(&old, pod::template);
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let kept = |manager: &str, field: &str| {
+        let mut live = made.clone();
+        let entry = |manager: &str, field: &str| {
+            let fields = serde_json::json!({"f:spec": {field: {}}});
+            serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": fields})
+        };
+        let entries = serde_json::json!([entry("portolan-operator", "f:template"), entry(manager, field)]);
+        live.metadata.managed_fields = serde_json::from_value(entries).unwrap();
+        let observed = Observed { deployments: vec![live], ..fixtures::nothing() };
+        let mut resources = Resources::new(Owner::of(&new).unwrap());
+        with(&new, |parts| add_revision(&mut resources, parts, &observed, &serving, None).unwrap());
+        resources.prepared::<ControllerRevision>(&serving.name)
+    };
+    let again = template::kept(&kept("kubectl-scale", "f:replicas").unwrap()).unwrap();
+    assert_eq!(again, made.spec.as_ref().unwrap().template);
+    assert_eq!(kept("kubectl-edit", "f:template"), None);
+}
+
+#[test]
 fn definitions_are_stored_plain_while_small_and_compressed_when_large() {
     let build = |json: String| {
         let definitions = Definitions { hash: "sha256:1".into(), json };

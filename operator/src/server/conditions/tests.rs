@@ -99,9 +99,9 @@ fn a_revision_that_gave_up_needs_a_person_until_it_answers() {
     let failed = Case::new(&[("new", Failed, 1), ("old", Serving, 1)], "new").pod("p", "old", true);
     let facts = failed.pod("q", "new", false).facts();
     assert_is(&facts, "Available", State::True, "Available");
-    assert_is(&facts, "Progressing", State::False, "Pending");
-    assert_is(&facts, "Reconciling", State::False, "Pending");
-    assert_is(&facts, "Stalled", State::True, "Pending");
+    assert_is(&facts, "Progressing", State::False, "ProgressDeadlineExceeded");
+    assert_is(&facts, "Reconciling", State::False, "ProgressDeadlineExceeded");
+    assert_is(&facts, "Stalled", State::True, "ProgressDeadlineExceeded");
     let message = &facts["Stalled"].message;
     assert!(message.contains("pod q") && message.contains("revision old serves"), "{message}");
     let facts = Case::new(&[("new", Serving, 1)], "new").pod("q", "new", true).facts();

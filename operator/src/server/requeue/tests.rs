@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use portolan_crds::server::RevisionState::{Draining, Pending, Serving};
+use portolan_crds::server::RevisionState::{Draining, Failed, Pending, Serving};
 
 use super::*;
 use crate::server::{
@@ -11,10 +11,15 @@ use crate::server::{
 };
 
 fn after(revisions: Vec<Planned>, observed: &Observed) -> Duration {
+    after_telling(Told::Everyone, revisions, observed)
+}
+
+fn after_telling(told: Told, revisions: Vec<Planned>, observed: &Observed) -> Duration {
     let server = fixtures::stdio();
     let validated = validate::validate(&server, "everything", observed);
     let plan = Plan { revisions, delete: Vec::new() };
-    match next(&Outcome { server: &server, validated: &validated, observed, plan: &plan, desired: Some("new") }) {
+    let outcome = Outcome { server: &server, validated: &validated, observed, plan: &plan, desired: Some("new") };
+    match next(&outcome, told) {
         Next::After(after) => after,
         Next::Change => panic!("a key's Secret is not watched"),
     }
@@ -43,4 +48,17 @@ fn a_pod_that_starts_is_asked_often_and_one_that_keeps_failing_less_so() {
 fn a_revision_that_drains_is_looked_at_every_two_seconds() {
     let revisions = vec![planned("new", Serving, 1), planned("old", Draining, 1)];
     assert_eq!(after(revisions, &fixtures::nothing()), DRAINING);
+}
+
+#[test]
+fn a_revision_that_gave_up_is_not_asked_on_a_short_clock() {
+    assert_eq!(after(vec![planned("new", Failed, 1)], &starting(100)), CONTENT);
+}
+
+#[test]
+fn a_bridge_that_was_not_reached_is_told_again_soon() {
+    let running = || vec![planned("new", Serving, 1)];
+    let reports = [("p".to_owned(), Ok(fixtures::report()))].into();
+    let observed = Observed { pods: vec![pod("p", "new", true)], reports, ..fixtures::nothing() };
+    assert_eq!(after_telling(Told::SomeLater, running(), &observed), farewell::AGAIN);
 }
