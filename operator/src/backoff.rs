@@ -52,10 +52,13 @@ impl Backoff {
     }
 }
 
-/// A foreign object goes away, a quota is freed, an API server comes back: none of that is watched.
+/// A foreign object goes away, a quota is freed, an admission policy is mended, an API server comes back: none of that is
+/// watched.
 fn longest(error: &Error) -> Duration {
     match error.reason {
-        reasons::FOREIGN_OBJECT | reasons::API_SERVER_ERROR | reasons::FORBIDDEN => LONGEST_UNWATCHED,
+        reasons::FOREIGN_OBJECT | reasons::INVALID | reasons::API_SERVER_ERROR | reasons::FORBIDDEN => {
+            LONGEST_UNWATCHED
+        }
         _ => LONGEST,
     }
 }
@@ -87,7 +90,7 @@ mod tests {
     #[test]
     fn what_ends_without_news_is_looked_at_every_half_minute_at_least() {
         let backoff = Backoff::default();
-        for reason in [reasons::FOREIGN_OBJECT, reasons::API_SERVER_ERROR, reasons::FORBIDDEN] {
+        for reason in [reasons::FOREIGN_OBJECT, reasons::INVALID, reasons::API_SERVER_ERROR, reasons::FORBIDDEN] {
             let longest = (0..20).map(|_| backoff.after(&key(reason), &Error::stalled(reason, "no"))).max();
             assert_eq!(longest, Some(Duration::from_secs(30)), "{reason}");
         }

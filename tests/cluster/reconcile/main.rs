@@ -5,6 +5,7 @@
 mod children;
 mod deletion;
 mod gateways;
+mod guards;
 mod sessions;
 mod status;
 
