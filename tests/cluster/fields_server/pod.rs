@@ -23,14 +23,17 @@ async fn users_and_groups_are_those_of_the_process_and_the_volumes() {
     let served = Served::from(&puppet_with("fields-users", &json!({"pod": pod, "container": container}))).await;
     let seen = served
         .eval(
-            "fs.writeFileSync('/data/mine', ''); \
+            "fs.writeFileSync('/data/mine', ''); fs.writeFileSync(process.env.HOME + '/kept', 'at home'); \
              ({user: process.getuid(), group: process.getgid(), volume: fs.statSync('/data').gid, \
-               groups: process.getgroups().sort(), file: fs.statSync('/data/mine').uid})",
+               groups: process.getgroups().sort(), file: fs.statSync('/data/mine').uid, \
+               home: fs.readFileSync(process.env.HOME + '/kept', 'utf8')})",
         )
         .await;
+    let groups = [4002, 4003, 4004, 4005];
     assert_eq!(
         seen,
-        json!({"user": 4001, "group": 4002, "volume": 4003, "groups": [4002, 4003, 4004, 4005], "file": 4001})
+        json!({"user": 4001, "group": 4002, "volume": 4003, "groups": groups, "file": 4001, "home": "at home"}),
+        "and HOME is that user's to write"
     );
     served.gone().await;
 }
