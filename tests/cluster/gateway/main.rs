@@ -122,14 +122,16 @@ async fn a_bridge_answers_nobody_without_the_servers_key_and_other_pods_do_not_e
         .expect("accepted");
     cluster.ready(TENANT, "neighbour").await;
     let neighbour = cluster.pods(TENANT, "portolan.dev/server=neighbour").await.remove(0).name_any();
-    let probe = format!(
-        "fetch('http://{ip}:8700/mcp',{{signal:AbortSignal.timeout(2000)}}).then(r=>console.log('reached',r.status),e=>console.log('blocked'))"
-    );
-    let seen =
-        kubectl(&["exec", "--namespace", TENANT, &neighbour, "--container", "server", "--", "node", "-e", &probe])
-            .await
-            .expect("exec");
-    assert_eq!(seen.trim(), "blocked");
+    for port in [8700, 8701] {
+        let probe = format!(
+            "fetch('http://{ip}:{port}/',{{signal:AbortSignal.timeout(2000)}}).then(r=>console.log('reached',r.status),e=>console.log('blocked'))"
+        );
+        let seen =
+            kubectl(&["exec", "--namespace", TENANT, &neighbour, "--container", "server", "--", "node", "-e", &probe])
+                .await
+                .expect("exec");
+        assert_eq!(seen.trim(), "blocked", "{port}");
+    }
     cluster.delete::<MCPServer>(TENANT, "neighbour").await;
     cluster.delete::<MCPServer>(TENANT, "guarded").await;
 }
