@@ -243,6 +243,16 @@ async fn a_probe_that_hogs_memory_is_started_again_and_sessions_go_on() {
 }
 
 #[tokio::test]
+async fn a_session_takes_the_process_that_was_warm_and_another_gets_warm() {
+    let rig = Rig::ready(&["--warm", "1"], &python("well")).await;
+    until("one is warm", async || rig.servers().len() == 2 && rig.status().await.sessions.warm == 1).await;
+    let [_, warm] = rig.servers()[..] else { panic!("a probe and a warm process") };
+    let client = rig.open().await;
+    assert_eq!(client.call(1, "pid", json!({})).await.text(), warm.to_string());
+    until("another is warm", async || rig.servers().len() == 3 && rig.status().await.sessions.warm == 1).await;
+}
+
+#[tokio::test]
 async fn a_warm_process_that_hogs_memory_is_replaced() {
     let group = MemoryGroup::new(256 << 20);
     let path = group.0.display().to_string();
