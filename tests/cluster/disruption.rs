@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, WatchEvent, WatchParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
-use portolan_tests::mcp::Session;
+use portolan_tests::mcp::{Events, Session};
 use portolan_tests::wait::{PATIENCE, until};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 const GATEWAY: &str = "portolan.dev/gateway=default";
 
@@ -20,15 +22,47 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// Deletes a gateway's pod while a call through that very replica is under way.
+async fn ends_its_call_first(pods: &Api<Pod>, pod: &Pod, session: &Session) {
+    let name = pod.name_any();
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).expect("an address");
+    let replica = session.at(&format!("http://{ip}:8080/{TENANT}/survivor/mcp"));
+    // It takes longer than a replica goes on accepting.
+    let slow = json!({"jsonrpc": "2.0", "id": &name, "method": "tools/call", "params": {
+        "name": "trigger-long-running-operation", "arguments": {"duration": 12, "steps": 6},
+        "_meta": {"progressToken": &name}}});
+    let mut events = Events::of(replica.send(&slow).await.expect("answers"));
+    events.until(|message| message["method"] == "notifications/progress").await.expect("it is under way");
+
+    let one = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let mut seen = pods.watch(&one, "0").await.expect("watched").boxed();
+    pods.delete(&name, &DeleteParams::default()).await.expect("deleted");
+    let gone = async {
+        while let Some(event) = seen.try_next().await.expect("watched") {
+            if let WatchEvent::Deleted(pod) = event {
+                return pod;
+            }
+        }
+        panic!("{name} is still there when the watch ends");
+    };
+    let (answer, gone) = tokio::join!(timeout(PATIENCE, events.until(|m| m["id"] == *name)), timeout(PATIENCE, gone));
+    let answer = answer.expect("the call ends").expect("the stream ends with its answer");
+    assert!(answer["result"]["isError"].is_null(), "{answer}");
+    assert!(answer["result"].to_string().contains("completed"), "{answer}");
+    let gone = serde_json::to_value(gone.expect("the pod goes away")).expect("JSON");
+    let ended: &Value = &gone["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(ended["exitCode"], 0, "it ended by itself, nothing had to kill it: {ended}");
+}
+
 #[tokio::test]
-async fn sessions_survive_the_replicas_that_made_them() {
+async fn a_replica_ends_its_calls_before_it_goes_and_sessions_survive_it() {
     let (cluster, url, token) = Cluster::serving("survivor").await;
     let session = Session::open(&url, Some(&token)).await.expect("a session");
     let pods = cluster.api::<Pod>(PLATFORM);
     let original: BTreeSet<_> = cluster.pods(PLATFORM, GATEWAY).await.iter().filter_map(ResourceExt::uid).collect();
     assert_eq!(original.len(), 2, "two replicas");
     for pod in cluster.pods(PLATFORM, GATEWAY).await {
-        pods.delete(&pod.name_any(), &DeleteParams::default()).await.expect("deleted");
+        ends_its_call_first(&pods, &pod, &session).await;
         until(&format!("the gateway goes on without {}", pod.name_any()), PATIENCE, || async {
             let all = pods.list(&ListParams::default().labels(GATEWAY)).await.map_err(|error| error.to_string())?;
             let is_gone = all.items.iter().all(|left| left.uid() != pod.uid());
