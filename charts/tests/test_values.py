@@ -178,6 +178,29 @@ class Values(unittest.TestCase):
             with self.subTest(place):
                 self.refused(values, f"at '{place}'")
 
+    def test_a_peer_that_would_open_more_than_was_meant_is_refused_at_its_place(self):
+        prometheus = {"matchLabels": {"app": "prometheus"}}
+        cases = {
+            ("", "minProperties"): {},
+            ("", "'podSelectr' not allowed"): {"namespaceSelector": {}, "podSelectr": prometheus},
+            ("/podSelector", "'matchLabel' not allowed"): {"podSelector": {"matchLabel": {"app": "prometheus"}}},
+            ("/podSelector/matchLabels/scraper", "got boolean, want string"):
+                {"podSelector": {"matchLabels": {"scraper": True}}},
+            ("/namespaceSelector/matchExpressions/0", "missing property 'operator'"):
+                {"namespaceSelector": {"matchExpressions": [{"key": "team"}]}},
+            ("/namespaceSelector/matchExpressions/0/operator", "one of 'In', 'NotIn', 'Exists', 'DoesNotExist'"):
+                {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "Is"}]}},
+            ("/ipBlock", "missing property 'cidr'"): {"ipBlock": {}},
+        }
+        good = {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}]},
+                "podSelector": prometheus}
+        for part in ("operator", "gateway"):
+            path = f"{part}.networkPolicy.metricsFrom"
+            chart.template(nested(path, [good, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]))
+            for (place, why), peer in cases.items():
+                with self.subTest(path, place=place, why=why):
+                    self.refused(nested(path, [good, peer]), f"at '/{path.replace('.', '/')}/1{place}'", why)
+
     def test_global_and_enabled_are_accepted(self):
         self.assertEqual(chart.template({"global": {"registry": "x"}, "enabled": True}), chart.template())
 

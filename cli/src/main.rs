@@ -10,6 +10,7 @@ mod exit;
 mod gateway;
 mod logging;
 mod operator;
+mod peers;
 mod shutdown;
 mod table;
 

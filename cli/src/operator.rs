@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use portolan_operator::config::{Config, DefaultGateway, Images, LeaseName};
 use portolan_operator::{RunError, run as operate};
 use portolan_snapshot::ClusterDomain;
 
 use crate::exit::{Exit, Failure};
+use crate::peers::Peers;
 use crate::shutdown;
 
 /// Run the operator: it makes pods of MCPServers and proxies of MCPGateways.
@@ -45,7 +45,7 @@ pub(crate) struct OperatorArgs {
     gateway_service_account: String,
 
     /// Who may read the metrics of gateways: a JSON list of NetworkPolicyPeer
-    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = peers)]
+    #[arg(long, value_name = "JSON", default_value = "[]", value_parser = Peers::read)]
     gateway_metrics_from: Peers,
 
     /// Image of this program, for gateways
@@ -117,16 +117,6 @@ impl OperatorArgs {
         config.identity.clone_from(&self.identity);
         config
     }
-}
-
-/// A type of its own: clap would take a list for a flag that is given several times.
-#[derive(Clone, Debug)]
-struct Peers(Vec<NetworkPolicyPeer>);
-
-fn peers(text: &str) -> Result<Peers, String> {
-    serde_json::from_str(text).map(Peers).map_err(|error| {
-        format!(r#"{error}; write a list such as [{{"namespaceSelector":{{"matchLabels":{{"team":"monitoring"}}}}}}]"#)
-    })
 }
 
 /// What a comma-separated flag names: an empty value names nothing.
