@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -113,23 +112,7 @@ async def gather(jobs: list) -> list:
     return [task.result() for task in tasks]
 
 
-async def steady(options) -> dict:
-    calls, failures = 0, []
-    async with connect(options) as client:
-        end = time.monotonic() + options.seconds
-        while time.monotonic() < end:
-            calls += 1
-            try:
-                result = await client.call_tool("echo", {"message": f"call {calls}"})
-                if result.is_error:
-                    failures.append(result.content[0].text)
-            except Exception as error:
-                failures.append(common.describe(error)["error"])
-            await asyncio.sleep(0.05)
-        return {"protocolVersion": client.protocol_version, "calls": calls, "failed": len(failures), "failures": failures[:10]}
-
-
-SCENES = {scene.__name__: scene for scene in (sampling, elicitation, roots, logging, progress, sessions, steady)}
+SCENES = {scene.__name__: scene for scene in (sampling, elicitation, roots, logging, progress, sessions)}
 
 
 def main():
