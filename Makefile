@@ -18,6 +18,7 @@ help: ## List what can be made
 
 .PHONY: demo
 demo: ## Build, then serve examples/quickstart at http://127.0.0.1:8080
+	@hack/deps demo
 	cargo build -p portolan
 	PATH="$(CURDIR)/target/debug:$$PATH" portolan dev -f examples/quickstart
 
