@@ -5,13 +5,19 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::cel;
 use portolan_crds::{
     MCPGateway, MCPServer,
     admission::{Rejected, admit},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use support::{Case, cases};
 
@@ -129,4 +135,47 @@ fn the_status_of_a_new_object_is_left_out() {
     let mut case = cases().into_iter().find(|case| case.name == "server-minimal-stdio").unwrap();
     case.object["status"] = serde_json::json!({"replicas": 7, "nonsense": true});
     assert_eq!(verdict(&case).unwrap().get("status"), None);
+}
+
+#[test]
+fn every_object_of_the_examples_is_admitted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut files = Vec::new();
+    yaml_files(&root, &mut files);
+    let mut kinds = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let shown = file.strip_prefix(&root).unwrap().display().to_string();
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+        assert!(!objects.is_empty(), "{shown} holds no object");
+        for object in objects {
+            let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+            let case = Case { name: format!("{shown}: {kind}"), rejected: Vec::new(), object };
+            match kind.as_str() {
+                "Secret" => keeps_every_field::<Secret>(&case),
+                "ConfigMap" => keeps_every_field::<ConfigMap>(&case),
+                _ => drop(verdict(&case).unwrap_or_else(|rejected| panic!("{}: {rejected}", case.name))),
+            }
+            kinds.insert(kind);
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["ConfigMap", "MCPGateway", "MCPServer", "Secret"]);
+}
+
+fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            yaml_files(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            found.push(path);
+        }
+    }
+}
+
+/// A field that the type does not know would be dropped by the API server without a word.
+fn keeps_every_field<K: Serialize + DeserializeOwned>(case: &Case) {
+    let object: K =
+        serde_json::from_value(case.object.clone()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    assert_eq!(serde_json::to_value(object).unwrap(), case.object, "{}", case.name);
 }
