@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
@@ -17,23 +18,21 @@ const SERVERS: [&str; 2] = ["everything", "everything-http"];
 async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
     let folder = tempfile::tempdir().expect("a folder");
     for name in SERVERS {
-        let mut server = server(name, Place::Local("/tmp"));
-        // Scenes play at the same time, and a server over HTTP takes a port of this machine.
-        if server.port.is_some() {
-            let port = free_port();
-            server.port = Some(port);
-            server.env.insert("PORT".into(), port.to_string());
-        }
-        let manifest = server.manifest("default", name);
-        std::fs::write(folder.path().join(format!("{name}.yaml")), manifest.to_string()).expect("written");
+        write(folder.path(), name, free_port());
     }
     let mut dev = Dev::start(folder.path());
-    let mut urls = Vec::new();
+    let (mut urls, mut ports_left) = (Vec::new(), 5);
     // Lines come as servers get ready, in an order of their own.
     while urls.len() < SERVERS.len() {
-        let line =
-            dev.line("both servers are ready", |line| line["ready"] == true && !urls.contains(&line["url"])).await;
-        urls.push(line["url"].clone());
+        let line = dev.line("both servers are ready", |line| is_through(line) && !urls.contains(&line["url"])).await;
+        if line["ready"] == true {
+            urls.push(line["url"].clone());
+        } else {
+            // Someone else took its port before it did.
+            assert!(ports_left > 0, "it gets no port: {line}");
+            ports_left -= 1;
+            write(folder.path(), line["name"].as_str().expect("a name"), free_port());
+        }
     }
     for url in urls {
         let url = url.as_str().expect("a URL");
@@ -45,6 +44,23 @@ async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
     assert!(dev.end(Signal::SIGTERM).await.success());
 }
 
+/// Writes a server's manifest. Scenes play at the same time, and a server over HTTP takes a port of this machine.
+fn write(folder: &Path, name: &str, port: u16) {
+    let mut server = server(name, Place::Local("/tmp"));
+    if server.port.is_some() {
+        server.port = Some(port);
+        server.env.insert("PORT".into(), port.to_string());
+    }
+    let manifest = server.manifest("default", name);
+    std::fs::write(folder.join(format!("{name}.yaml")), manifest.to_string()).expect("written");
+}
+
+/// Whether a server got ready, or did not start.
+fn is_through(line: &Value) -> bool {
+    line["ready"] == true || ["SpawnFailed", "ServerExited"].iter().any(|reason| line["reason"] == *reason)
+}
+
+/// A port that nobody has at the moment.
 fn free_port() -> u16 {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("bound").port()
