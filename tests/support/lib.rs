@@ -10,6 +10,7 @@ pub mod front;
 pub mod mcp;
 pub mod paths;
 pub mod puppet;
+pub mod refusal;
 pub mod thirdparty;
 pub mod tidy;
 pub mod wait;

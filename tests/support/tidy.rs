@@ -7,15 +7,29 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, PostParams};
+use portolan_crds::MCPServer;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, TENANT};
 
 /// Runs `body`, then `tidy` whatever came of it. A panic of `body` goes on afterwards.
 pub async fn finally<B: Future>(body: B, tidy: impl Future<Output = ()>) -> B::Output {
     let outcome = AssertUnwindSafe(body).catch_unwind().await;
     tidy.await;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs `body`, then deletes the servers of these names in [`TENANT`] whatever came of it.
+///
+/// # Panics
+/// One of them cannot be deleted.
+pub async fn deleting<B: Future>(cluster: &Cluster, servers: &[&str], body: B) -> B::Output {
+    finally(body, async {
+        for server in servers {
+            cluster.delete::<MCPServer>(TENANT, server).await;
+        }
+    })
+    .await
 }
 
 /// Runs `body` in a namespace of its own that no operator serves and that has `labels`, and deletes that whatever happens.

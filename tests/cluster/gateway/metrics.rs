@@ -1,27 +1,50 @@
 //! What Prometheus reads, and who may read it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
-use portolan_crds::MCPServer;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::PostParams;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
 use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
-use portolan_tests::tidy::finally;
+use portolan_tests::refusal::{lift, refuse};
+use portolan_tests::tidy::{deleting, finally};
+use portolan_tests::wait::{PATIENCE, until};
 use serde_json::json;
 
 fn address(pod: &Pod) -> String {
     pod.status.as_ref().and_then(|status| status.pod_ip.clone()).expect("an address")
 }
 
-/// The name of every metric of a text for Prometheus, and of every label.
-fn names(text: &str) -> (BTreeSet<&str>, BTreeSet<&str>) {
+/// The name of every metric of a text for Prometheus, and of every label with the values that it has.
+fn names(text: &str) -> (BTreeSet<&str>, BTreeMap<&str, BTreeSet<&str>>) {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let metrics = types.filter_map(|line| line.split(' ').next()).collect();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let labels = samples.filter_map(|line| line.split_once('{')?.1.rsplit_once('}').map(|(labels, _)| labels));
-    let labels = labels.flat_map(|labels| labels.split("\",")).filter_map(|label| label.split('=').next()).collect();
+    let pairs = samples.filter_map(|line| line.split_once('{')?.1.rsplit_once('}').map(|(pairs, _)| pairs));
+    let mut labels = BTreeMap::<_, BTreeSet<_>>::new();
+    for (label, value) in pairs.flat_map(|pairs| pairs.split("\",")).filter_map(|pair| pair.split_once("=\"")) {
+        labels.entry(label).or_default().insert(value.trim_end_matches('"'));
+    }
     (metrics, labels)
+}
+
+/// Makes the API server take no Event about a server.
+async fn refuse_events(cluster: &Cluster, server: &str) {
+    let rule = json!({"apiGroups": ["events.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["events"]});
+    let which = format!("has(object.regarding.name) && object.regarding.name == '{server}'");
+    let trial = json!({"metadata": {"name": format!("tests-{server}"), "namespace": TENANT},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "reason": "Trial", "action": "Trial",
+        "reportingController": "portolan-tests", "reportingInstance": "portolan-tests",
+        "regarding": {"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer", "namespace": TENANT, "name": server}});
+    let trial: Event = serde_json::from_value(trial).expect("an Event");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    refuse(cluster, server, (&rule, &which), "there are Events enough", async || {
+        cluster.api::<Event>(TENANT).create(&dry, &trial).await.map(drop)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -29,7 +52,8 @@ async fn peers_that_the_installation_names_read_metrics_and_nobody_else_does() {
     let cluster = Cluster::connect().await;
     let servers = ["scraper", "stranger"];
     finally(
-        async {
+        deleting(&cluster, &servers, async {
+            refuse_events(&cluster, "scraper").await;
             for name in servers {
                 let mut manifest = puppet::stdio(TENANT, name);
                 manifest["spec"]["pod"] = json!({"labels": {"scraper": if name == "scraper" { "yes" } else { "no" }}});
@@ -54,25 +78,39 @@ async fn peers_that_the_installation_names_read_metrics_and_nobody_else_does() {
                 let said = read("stranger", format!("http://{}:{port}/metrics", address(pod))).await;
                 assert_eq!(said.trim(), "blocked", "port {port}");
             }
-            of_the_operator(&read("scraper", format!("http://{}:8082/metrics", address(&operator))).await);
+            let metrics = format!("http://{}:8082/metrics", address(&operator));
+            until("the refused Event is counted", PATIENCE, || async {
+                let text = read("scraper", metrics.clone()).await;
+                if text.contains("portolan_operator_refused_total{what=\"event\"}") { Ok(()) } else { Err(text) }
+            })
+            .await;
+            of_the_operator(&read("scraper", metrics).await);
             of_a_gateway(&read("scraper", format!("http://{}:8081/metrics", address(&gateway))).await);
-        },
-        async {
-            for name in servers {
-                cluster.delete::<MCPServer>(TENANT, name).await;
-            }
-        },
+        }),
+        lift(&cluster, "scraper"),
     )
     .await;
 }
 
 fn of_the_operator(text: &str) {
     let (metrics, labels) = names(text);
-    for known in ["child_writes_total", "leader", "reconcile_duration_seconds", "reconcile_total", "resources"] {
+    let known =
+        ["child_writes_total", "leader", "reconcile_duration_seconds", "reconcile_total", "refused_total", "resources"];
+    for known in known {
         assert!(metrics.contains(format!("portolan_operator_{known}").as_str()), "{known}: {metrics:?}");
     }
     assert!(text.contains("portolan_operator_leader 1"), "{text}");
-    assert_eq!(labels, BTreeSet::from(["kind", "le", "operation", "outcome", "state"]));
+    let bounded = BTreeMap::from([
+        ("kind", &["MCPGateway", "MCPServer"][..]),
+        ("operation", &["apply", "create", "delete", "replace"]),
+        ("outcome", &["failed", "stalled", "success", "transient", "unchanged", "waiting", "written"]),
+        ("state", &["malformed", "not_ready", "ready"]),
+        ("what", &["event", "stream_line"]),
+    ]);
+    assert_eq!(labels.keys().filter(|label| **label != "le").collect::<Vec<_>>(), bounded.keys().collect::<Vec<_>>());
+    for (label, values) in labels.iter().filter(|(label, _)| **label != "le") {
+        assert!(values.iter().all(|value| bounded[label].contains(value)), "{label}: {values:?}");
+    }
     assert!(!text.contains("scraper"), "an object is named: {text}");
 }
 
@@ -84,7 +122,7 @@ fn of_a_gateway(text: &str) {
     }
     // A route is the only label that names an object: there are as many as servers.
     let bounded = ["bound", "kind", "le", "listener", "method", "outcome", "reason", "route"];
-    assert!(labels.is_subset(&BTreeSet::from(bounded)), "{labels:?}");
+    assert!(labels.keys().all(|label| bounded.contains(label)), "{:?}", labels.keys());
     let counted = "portolan_gateway_requests_total{method=\"initialize\",outcome=\"OK\",route=\"default/scraper\"}";
     assert!(text.contains(counted), "{text}");
     for line in text.lines().filter(|line| line.contains("scraper")) {

@@ -2,14 +2,14 @@
 
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams};
 use portolan_crds::conditions::find;
 use portolan_crds::{MCPGateway, MCPServer};
 use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
 use portolan_tests::front::Front;
 use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
-use portolan_tests::tidy::finally;
+use portolan_tests::tidy::{deleting, finally};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
@@ -24,45 +24,39 @@ fn labelled(name: &str, front: &str) -> Value {
 
 #[tokio::test]
 async fn programmed_is_true_only_when_every_replica_has_loaded_it() {
-    let (cluster, _, token) = Cluster::serving("programmed").await;
-    for url in cluster.replica_urls(TENANT, "programmed").await {
-        Session::open(&url, Some(&token)).await.expect("every replica serves what is Programmed");
-    }
-    cluster.delete::<MCPServer>(TENANT, "programmed").await;
+    let cluster = Cluster::connect().await;
+    deleting(&cluster, &["programmed"], async {
+        let (_, _, token) = Cluster::serving("programmed").await;
+        for url in cluster.replica_urls(TENANT, "programmed").await {
+            Session::open(&url, Some(&token)).await.expect("every replica serves what is Programmed");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_server_that_no_gateway_selects_is_not_ready_and_says_so() {
     let cluster = Cluster::connect().await;
-    let gateways = cluster.api::<MCPGateway>(PLATFORM);
-    let servers = async |servers: Value| {
-        let patch = Patch::Merge(json!({"spec": {"servers": servers}}));
-        gateways.patch("default", &PatchParams::default(), &patch).await.expect("accepted");
-    };
+    // By this label the default gateway, which takes every other server, leaves it out.
+    let name = "unselected";
     finally(
-        async {
-            // Every other server is selected as before.
-            servers(
-                json!({"selector": {"matchExpressions": [{"key": FRONT, "operator": "NotIn", "values": ["none"]}]}}),
-            )
-            .await;
-            cluster.apply::<MCPServer>(&labelled("unselected", "none")).await.expect("accepted");
-            cluster.condition(TENANT, "unselected", "Available", "True", "", PATIENCE).await;
-            let programmed =
-                cluster.condition(TENANT, "unselected", "Programmed", "False", "NoGateway", PATIENCE).await;
+        deleting(&cluster, &[name], async {
+            cluster.apply::<MCPServer>(&labelled(name, name)).await.expect("accepted");
+            cluster.condition(TENANT, name, "Available", "True", "", PATIENCE).await;
+            let programmed = cluster.condition(TENANT, name, "Programmed", "False", "NoGateway", PATIENCE).await;
             assert!(programmed.message.contains("no MCPGateway selects the server"), "{}", programmed.message);
-            let ready = cluster.condition(TENANT, "unselected", "Ready", "False", "NoGateway", PATIENCE).await;
+            let ready = cluster.condition(TENANT, name, "Ready", "False", "NoGateway", PATIENCE).await;
             assert_eq!(ready.message, programmed.message);
-            let status = cluster.api::<MCPServer>(TENANT).get("unselected").await.expect("there").status;
+            let status = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there").status;
             assert!(status.expect("a status").endpoints.is_empty(), "there is no URL to call");
 
-            servers(json!({"selector": null})).await;
-            cluster.ready(TENANT, "unselected").await;
-        },
-        async {
-            servers(json!({"selector": null})).await;
-            cluster.delete::<MCPServer>(TENANT, "unselected").await;
-        },
+            let spec = json!({"replicas": 1, "authentication": {"anonymous": {}},
+                "servers": {"selector": {"matchLabels": {FRONT: name}}}});
+            let front = Front::open(name, &spec).await;
+            cluster.ready(TENANT, name).await;
+            Session::open(&front.direct_url(TENANT, name), None).await.expect("it is served");
+        }),
+        Front::close(&cluster, name),
     )
     .await;
 }

@@ -1,15 +1,12 @@
 //! What guards a server's pods is there before they are, and stays as it is declared to the last field.
 
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy as Policy, ValidatingAdmissionPolicyBinding as Binding,
-};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
-use portolan_tests::tidy::finally;
+use portolan_tests::refusal::{lift, refuse};
+use portolan_tests::tidy::{deleting, finally};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
@@ -56,32 +53,18 @@ async fn a_field_that_a_hand_slips_into_a_servers_network_policy_is_taken_out_wi
     .await;
 }
 
-/// An admission policy that takes no NetworkPolicy of that name, and its binding.
-fn refusing(name: &str, network_policy: &str) -> (Policy, Binding) {
-    let policy = json!({"metadata": {"name": name}, "spec": {
-        "failurePolicy": "Fail",
-        "matchConstraints": {"resourceRules": [{
-            "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["networkpolicies"], "resourceNames": [network_policy],
-        }]},
-        "validations": [{"expression": "false", "message": "ask the network team for this policy"}],
-    }});
-    let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
-    let read = "an object of this test";
-    (serde_json::from_value(policy).expect(read), serde_json::from_value(binding).expect(read))
-}
-
-/// Waits until the API server obeys the admission policy: it learns of it a moment after it was stored.
-async fn is_obeyed(cluster: &Cluster, network_policy: &str) {
+/// Makes the API server take no NetworkPolicy of that name.
+async fn refuse_policy(cluster: &Cluster, network_policy: &str) {
+    let rule = json!({
+        "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["networkpolicies"], "resourceNames": [network_policy],
+    });
     let trial = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": network_policy, "namespace": TENANT}, "spec": {"podSelector": {}}});
     let trial: NetworkPolicy = serde_json::from_value(trial).expect("a NetworkPolicy");
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    until("the admission policy is obeyed", PATIENCE, || async {
-        match cluster.api::<NetworkPolicy>(TENANT).create(&dry, &trial).await {
-            Err(kube::Error::Api(status)) if status.message.contains("network team") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    refuse(cluster, network_policy, (&rule, "true"), "ask the network team for this policy", async || {
+        cluster.api::<NetworkPolicy>(TENANT).create(&dry, &trial).await.map(drop)
     })
     .await;
 }
@@ -91,21 +74,8 @@ async fn no_pod_starts_before_the_policy_that_guards_it_is_taken() {
     let cluster = Cluster::connect().await;
     let name = "unguarded";
     let network_policy = format!("{name}-mcp");
-    let (policy, binding) = refusing(&format!("portolan-tests-{name}"), &network_policy);
-    let policies: Api<Policy> = Api::all(cluster.client.clone());
-    let bindings: Api<Binding> = Api::all(cluster.client.clone());
-    let lift = async || {
-        let gone = |outcome: Result<(), kube::Error>| match outcome {
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            other => other.expect("it is deleted"),
-        };
-        gone(bindings.delete(&binding.name_any(), &DeleteParams::default()).await.map(drop));
-        gone(policies.delete(&policy.name_any(), &DeleteParams::default()).await.map(drop));
-    };
-    policies.create(&PostParams::default(), &policy).await.expect("an admission policy");
     let body = async {
-        bindings.create(&PostParams::default(), &binding).await.expect("a binding");
-        is_obeyed(&cluster, &network_policy).await;
+        refuse_policy(&cluster, &network_policy).await;
         cluster.apply::<MCPServer>(&everything(name)).await.expect("the manifest is accepted");
         let told = cluster.condition(TENANT, name, "Accepted", "False", "Invalid", PATIENCE).await;
         assert!(told.message.contains(&network_policy), "what is refused is named: {}", told.message);
@@ -113,12 +83,8 @@ async fn no_pod_starts_before_the_policy_that_guards_it_is_taken() {
         let ours = ListParams::default().labels(&format!("portolan.dev/server={name}"));
         let made = cluster.api::<Deployment>(TENANT).list(&ours).await.expect("a list").items;
         assert!(made.is_empty(), "{made:?}");
-        lift().await;
+        lift(&cluster, &network_policy).await;
         cluster.ready(TENANT, name).await;
     };
-    finally(body, async {
-        lift().await;
-        cluster.delete::<MCPServer>(TENANT, name).await;
-    })
-    .await;
+    finally(deleting(&cluster, &[name], body), lift(&cluster, &network_policy)).await;
 }
