@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -47,6 +47,7 @@ where
 async fn written(cluster: &Cluster) -> BTreeMap<String, String> {
     let mut seen = BTreeMap::new();
     versions::<Deployment>(cluster, &mut seen).await;
+    versions::<ControllerRevision>(cluster, &mut seen).await;
     versions::<Service>(cluster, &mut seen).await;
     versions::<ConfigMap>(cluster, &mut seen).await;
     versions::<Secret>(cluster, &mut seen).await;

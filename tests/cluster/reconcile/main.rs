@@ -20,6 +20,7 @@ use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::Session;
 use portolan_tests::thirdparty::{Place, server};
+use portolan_tests::tidy::{deleting, finally};
 use portolan_tests::wait::{PATIENCE, until};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -69,52 +70,55 @@ where
 async fn changed_content_of_a_config_map_makes_a_revision() {
     let cluster = Cluster::connect().await;
     let name = "content";
-    let settings = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": TENANT}, "data": {"SETTING": value}});
-    cluster.apply::<ConfigMap>(&settings("one")).await.expect("made");
-    let mut manifest = everything(name);
-    manifest["spec"]["container"]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
-    let before = cluster.serve(&manifest).await;
+    let body = async {
+        let settings = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": TENANT}, "data": {"SETTING": value}});
+        cluster.apply::<ConfigMap>(&settings("one")).await.expect("made");
+        let mut manifest = everything(name);
+        manifest["spec"]["container"]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+        let before = cluster.serve(&manifest).await;
 
-    cluster.apply::<ConfigMap>(&settings("two")).await.expect("changed");
-    until("a revision with the new content serves", PATIENCE, || async {
-        let now = cluster.serving_revision(TENANT, name).await;
-        if now == before { Err(format!("{now} still serves")) } else { Ok(()) }
-    })
-    .await;
-    let token = cluster.token(TENANT, "default").await;
-    let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session");
-    let environment = session.call(1, "get-env", json!({})).await.expect("answers");
-    assert!(environment.answer().to_string().contains("two"));
-    cluster.delete::<MCPServer>(TENANT, name).await;
-    cluster.delete::<ConfigMap>(TENANT, "settings").await;
+        cluster.apply::<ConfigMap>(&settings("two")).await.expect("changed");
+        until("a revision with the new content serves", PATIENCE, || async {
+            let now = cluster.serving_revision(TENANT, name).await;
+            if now == before { Err(format!("{now} still serves")) } else { Ok(()) }
+        })
+        .await;
+        let token = cluster.token(TENANT, "default").await;
+        let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session");
+        let environment = session.call(1, "get-env", json!({})).await.expect("answers");
+        assert!(environment.answer().to_string().contains("two"));
+    };
+    finally(deleting(&cluster, &[name], body), cluster.delete::<ConfigMap>(TENANT, "settings")).await;
 }
 
 #[tokio::test]
 async fn scaling_changes_the_pods_and_not_the_revision() {
     let cluster = Cluster::connect().await;
     let name = "scaled";
-    let before = cluster.serve(&everything(name)).await;
-    kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "2"])
-        .await
-        .expect("the scale subresource takes it");
-    until("two pods are ready", PATIENCE, || async {
-        let status = cluster
-            .api::<MCPServer>(TENANT)
-            .get(name)
+    deleting(&cluster, &[name], async {
+        let before = cluster.serve(&everything(name)).await;
+        kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "2"])
             .await
-            .map_err(|error| error.to_string())?
-            .status
-            .unwrap_or_default();
-        if status.ready_replicas == 2 { Ok(()) } else { Err(format!("{status:?}")) }
+            .expect("the scale subresource takes it");
+        until("two pods are ready", PATIENCE, || async {
+            let status = cluster
+                .api::<MCPServer>(TENANT)
+                .get(name)
+                .await
+                .map_err(|error| error.to_string())?
+                .status
+                .unwrap_or_default();
+            if status.ready_replicas == 2 { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+        assert_eq!(cluster.serving_revision(TENANT, name).await, before);
+
+        kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "0"])
+            .await
+            .expect("zero is a number of pods");
+        cluster.condition(TENANT, name, "Available", "False", "ScaledToZero", PATIENCE).await;
+        kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "1"]).await.expect("and back");
+        cluster.ready(TENANT, name).await;
     })
     .await;
-    assert_eq!(cluster.serving_revision(TENANT, name).await, before);
-
-    kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "0"])
-        .await
-        .expect("zero is a number of pods");
-    cluster.condition(TENANT, name, "Available", "False", "ScaledToZero", PATIENCE).await;
-    kubectl(&["scale", "--namespace", TENANT, "mcps", name, "--replicas", "1"]).await.expect("and back");
-    cluster.ready(TENANT, name).await;
-    cluster.delete::<MCPServer>(TENANT, name).await;
 }

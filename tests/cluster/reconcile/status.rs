@@ -10,50 +10,51 @@ use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::mcp::{self, Reply, Session};
 use portolan_tests::puppet;
 use portolan_tests::thirdparty::{Place, server};
+use portolan_tests::tidy::deleting;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn status_names_the_server_its_era_its_capabilities_and_its_tools_and_a_config_map_has_the_definitions() {
     let cluster = Cluster::connect().await;
     let name = "described";
-    let revision = cluster.serve(&server("filesystem", Place::Container).manifest(TENANT, name)).await;
-    let token = cluster.token(TENANT, "default").await;
-    let url = cluster.gateway_url(TENANT, name).await;
-    let opened = mcp::post(&mcp::http(), &url, Some(&token), &mcp::initialize()).await.expect("answers");
-    let said = Reply::read(opened).await.answer()["result"].clone();
-    let session = Session::open(&url, Some(&token)).await.expect("a session");
-    let listed = session.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.expect("answers");
-    let listed = Reply::read(listed).await.answer()["result"]["tools"].clone();
+    deleting(&cluster, &[name, "described-too", "described-otherwise"], async {
+        let revision = cluster.serve(&server("filesystem", Place::Container).manifest(TENANT, name)).await;
+        let token = cluster.token(TENANT, "default").await;
+        let url = cluster.gateway_url(TENANT, name).await;
+        let opened = mcp::post(&mcp::http(), &url, Some(&token), &mcp::initialize()).await.expect("answers");
+        let said = Reply::read(opened).await.answer()["result"].clone();
+        let session = Session::open(&url, Some(&token)).await.expect("a session");
+        let listed = session.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.expect("answers");
+        let listed = Reply::read(listed).await.answer()["result"]["tools"].clone();
 
-    let status = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there").status.expect("a status");
-    let found = status.server.expect("the server is described");
-    assert_eq!(json!({"name": found.name, "version": found.version}), named(&said["serverInfo"]));
-    assert_eq!(json!(found.protocol_version), said["protocolVersion"]);
-    assert_eq!(found.era, Era::Legacy);
-    assert!(found.supported_versions.contains(&found.protocol_version), "{:?}", found.supported_versions);
-    let capabilities: BTreeSet<_> = said["capabilities"].as_object().expect("an object").keys().collect();
-    assert_eq!(found.capabilities.iter().collect::<BTreeSet<_>>(), capabilities);
-
-    let tools = status.tools.expect("its tools are counted");
-    assert_eq!(Some(tools.count as usize), listed.as_array().map(Vec::len));
-    let stored = cluster.api::<ConfigMap>(TENANT).get(&format!("{revision}-tools")).await.expect("there");
-    let text = stored.data.as_ref().and_then(|data| data.get("tools.json")).expect("definitions");
-    let stored_tools: Value = serde_json::from_str(text).expect("JSON");
-    assert_eq!(by_name(&stored_tools), by_name(&listed), "the definitions are those of a client");
-    assert_eq!(stored.annotations().get("portolan.dev/tools-hash"), Some(&tools.hash));
-
-    // The hash is of the definitions: another server with the same has the same one, one with others another.
-    cluster.serve(&server("filesystem", Place::Container).manifest(TENANT, "described-too")).await;
-    cluster.serve(&puppet::stdio(TENANT, "described-otherwise")).await;
-    let hash = async |name: &str| {
         let status = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there").status.expect("a status");
-        status.tools.expect("its tools are counted").hash
-    };
-    assert_eq!(hash("described-too").await, tools.hash);
-    assert_ne!(hash("described-otherwise").await, tools.hash);
-    for name in [name, "described-too", "described-otherwise"] {
-        cluster.delete::<MCPServer>(TENANT, name).await;
-    }
+        let found = status.server.expect("the server is described");
+        assert_eq!(json!({"name": found.name, "version": found.version}), named(&said["serverInfo"]));
+        assert_eq!(json!(found.protocol_version), said["protocolVersion"]);
+        assert_eq!(found.era, Era::Legacy);
+        assert!(found.supported_versions.contains(&found.protocol_version), "{:?}", found.supported_versions);
+        let capabilities: BTreeSet<_> = said["capabilities"].as_object().expect("an object").keys().collect();
+        assert_eq!(found.capabilities.iter().collect::<BTreeSet<_>>(), capabilities);
+
+        let tools = status.tools.expect("its tools are counted");
+        assert_eq!(Some(tools.count as usize), listed.as_array().map(Vec::len));
+        let stored = cluster.api::<ConfigMap>(TENANT).get(&format!("{revision}-tools")).await.expect("there");
+        let text = stored.data.as_ref().and_then(|data| data.get("tools.json")).expect("definitions");
+        let stored_tools: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(by_name(&stored_tools), by_name(&listed), "the definitions are those of a client");
+        assert_eq!(stored.annotations().get("portolan.dev/tools-hash"), Some(&tools.hash));
+
+        // The hash is of the definitions: another server with the same has the same one, one with others another.
+        cluster.serve(&server("filesystem", Place::Container).manifest(TENANT, "described-too")).await;
+        cluster.serve(&puppet::stdio(TENANT, "described-otherwise")).await;
+        let hash = async |name: &str| {
+            let status = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there").status.expect("a status");
+            status.tools.expect("its tools are counted").hash
+        };
+        assert_eq!(hash("described-too").await, tools.hash);
+        assert_ne!(hash("described-otherwise").await, tools.hash);
+    })
+    .await;
 }
 
 fn named(info: &Value) -> Value {
