@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use portolan_crds::MCPServer;
@@ -10,6 +13,7 @@ use portolan_tests::mcp::{self, Session};
 use portolan_tests::paths;
 use portolan_tests::puppet;
 use portolan_tests::thirdparty::{Place, server};
+use portolan_tests::tidy::{deleting, finally};
 use portolan_tests::wait::PATIENCE;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -33,25 +37,28 @@ fn script(name: &str, code: &str) -> Value {
 async fn says_why_and_recovers(manifest: Value, reason: &str, words: &[&str]) {
     let cluster = Cluster::connect().await;
     let name = manifest["metadata"]["name"].as_str().expect("a name").to_owned();
-    cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
+    deleting(&cluster, &[name.as_str()], async {
+        cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
 
-    let ready = cluster.condition(TENANT, &name, "Ready", "False", reason, PATIENCE).await;
-    for word in words {
-        assert!(ready.message.contains(word), "{reason} says {word:?}: {}", ready.message);
-    }
-    let token = cluster.token(TENANT, "default").await;
-    let url = cluster.gateway_url(TENANT, &name).await;
-    let refused = mcp::post(&mcp::http(), &url, Some(&token), &mcp::initialize()).await.expect("the gateway answers");
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(refused.headers().contains_key("retry-after"));
+        let ready = cluster.condition(TENANT, &name, "Ready", "False", reason, PATIENCE).await;
+        for word in words {
+            assert!(ready.message.contains(word), "{reason} says {word:?}: {}", ready.message);
+        }
+        let token = cluster.token(TENANT, "default").await;
+        let url = cluster.gateway_url(TENANT, &name).await;
+        let refused =
+            mcp::post(&mcp::http(), &url, Some(&token), &mcp::initialize()).await.expect("the gateway answers");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key("retry-after"));
 
-    cluster
-        .apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, &name))
-        .await
-        .expect("the repair is accepted");
-    cluster.ready(TENANT, &name).await;
-    Session::open(&url, Some(&token)).await.expect("the mended server is served");
-    cluster.delete::<MCPServer>(TENANT, &name).await;
+        cluster
+            .apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, &name))
+            .await
+            .expect("the repair is accepted");
+        cluster.ready(TENANT, &name).await;
+        Session::open(&url, Some(&token)).await.expect("the mended server is served");
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -116,43 +123,51 @@ async fn an_http_server_that_ends_is_told_with_its_code_and_last_line() {
 async fn an_unknown_secret_is_named_and_nothing_running_is_torn_down() {
     let cluster = Cluster::connect().await;
     let name = "unknown-secret";
-    let mut manifest = server("everything", Place::Container).manifest(TENANT, name);
-    cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
-    cluster.ready(TENANT, name).await;
-    let token = cluster.token(TENANT, "default").await;
-    let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session");
+    let body = async {
+        let mut manifest = server("everything", Place::Container).manifest(TENANT, name);
+        cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
+        cluster.ready(TENANT, name).await;
+        let token = cluster.token(TENANT, "default").await;
+        let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session");
 
-    manifest["spec"]["container"]["envFrom"] = json!([{"secretRef": {"name": "absent-credentials"}}]);
-    cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
-    let refs = cluster.condition(TENANT, name, "ResolvedRefs", "False", "SecretNotFound", PATIENCE).await;
-    assert!(refs.message.contains("absent-credentials"), "{}", refs.message);
-    cluster.condition(TENANT, name, "Ready", "False", "SecretNotFound", PATIENCE).await;
-    cluster.condition(TENANT, name, "Available", "True", "", PATIENCE).await;
-    let reply = session.call(1, "echo", json!({"message": "still here"})).await.expect("the session goes on");
-    assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: still here");
+        manifest["spec"]["container"]["envFrom"] = json!([{"secretRef": {"name": "absent-credentials"}}]);
+        cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
+        let refs = cluster.condition(TENANT, name, "ResolvedRefs", "False", "SecretNotFound", PATIENCE).await;
+        assert!(refs.message.contains("absent-credentials"), "{}", refs.message);
+        cluster.condition(TENANT, name, "Ready", "False", "SecretNotFound", PATIENCE).await;
+        cluster.condition(TENANT, name, "Available", "True", "", PATIENCE).await;
+        let reply = session.call(1, "echo", json!({"message": "still here"})).await.expect("the session goes on");
+        assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: still here");
 
-    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "absent-credentials", "namespace": TENANT}, "stringData": {"TOKEN": "x"}});
-    cluster.apply::<Secret>(&secret).await.expect("the Secret is made");
-    cluster.ready(TENANT, name).await;
-    cluster.delete::<MCPServer>(TENANT, name).await;
-    cluster.delete::<Secret>(TENANT, "absent-credentials").await;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "absent-credentials", "namespace": TENANT}, "stringData": {"TOKEN": "x"}});
+        cluster.apply::<Secret>(&secret).await.expect("the Secret is made");
+        cluster.ready(TENANT, name).await;
+    };
+    let secret = cluster.delete::<Secret>(TENANT, "absent-credentials");
+    deleting(&cluster, &[name], finally(body, secret)).await;
 }
 
 #[tokio::test]
 async fn a_bad_edit_leaves_the_old_revision_serving() {
     let cluster = Cluster::connect().await;
     let name = "bad-edit";
-    cluster.apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, name)).await.expect("accepted");
-    cluster.ready(TENANT, name).await;
-    cluster.apply::<MCPServer>(&script(name, "process.exit(1)")).await.expect("accepted");
-    cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
-    cluster.condition(TENANT, name, "Available", "True", "", PATIENCE).await;
-    let token = cluster.token(TENANT, "default").await;
-    let session =
-        Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("the old revision serves");
-    let reply = session.call(1, "echo", json!({"message": "old"})).await.expect("answers");
-    assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: old");
-    cluster.delete::<MCPServer>(TENANT, name).await;
+    deleting(&cluster, &[name], async {
+        cluster
+            .apply::<MCPServer>(&server("everything", Place::Container).manifest(TENANT, name))
+            .await
+            .expect("accepted");
+        cluster.ready(TENANT, name).await;
+        cluster.apply::<MCPServer>(&script(name, "process.exit(1)")).await.expect("accepted");
+        cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
+        cluster.condition(TENANT, name, "Available", "True", "", PATIENCE).await;
+        let token = cluster.token(TENANT, "default").await;
+        let session = Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token))
+            .await
+            .expect("the old revision serves");
+        let reply = session.call(1, "echo", json!({"message": "old"})).await.expect("answers");
+        assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: old");
+    })
+    .await;
 }
 
 /// Waits until a server is Ready, by the revision that was not, and of the spec that it had.
@@ -164,27 +179,35 @@ async fn recovers_by_itself(cluster: &Cluster, name: &str, generation: Option<i6
     assert_eq!(revisions.len(), 1, "{revisions:?}");
     let token = cluster.token(TENANT, "default").await;
     Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("it is served");
-    cluster.delete::<MCPServer>(TENANT, name).await;
 }
 
 #[tokio::test]
 async fn a_process_that_no_longer_exits_is_served_without_an_edit() {
     let cluster = Cluster::connect().await;
     let name = "exits-at-first";
-    let mut manifest = puppet::stdio(TENANT, name);
-    let code = manifest["spec"]["container"]["command"][2].as_str().expect("code").to_owned();
-    let code = format!("if (!require('fs').existsSync('/tmp/database')) {{ process.exit(5); }} {code}");
-    manifest["spec"]["container"]["command"][2] = code.into();
-    let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
-    let ready = cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
-    assert!(ready.message.contains("exited with code 5"), "{}", ready.message);
+    deleting(&cluster, &[name], async {
+        let mut manifest = puppet::stdio(TENANT, name);
+        let code = manifest["spec"]["container"]["command"][2].as_str().expect("code").to_owned();
+        let code = format!("if (!require('fs').existsSync('/tmp/database')) {{ process.exit(5); }} {code}");
+        manifest["spec"]["container"]["command"][2] = code.into();
+        let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+        let ready = cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
+        assert!(ready.message.contains("exited with code 5"), "{}", ready.message);
 
-    let pod = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.remove(0).name_any();
-    let mend = "require('fs').writeFileSync('/tmp/database', '')";
-    kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", mend])
-        .await
-        .expect("what it needs is there");
-    recovers_by_itself(&cluster, name, server.metadata.generation).await;
+        let pod = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.remove(0).name_any();
+        let mend = "require('fs').writeFileSync('/tmp/database', '')";
+        kubectl(&["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", mend])
+            .await
+            .expect("what it needs is there");
+        recovers_by_itself(&cluster, name, server.metadata.generation).await;
+    })
+    .await;
+}
+
+/// Text for the tag of an image, which nobody had before.
+fn unique() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    format!("{}-{}", now.as_nanos(), std::process::id())
 }
 
 /// Runs a script of `tests/kube` and returns what it printed.
@@ -199,21 +222,31 @@ async fn kube(script: &str, arguments: &[&str]) -> String {
 async fn an_image_that_comes_late_is_served_without_an_edit() {
     let cluster = Cluster::connect().await;
     let name = "image-late";
-    // No earlier run left an image of this tag on the node.
-    let image = format!("localhost/portolan-test/late:{}", std::process::id());
     let root = tempfile::tempdir().expect("a folder");
+    // No run that ended before its time left an image of this tag on the node.
+    let image = format!("localhost/portolan-test/late:{}", unique());
     let (programs, archive) = (root.path().join("rootfs/usr/bin"), root.path().join("late.tar"));
-    std::fs::create_dir_all(&programs).expect("made");
-    std::fs::copy(paths::binary("portolan"), programs.join("portolan")).expect("copied");
-    let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
+    let archive = archive.display().to_string();
+    let body = async {
+        std::fs::create_dir_all(&programs).expect("made");
+        std::fs::copy(paths::binary("portolan"), programs.join("portolan")).expect("copied");
+        let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
         "metadata": {"name": name, "namespace": TENANT},
         "spec": {"container": {"image": image, "transport": "Stdio", "command": ["/usr/bin/portolan", "demo-server"]}}});
-    let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
-    let ready = cluster.condition(TENANT, name, "Ready", "False", "ImagePullFailed", PATIENCE).await;
-    assert!(ready.message.contains(&image), "{}", ready.message);
+        let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+        let ready = cluster.condition(TENANT, name, "Ready", "False", "ImagePullFailed", PATIENCE).await;
+        assert!(ready.message.contains(&image), "{}", ready.message);
 
-    let (archive, from) = (archive.display().to_string(), root.path().join("rootfs").display().to_string());
-    kube("image", &[&image, "--from-dir", &from, "--output", &archive]).await;
-    kube("load", &[&archive]).await;
-    recovers_by_itself(&cluster, name, server.metadata.generation).await;
+        let from = root.path().join("rootfs").display().to_string();
+        kube("image", &[&image, "--from-dir", &from, "--output", &archive]).await;
+        kube("load", &[&archive]).await;
+        recovers_by_itself(&cluster, name, server.metadata.generation).await;
+    };
+    // The image goes after the pods that run it.
+    finally(deleting(&cluster, &[name], body), async {
+        if Path::new(&archive).exists() {
+            kube("unload", &[&archive]).await;
+        }
+    })
+    .await;
 }
