@@ -1,5 +1,7 @@
-//! Suite `echo`: one tool call over loopback, directly and through Portolan, round by round in turn.
+//! Suite `echo`: one tool call over loopback, directly and through Portolan, round by round in turn; before that, how soon
+//! `portolan dev` is there.
 
+mod opening;
 mod visit;
 mod ways;
 
@@ -26,6 +28,9 @@ pub(crate) struct EchoArgs {
     /// Calls per way and round with 32 clients
     #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u64).range(1..))]
     concurrent_calls: u64,
+    /// Starts of `portolan dev`
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    starts: u32,
 }
 
 const CONCURRENT: usize = 32;
@@ -33,12 +38,13 @@ const CONCURRENT: usize = 32;
 /// Measures.
 pub(crate) async fn run(args: &EchoArgs) -> anyhow::Result<Section> {
     let mut machine = Machine::look().await?;
+    let figures = vec![opening::figure(args.starts).await?];
     let ways = Ways::start().await?;
     let result = measure(args, ways.all()).await;
     ways.end().await?;
     let tables = result?;
     machine.done()?;
-    Ok(Section { id: "echo", machine, figures: Vec::new(), tables, notes: notes(args) })
+    Ok(Section { id: "echo", machine, figures, tables, notes: notes(args) })
 }
 
 fn notes(args: &EchoArgs) -> Vec<String> {
