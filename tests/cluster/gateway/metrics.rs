@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::PostParams;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
-use portolan_tests::mcp::Session;
+use portolan_tests::mcp::{self, Session};
 use portolan_tests::puppet;
 use portolan_tests::refusal::{lift, refuse};
 use portolan_tests::tidy::{deleting, finally};
@@ -47,12 +47,22 @@ async fn refuse_events(cluster: &Cluster, server: &str) {
     .await;
 }
 
+/// How many Events of the operator were not taken so far, as the node reads it.
+async fn refused_events(cluster: &Cluster) -> u64 {
+    let operator = cluster.pods(PLATFORM, OPERATOR).await.remove(0);
+    let read = mcp::http().get(format!("http://{}:8082/metrics", address(&operator))).send().await.expect("answers");
+    let text = read.text().await.expect("a text");
+    let line = text.lines().find_map(|line| line.strip_prefix("portolan_operator_refused_total{what=\"event\"} "));
+    line.map_or(0, |count| count.parse().expect("a number"))
+}
+
 #[tokio::test]
 async fn peers_that_the_installation_names_read_metrics_and_nobody_else_does() {
     let cluster = Cluster::connect().await;
     let servers = ["scraper", "stranger"];
     finally(
         deleting(&cluster, &servers, async {
+            let refused = refused_events(&cluster).await;
             refuse_events(&cluster, "scraper").await;
             for name in servers {
                 let mut manifest = puppet::stdio(TENANT, name);
@@ -78,13 +88,12 @@ async fn peers_that_the_installation_names_read_metrics_and_nobody_else_does() {
                 let said = read("stranger", format!("http://{}:{port}/metrics", address(pod))).await;
                 assert_eq!(said.trim(), "blocked", "port {port}");
             }
-            let metrics = format!("http://{}:8082/metrics", address(&operator));
             until("the refused Event is counted", PATIENCE, || async {
-                let text = read("scraper", metrics.clone()).await;
-                if text.contains("portolan_operator_refused_total{what=\"event\"}") { Ok(()) } else { Err(text) }
+                let now = refused_events(&cluster).await;
+                if now > refused { Ok(()) } else { Err(format!("{now} after {refused}")) }
             })
             .await;
-            of_the_operator(&read("scraper", metrics).await);
+            of_the_operator(&read("scraper", format!("http://{}:8082/metrics", address(&operator))).await);
             of_a_gateway(&read("scraper", format!("http://{}:8081/metrics", address(&gateway))).await);
         }),
         lift(&cluster, "scraper"),
