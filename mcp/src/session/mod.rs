@@ -13,6 +13,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -23,6 +24,7 @@ use self::replay::Replay;
 pub use self::rewrite::{single_line, with_id, with_request_id};
 use self::vocabulary::parse_event_id;
 pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId};
+use self::waiting::{Queue, Waiting};
 use crate::envelope::{EnvelopeError, Id, Message, Meta, Request, scalar_param};
 use crate::failure::{Failure, Kind};
 
@@ -39,13 +41,6 @@ struct Call {
     sent: u64,
 }
 
-/// A message for whoever opens a stream next.
-#[derive(Debug)]
-struct Waiting {
-    message: Bytes,
-    request: Option<IdKey>,
-}
-
 /// The state machine.
 #[derive(Debug)]
 pub struct Session {
@@ -57,8 +52,7 @@ pub struct Session {
     get: Option<u64>,
     get_sent: u64,
     asked: HashMap<IdKey, Option<StreamId>>,
-    waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
+    waiting: Queue,
     replay: Replay,
     dropped: u64,
 }
@@ -76,8 +70,7 @@ impl Session {
             get: None,
             get_sent: 0,
             asked: HashMap::new(),
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Queue::default(),
             replay: Replay::new(limits.replay_events, limits.replay_bytes),
             dropped: 0,
         }
@@ -210,7 +203,7 @@ impl Session {
         match self.asked.remove(&key).flatten() {
             Some(stream) if self.is_attached(stream) => self.send(stream, line.clone(), out),
             Some(_) => self.notification(line, out),
-            None => self.forget_waiting(&key),
+            None => self.waiting.forget(&key),
         }
     }
 
@@ -287,7 +280,7 @@ impl Session {
         if self.get.take().is_some() {
             out.push(Output::Close(StreamId::GET));
         }
-        self.waiting.clear();
+        self.waiting.take();
         self.asked.clear();
     }
 
@@ -345,18 +338,11 @@ impl Session {
     }
 
     fn wait(&mut self, waiting: Waiting, out: &mut Vec<Output>) {
-        let bytes = self.waiting_bytes + waiting.message.len();
-        if self.waiting.len() >= self.limits.queued || bytes > self.limits.queued_bytes {
-            self.dropped += 1;
-            if let Some(key) = waiting.request {
-                self.refuse_server_request(&key, &waiting.message, out);
-            }
-            return;
+        let Err(Waiting { message, request }) = self.waiting.push(waiting, &self.limits) else { return };
+        self.dropped += 1;
+        if let Some(key) = request {
+            self.refuse_server_request(&key, &message, out);
         }
-        self.waiting_bytes = bytes;
-        // A copy, because the line may be a slice of a much larger buffer, and this may wait for long.
-        let message = Bytes::copy_from_slice(&waiting.message);
-        self.waiting.push_back(Waiting { message, ..waiting });
     }
 
     fn refuse_server_request(&mut self, key: &IdKey, message: &Bytes, out: &mut Vec<Output>) {
@@ -367,25 +353,15 @@ impl Session {
         }
     }
 
-    fn forget_waiting(&mut self, key: &IdKey) {
-        self.waiting.retain(|waiting| waiting.request.as_ref() != Some(key));
-        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.message.len()).sum();
-    }
-
     fn flush_all(&mut self, out: &mut Vec<Output>) {
-        self.waiting_bytes = 0;
-        for waiting in std::mem::take(&mut self.waiting) {
+        for waiting in self.waiting.take() {
             self.send_waiting(StreamId::GET, waiting, out);
         }
     }
 
     /// A call's stream takes the server's requests that wait, not the notifications, which are not about that call.
     fn flush_requests(&mut self, stream: StreamId, out: &mut Vec<Output>) {
-        let (requests, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.request.is_some());
-        self.waiting = rest;
-        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.message.len()).sum();
-        let requests: VecDeque<Waiting> = requests;
-        for waiting in requests {
+        for waiting in self.waiting.take_requests() {
             self.send_waiting(stream, waiting, out);
         }
     }
