@@ -52,7 +52,8 @@ pub(crate) struct ClientSession {
 
 struct Inner {
     machine: Session,
-    outlets: HashMap<StreamId, Outlet>,
+    /// Who holds each stream.
+    outlets: HashMap<StreamId, (Attachment, Outlet)>,
     timers: HashMap<StreamId, AbortHandle>,
     last_used: Instant,
     ended: Option<Failure>,
@@ -174,7 +175,7 @@ impl ClientSession {
 
     fn hold(self: &Arc<Self>, inner: &mut Inner, attachment: Attachment) -> Reply {
         let (outlet, reply) = Reply::new();
-        inner.outlets.insert(attachment.stream, outlet);
+        inner.outlets.insert(attachment.stream, (attachment, outlet));
         let session = Arc::downgrade(self);
         reply.resumable(attachment.event_id()).on_drop(move || {
             if let Some(session) = session.upgrade() {
@@ -236,15 +237,19 @@ impl ClientSession {
         result
     }
 
+    /// Where the event goes; nowhere when another connection holds its stream by now, which has it by replay.
     fn outlet(&self, inner: &mut Inner, event: &Event) -> Option<Outlet> {
         inner.last_used = Instant::now();
-        if !event.last {
-            return inner.outlets.get(&event.stream).cloned();
-        }
-        if let Some(timer) = inner.timers.remove(&event.stream) {
+        if event.last
+            && let Some(timer) = inner.timers.remove(&event.stream)
+        {
             timer.abort();
         }
-        inner.outlets.remove(&event.stream)
+        let (_, outlet) = inner.outlets.get(&event.stream).filter(|(holder, _)| event.is_for(holder)).cloned()?;
+        if event.last {
+            inner.outlets.remove(&event.stream);
+        }
+        Some(outlet)
     }
 
     async fn read(self: Arc<Self>, mut stdout: Stdout) {
@@ -299,16 +304,15 @@ impl ClientSession {
             let mut inner = lock(&self.inner);
             (self.outlet(&mut inner, &event), fails_initialize(&mut inner, &event))
         };
-        let stream = event.stream;
         if let Some(outlet) = outlet {
             let sent = tokio::select! {
-                sent = outlet.send(delivery(event)) => sent,
+                sent = outlet.send(delivery(event.clone())) => sent,
                 () = self.over.cancelled() => Ok(()),
             };
             if sent.is_err() {
                 self.state.counters.dropped_messages.add(1);
                 tracing::warn!(session = %self.key, "a client does not read its stream; closed it");
-                lock(&self.inner).outlets.remove(&stream);
+                lock(&self.inner).outlets.retain(|_, (holder, _)| !event.is_for(holder));
             }
         }
         if failed_initialize {

@@ -11,7 +11,7 @@ use portolan_mcp::{
 use portolan_policy::identity::Principal;
 use portolan_snapshot::{
     Route,
-    snapshot::{Pod, Snapshot},
+    snapshot::{Holder, Pod, Snapshot},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -56,22 +56,25 @@ pub(crate) fn find<'a>(
     Ok(Session { key: claims.session, pod })
 }
 
-/// The pod that holds a session. A UID is looked up, never an address: what another pod got since is not asked.
+/// The pod to ask for a session.
 fn holder<'a>(entry: &'a Entry, claims: &Claims) -> Result<&'a Pod, Failure> {
     let route = &entry.route;
-    let Some(uid) = claims.pod.as_deref() else {
-        let own: Vec<&Pod> = route.pods_of(Some(&claims.revision)).filter(|pod| pod.ready).collect();
-        let pods = if own.is_empty() { candidates(entry)? } else { ranked(own, entry)? };
-        return pods.first().copied().ok_or_else(|| not_ready(route));
-    };
-    match route.pods.get(uid) {
-        Some(pod) if pod.revision != claims.revision => Err(unknown()),
-        Some(pod) if pod.serving => Ok(pod),
-        Some(_) => {
+    match route.holder(claims, unix_time().as_secs()) {
+        Holder::Pod(pod) => Ok(pod),
+        Holder::Any => {
+            let own: Vec<&Pod> = route.pods_of(Some(&claims.revision)).filter(|pod| pod.ready).collect();
+            let pods = if own.is_empty() { candidates(entry)? } else { ranked(own, entry)? };
+            pods.first().copied().ok_or_else(|| not_ready(route))
+        }
+        Holder::Silent(_) => {
             let message = "the pod that holds this session does not answer at the moment; try again";
             Err(Failure::new(Kind::NotReady, message).retry_after(COME_BACK))
         }
-        None => Err(unknown()),
+        Holder::Unheard => {
+            let message = "this gateway has not heard yet of the pod that holds this session; try again";
+            Err(Failure::new(Kind::NotReady, message).retry_after(Duration::from_secs(1)))
+        }
+        Holder::Gone => Err(unknown()),
     }
 }
 
@@ -116,6 +119,7 @@ pub(crate) fn seal(
         session: key,
         revision: pod.revision.clone(),
         pod: (route.settings.sessions == SessionType::Stateful).then(|| pod.uid.clone()),
+        issued: unix_time().as_secs(),
         expires: (unix_time() + LIFETIME).as_secs(),
     };
     let token = snapshot.keyring.seal(&claims, Binding { principal, route: route.name.as_str() }).map_err(internal)?;

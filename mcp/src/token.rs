@@ -68,6 +68,9 @@ pub struct Claims {
     /// UID of the pod that holds the session's state; `None` where any pod of the revision will do.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<str>>,
+    /// Unix seconds at which the session was opened.
+    #[serde(rename = "i")]
+    pub issued: u64,
     /// Unix seconds after which the token is void.
     #[serde(rename = "e")]
     pub expires: u64,
@@ -205,6 +208,7 @@ mod tests {
             session: SessionKey::generate().expect("random"),
             revision: "everything-0a1b2c3d".into(),
             pod: Some("8c9f5a0e-0b57-4b0e-9d3c-0e6c3a9c6c11".into()),
+            issued: 10,
             expires: 1_000,
         }
     }

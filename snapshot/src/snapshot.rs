@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_crds::server::SessionType;
-use portolan_mcp::{mac::MacKey, token::Keyring};
+use portolan_mcp::{
+    mac::MacKey,
+    token::{Claims, Keyring},
+};
 use portolan_policy::{api_key::ApiKeys, authorize::Target, hosts::HostRules};
 
 /// Everything that a request is decided by.
@@ -142,7 +145,38 @@ pub struct Pod {
     pub serving: bool,
 }
 
+/// Where a session is, as far as a gateway knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// This pod has it.
+    Pod(&'a Pod),
+    /// This pod has it, and does not answer at the moment.
+    Silent(&'a Pod),
+    /// No pod in particular: any of its revision will do.
+    Any,
+    /// A pod that this gateway has not heard of and that is so young that it may yet.
+    Unheard,
+    /// The pod that had it is gone.
+    Gone,
+}
+
+/// How much later than another replica one may hear of a pod.
+const HEARSAY: Duration = Duration::from_secs(10);
+
 impl Route {
+    /// Where the session is that `claims` speak of, at `now` (Unix seconds). A UID is looked up, never an address: what
+    /// another pod got since is not asked.
+    #[must_use]
+    pub fn holder(&self, claims: &Claims, now: u64) -> Holder<'_> {
+        let Some(uid) = claims.pod.as_deref() else { return Holder::Any };
+        match self.pods.get(uid).filter(|pod| pod.revision == claims.revision) {
+            Some(pod) if pod.serving => Holder::Pod(pod),
+            Some(pod) => Holder::Silent(pod),
+            None if now < claims.issued + HEARSAY.as_secs() => Holder::Unheard,
+            None => Holder::Gone,
+        }
+    }
+
     /// Pods that take new sessions: those of the serving revision that are ready.
     pub fn ready_pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods_of(self.serving.as_deref()).filter(|pod| pod.ready)

@@ -9,7 +9,7 @@ use portolan_snapshot::{
     compile::{GatewayProblem, ServerProblem},
     inputs::{Unreadable, secret_key},
     report::{BadLine, Kind},
-    snapshot::Pod,
+    snapshot::{Holder, Pod},
 };
 
 const INPUTS: &str = r"
@@ -142,6 +142,25 @@ fn a_server_whose_key_is_missing_keeps_its_last_good_version_and_others_move_on(
 }
 
 #[test]
+fn a_session_on_a_pod_that_is_not_known_is_waited_for_while_it_is_young_and_gone_afterwards() {
+    let snapshot = good(&inputs(), None);
+    let holder = |pod: &str, now| {
+        let claims = Claims {
+            session: SessionKey::generate().expect("random"),
+            revision: "everything-bbbbbbbb".into(),
+            pod: Some(pod.into()),
+            issued: 100,
+            expires: 1_000,
+        };
+        snapshot.routes["default/everything"].holder(&claims, now)
+    };
+    assert!(matches!(holder("pod-2", 100), Holder::Pod(pod) if &*pod.uid == "pod-2"));
+    assert_eq!(holder("pod-of-another-replicas-news", 109), Holder::Unheard);
+    assert_eq!(holder("pod-of-another-replicas-news", 110), Holder::Gone);
+    assert!(!matches!(holder("pod-1", 110), Holder::Pod(_)), "that is another revision's");
+}
+
+#[test]
 fn a_server_that_is_being_deleted_is_served_no_more_whatever_holds_it_back() {
     let mut next = inputs();
     let first = good(&next, None);
@@ -216,6 +235,7 @@ fn session_keys_rotate_in_their_order_and_are_kept_when_the_secret_is_gone() {
         session: SessionKey::generate().expect("random"),
         revision: "everything-bbbbbbbb".into(),
         pod: None,
+        issued: 0,
         expires: 10,
     };
     let old = good(&inputs(), None);

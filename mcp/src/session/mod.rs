@@ -229,7 +229,7 @@ impl Session {
         let attachment = self.attach(stream, after);
         let ends = stream != StreamId::GET && !self.calls.contains_key(&stream);
         let has_last = replayed.last().is_some_and(|event| event.last);
-        out.extend(replayed.into_iter().map(Output::Event));
+        out.extend(replayed.into_iter().map(|event| Output::Event(Event { turn: Some(attachment.turn), ..event })));
         if let Some(call) = self.calls.get_mut(&stream) {
             call.attached = Some(attachment.turn);
         } else if stream == StreamId::GET {
@@ -311,28 +311,28 @@ impl Session {
     }
 
     fn send(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Output>) {
-        let (sent, attached) = if stream == StreamId::GET {
-            (&mut self.get_sent, self.get.is_some())
+        let (sent, turn) = if stream == StreamId::GET {
+            (&mut self.get_sent, self.get)
         } else {
             let Some(call) = self.calls.get_mut(&stream) else { return };
-            (&mut call.sent, call.attached.is_some())
+            (&mut call.sent, call.attached)
         };
         *sent += 1;
-        let event = Event { stream, seq: *sent, message, failure: None, last: false };
-        self.deliver(event, attached, out);
+        let event = Event { stream, seq: *sent, message, failure: None, last: false, turn };
+        self.deliver(event, out);
     }
 
     fn finish(&mut self, stream: StreamId, message: Bytes, failure: Option<Kind>, out: &mut Vec<Output>) {
         let Some(call) = self.calls.remove(&stream) else { return };
         // What the server asked on behalf of this call is moot, and must not count against what it asks later.
         self.asked.retain(|_, carrier| *carrier != Some(stream));
-        let event = Event { stream, seq: call.sent + 1, message, failure, last: true };
-        self.deliver(event, call.attached.is_some(), out);
+        let event = Event { stream, seq: call.sent + 1, message, failure, last: true, turn: call.attached };
+        self.deliver(event, out);
     }
 
-    fn deliver(&mut self, event: Event, attached: bool, out: &mut Vec<Output>) {
+    fn deliver(&mut self, event: Event, out: &mut Vec<Output>) {
         self.replay.push(&event);
-        if attached {
+        if event.turn.is_some() {
             out.push(Output::Event(event));
         }
     }

@@ -56,10 +56,29 @@ fn an_answer_goes_to_the_post_that_asked_with_its_bytes_untouched() {
     let mut session = Session::new(Limits::default());
     let (first, second) = (call(&mut session, "1"), call(&mut session, "\"b\""));
     let out = line(&mut session, &answer("\"b\""));
-    let expected = Event { stream: second.stream, seq: 1, message: answer("\"b\""), failure: None, last: true };
+    let expected = Event {
+        stream: second.stream,
+        seq: 1,
+        message: answer("\"b\""),
+        failure: None,
+        last: true,
+        turn: Some(second.turn),
+    };
     assert_eq!(out, [Output::Event(expected)]);
     assert_eq!(streams(&line(&mut session, &answer("1"))), [first.stream]);
     assert_eq!(line(&mut session, &answer("1")), [], "an answer that nobody waits for goes nowhere");
+}
+
+#[test]
+fn an_event_that_was_under_way_when_its_stream_was_taken_over_is_for_the_earlier_hold_only() {
+    let mut session = Session::new(Limits::default());
+    let first = call(&mut session, "1");
+    let log = notification("notifications/message");
+    let under_way = line(&mut session, &log);
+    let (second, replayed) = open(&mut session, Some(&first.event_id()));
+    let is_for = |out: &[Output], hold| out.iter().any(|o| matches!(o, Output::Event(event) if event.is_for(&hold)));
+    assert!(is_for(&under_way, first) && !is_for(&under_way, second));
+    assert!(is_for(&replayed, second) && !is_for(&replayed, first));
 }
 
 #[test]

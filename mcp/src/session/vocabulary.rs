@@ -44,9 +44,17 @@ pub struct Event {
     pub failure: Option<Kind>,
     /// Whether the stream ends with it.
     pub last: bool,
+    /// The hold that it was sent to; none when nobody held the stream.
+    pub(super) turn: Option<u64>,
 }
 
 impl Event {
+    /// Whether it was sent to this hold of its stream. A newer one has it by replay, and must not get it twice.
+    #[must_use]
+    pub fn is_for(&self, attachment: &Attachment) -> bool {
+        self.stream == attachment.stream && self.turn == Some(attachment.turn)
+    }
+
     /// The id that a client sends back as `Last-Event-ID`.
     #[must_use]
     pub fn id(&self) -> String {
@@ -63,7 +71,7 @@ fn event_id(stream: StreamId, seq: u64) -> String {
 pub enum Output {
     /// Write this line to the server.
     ToServer(Bytes),
-    /// Send this to whoever holds the stream.
+    /// Send this to the hold that it [is for](Event::is_for); if that is over by now, to nobody.
     Event(Event),
     /// End the connection that holds the stream; nothing more will come on it.
     Close(StreamId),
