@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portolan_bridge::config::{Config, Probe, ServerCommand, Sessions, Upstream};
 use portolan_mcp::mac::{KEY_LEN, MacKey};
+use portolan_mcp::wire;
 
 /// Portolan's bridge: stands in front of one MCP server, inside its pod.
 #[derive(Debug, Parser)]
@@ -71,6 +72,9 @@ pub(crate) struct Shared {
     /// File with the 32 bytes that gateway and operator sign with
     #[arg(long)]
     mac_key_file: PathBuf,
+    /// UID of the pod that this is; requests that are meant for another one are refused
+    #[arg(long, env = wire::POD_VARIABLE, default_value = "", hide_default_value = true)]
+    pod_uid: String,
     /// Most sessions at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_sessions: u32,
@@ -169,6 +173,7 @@ impl Shared {
             grace: self.grace,
             max_message_bytes: self.max_message_bytes,
             cgroup: self.cgroup.clone().or_else(own_cgroup),
+            pod: self.pod_uid.clone(),
             ..Config::new(upstream, self.mac_key()?)
         })
     }

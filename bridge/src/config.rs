@@ -13,6 +13,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// What the server is called in log lines; empty where a process has one bridge and everyone knows whose it is.
     pub name: String,
+    /// UID of the pod that the bridge is in; empty where nobody else ever gets its address.
+    pub pod: String,
     /// The key that gateway and operator sign with.
     pub mac_key: MacKey,
     /// How sessions are kept.
@@ -38,6 +40,7 @@ impl Config {
         Self {
             upstream,
             name: String::new(),
+            pod: String::new(),
             mac_key,
             sessions: Sessions::default(),
             probe: Probe::default(),

@@ -134,15 +134,22 @@ pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<Sessio
         .ok_or_else(|| refused(Kind::MissingSession, "the portolan-session header must be a session key"))
 }
 
-/// Checks the MAC of `request`; `session` is what it speaks for.
+/// Checks the MAC of `request`, and that it is meant for this pod; `session` is what it speaks for.
 pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -> Result<(), Response<Body>> {
     let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let subject = mac::Subject { method: request.method().as_str(), path, session };
+    let pod = header(request.headers(), wire::POD).unwrap_or_default();
+    let subject = mac::Subject { method: request.method().as_str(), path, session, pod };
     let header = header(request.headers(), mac::HEADER);
     state.config.mac_key.verify(header, subject, unix_millis()).map_err(|error| {
         state.counters.refused_mac.add(1);
         refused(Kind::Unauthenticated, &error.to_string())
-    })
+    })?;
+    let own = &state.config.pod;
+    if pod.is_empty() || own.is_empty() || pod == own {
+        return Ok(());
+    }
+    let gone = Failure::new(Kind::ServerUnreachable, "the pod that was meant is gone, another one has its address");
+    Err(respond::failure(&gone.retry_after(Duration::from_secs(1)), None, None))
 }
 
 /// Reads the body within its bounds of type, size and time.

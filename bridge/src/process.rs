@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portolan_mcp::token::SessionKey;
-use portolan_mcp::wire::{ExitCause, SessionExit};
+use portolan_mcp::wire::{self, ExitCause, SessionExit};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
@@ -203,6 +203,8 @@ fn guarded(state: &State, command: &ServerCommand, marker: &SessionKey) -> Comma
     if command.clear_env {
         guard.env_clear();
     }
+    // Where the server runs is the bridge's business.
+    guard.env_remove(wire::POD_VARIABLE);
     guard.envs(command.env.iter().map(|(name, value)| (name, value))).env(MARKER, marker.as_str());
     if let Some(cwd) = &command.cwd {
         guard.current_dir(cwd);

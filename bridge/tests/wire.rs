@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 async fn requests_without_the_servers_mac_are_refused_on_both_ports() {
     let rig = Rig::ready(&[], &python("well")).await;
     let key = SessionKey::generate().unwrap();
-    let subject = mac::Subject { method: "POST", path: "/mcp", session: key.as_str() };
+    let subject = mac::Subject { method: "POST", path: "/mcp", session: key.as_str(), pod: "" };
     let forged = MacKey::new(&[1; 32]).unwrap().sign(subject, 0);
     let stale = MacKey::new(&[42; 32]).unwrap().sign(subject, 1_000);
     for header in [String::new(), forged, stale] {
@@ -31,6 +31,26 @@ async fn requests_without_the_servers_mac_are_refused_on_both_ports() {
     }
     assert_eq!(rig.admin_get(wire::ABANDON).await, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(rig.status().await.counters.refused_mac, 5);
+}
+
+#[tokio::test]
+async fn a_request_that_is_meant_for_the_pod_that_had_this_address_before_is_refused_on_both_ports() {
+    let rig = Rig::ready(&["--pod-uid", "this-pod"], &python("well")).await;
+    let key = SessionKey::generate().unwrap();
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
+    }});
+    let meant = |pod: &str| [(wire::POD, pod.to_owned())];
+    let send = async |pod: &str| {
+        let body = Some(initialize.to_string().into());
+        rig.request(Method::POST, rig.data, "/mcp", key.as_str(), body, &meant(pod)).await
+    };
+    let reply = send("earlier-pod").await;
+    assert_eq!(reply.failure(), Some("ServerUnreachable"));
+    assert_eq!(rig.status().await.sessions.active, 0);
+    let reply = rig.request(Method::GET, rig.admin, wire::STATUS, "", None, &meant("earlier-pod")).await;
+    assert_eq!(reply.failure(), Some("ServerUnreachable"));
+    assert_eq!(send("this-pod").await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ fn reports(gateway: &Gateway, request: &Request<Incoming>) -> Response<Body> {
         return text(StatusCode::UNAUTHORIZED, "this gateway's Secret has no stream key\n");
     };
     let header = request.headers().get(mac::HEADER).and_then(|value| value.to_str().ok());
-    let subject = mac::Subject { method: "GET", path: STREAM, session: "" };
+    let subject = mac::Subject { method: "GET", path: STREAM, session: "", pod: "" };
     let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
     if let Err(error) = key.verify(header, subject, now) {
         return text(StatusCode::UNAUTHORIZED, format!("{error}\n"));

@@ -90,7 +90,12 @@ impl Upstream {
 }
 
 fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Full<Bytes>>, Failure> {
-    let subject = mac::Subject { method: call.method.as_str(), path: wire::DATA_PATH, session: call.session.as_str() };
+    let subject = mac::Subject {
+        method: call.method.as_str(),
+        path: wire::DATA_PATH,
+        session: call.session.as_str(),
+        pod: &pod.uid,
+    };
     let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
     let timeout = u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX);
     let uri = format!("http://{}{}", pod.address, wire::DATA_PATH).parse::<Uri>();
@@ -106,6 +111,7 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
         }
     }
     headers.insert(wire::SESSION, value(call.session.as_str())?);
+    headers.insert(wire::POD, value(&pod.uid)?);
     headers.insert(mac::HEADER, value(&settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
     // A call that fails after its answer began to stream says so behind it.

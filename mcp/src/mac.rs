@@ -2,7 +2,7 @@
 //!
 //! NetworkPolicies are not relied upon: whoever can reach a port still needs the key of that server.
 //! The header is `v1 t=<unix milliseconds> m=<HMAC-SHA256, base64url>`; the MAC covers version, method, path,
-//! session key and time, each ended by a newline.
+//! session key, pod and time, each ended by a newline.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -52,6 +52,8 @@ pub struct Subject<'a> {
     pub path: &'a str,
     /// The session key, or empty.
     pub session: &'a str,
+    /// UID of the pod that is meant, or empty.
+    pub pod: &'a str,
 }
 
 impl MacKey {
@@ -90,15 +92,15 @@ fn parse(header: &str) -> Result<(u64, Vec<u8>), MacError> {
     Ok((time, mac))
 }
 
-fn covered(Subject { method, path, session }: Subject<'_>, time: u64) -> Vec<u8> {
-    format!("v1\n{method}\n{path}\n{session}\n{time}\n").into_bytes()
+fn covered(Subject { method, path, session, pod }: Subject<'_>, time: u64) -> Vec<u8> {
+    format!("v1\n{method}\n{path}\n{session}\n{pod}\n{time}\n").into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SUBJECT: Subject<'static> = Subject { method: "POST", path: "/mcp", session: "k" };
+    const SUBJECT: Subject<'static> = Subject { method: "POST", path: "/mcp", session: "k", pod: "p" };
 
     fn key() -> MacKey {
         MacKey::new(&[7; KEY_LEN]).expect("right length")
@@ -112,6 +114,7 @@ mod tests {
             Subject { method: "GET", ..SUBJECT },
             Subject { path: "/v1/status", ..SUBJECT },
             Subject { session: "other", ..SUBJECT },
+            Subject { pod: "other", ..SUBJECT },
         ] {
             assert_eq!(key().verify(Some(&header), other, 1_000), Err(MacError::Mismatch));
         }

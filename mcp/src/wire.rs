@@ -34,6 +34,11 @@ pub const ABANDON: &str = "/v1/abandon";
 
 /// Request header: the session's key.
 pub const SESSION: &str = "portolan-session";
+/// Request header: UID of the pod that is meant. Another one that has its address by now refuses with
+/// [`crate::failure::Kind::ServerUnreachable`]: a session must not begin or be looked for where its name does not point.
+pub const POD: &str = "portolan-pod";
+/// Environment variable from which a bridge knows its pod's UID.
+pub const POD_VARIABLE: &str = "PORTOLAN_POD_UID";
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: &str = "portolan-timeout-ms";
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that

@@ -50,6 +50,15 @@ pub enum BridgeError {
     },
 }
 
+/// A pod as its bridge is asked: whoever else has its address by now refuses.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// UID of the pod.
+    pub uid: String,
+    /// Its address.
+    pub ip: IpAddr,
+}
+
 /// Reads bridges; clones share connections.
 #[derive(Clone)]
 pub struct BridgeClient {
@@ -66,26 +75,26 @@ impl Default for BridgeClient {
 }
 
 impl BridgeClient {
-    /// The report of the bridge in the pod at `ip`; with `definitions`, the tools' definitions too.
+    /// The report of the bridge in `pod`; with `definitions`, the tools' definitions too.
     ///
     /// # Errors
     /// The bridge is away, refuses `key`, or speaks another contract.
-    pub async fn status(&self, ip: IpAddr, key: &MacKey, definitions: bool) -> Result<BridgeStatus, BridgeError> {
-        let address = std::net::SocketAddr::from((ip, wire::ADMIN_PORT)).to_string();
+    pub async fn status(&self, pod: &Address, key: &MacKey, definitions: bool) -> Result<BridgeStatus, BridgeError> {
+        let address = std::net::SocketAddr::from((pod.ip, wire::ADMIN_PORT)).to_string();
         let path = if definitions { format!("{}?definitions=1", wire::STATUS) } else { wire::STATUS.to_owned() };
-        match tokio::time::timeout(TIMEOUT, self.read(&address, &path, key)).await {
+        match tokio::time::timeout(TIMEOUT, self.read(&address, &path, &pod.uid, key)).await {
             Ok(result) => result,
             Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
     }
 
-    /// Tells the bridge in the pod at `ip` that nobody can reach its sessions any more ([`wire::ABANDON`]).
+    /// Tells the bridge in `pod` that nobody can reach its sessions any more ([`wire::ABANDON`]).
     ///
     /// # Errors
     /// The bridge is away or refuses `key`.
-    pub async fn abandon(&self, ip: IpAddr, key: &MacKey) -> Result<(), BridgeError> {
-        let address = std::net::SocketAddr::from((ip, wire::ADMIN_PORT)).to_string();
-        match tokio::time::timeout(TIMEOUT, self.ask(Method::POST, &address, wire::ABANDON, key)).await {
+    pub async fn abandon(&self, pod: &Address, key: &MacKey) -> Result<(), BridgeError> {
+        let address = std::net::SocketAddr::from((pod.ip, wire::ADMIN_PORT)).to_string();
+        match tokio::time::timeout(TIMEOUT, self.ask(Method::POST, &address, wire::ABANDON, &pod.uid, key)).await {
             Ok(result) => result.map(drop),
             Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
@@ -96,9 +105,10 @@ impl BridgeClient {
         method: Method,
         address: &str,
         path: &str,
+        pod: &str,
         key: &MacKey,
     ) -> Result<Response<Incoming>, BridgeError> {
-        let request = signed(method, address, path, key).map_err(|error| unreachable(address, &error))?;
+        let request = signed(method, address, path, pod, key).map_err(|error| unreachable(address, &error))?;
         let answer = self.http.request(request).await.map_err(|error| unreachable(address, &error))?;
         if answer.status().is_success() {
             return Ok(answer);
@@ -106,8 +116,8 @@ impl BridgeClient {
         Err(BridgeError::Refused { address: address.to_owned(), status: answer.status() })
     }
 
-    async fn read(&self, address: &str, path: &str, key: &MacKey) -> Result<BridgeStatus, BridgeError> {
-        let answer = self.ask(Method::GET, address, path, key).await?;
+    async fn read(&self, address: &str, path: &str, pod: &str, key: &MacKey) -> Result<BridgeStatus, BridgeError> {
+        let answer = self.ask(Method::GET, address, path, pod, key).await?;
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
         let unreadable = |cause: &dyn std::fmt::Display| BridgeError::Unreadable {
             address: address.to_owned(),
@@ -122,17 +132,20 @@ impl BridgeClient {
     }
 }
 
-/// A request without a body that carries the MAC of `key`.
+/// A request without a body that carries the MAC of `key`, to the pod of that UID where one is named.
 pub(crate) fn signed(
     method: Method,
     address: &str,
     path: &str,
+    pod: &str,
     key: &MacKey,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-    let mac = key.sign(Subject { method: method.as_str(), path, session: "" }, now);
+    let mac = key.sign(Subject { method: method.as_str(), path, session: "", pod }, now);
     let uri = Uri::builder().scheme("http").authority(address).path_and_query(path).build()?;
-    Request::builder().method(method).uri(uri).header(mac::HEADER, mac).body(Empty::new())
+    let request = Request::builder().method(method).uri(uri).header(mac::HEADER, mac);
+    let request = if pod.is_empty() { request } else { request.header(wire::POD, pod) };
+    request.body(Empty::new())
 }
 
 fn unreachable(address: &str, cause: &impl std::fmt::Display) -> BridgeError {

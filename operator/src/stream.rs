@@ -162,7 +162,7 @@ async fn read(
     let key = key(ctx, gateway).await?;
     let ip: IpAddr = replica.ip.parse().map_err(|_| StreamError::BadAddress(replica.ip.clone()))?;
     let address = SocketAddr::from((ip, ports::GATEWAY_ADMIN)).to_string();
-    let request = signed(Method::GET, &address, PATH, &key)?;
+    let request = signed(Method::GET, &address, PATH, "", &key)?;
     let answer = timeout(CONNECT_TIMEOUT, http.request(request)).await;
     let answer = answer.map_err(|_| StreamError::Silent(CONNECT_TIMEOUT))??;
     if answer.status() != StatusCode::OK {

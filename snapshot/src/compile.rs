@@ -79,6 +79,9 @@ pub enum GatewayProblem {
     NoStreamKey,
 }
 
+/// How many pods that are gone a route remembers: only sessions of the last seconds are asked after by their pods' names.
+const MAX_DEPARTED: usize = 128;
+
 /// Why nothing can be served, and nothing was before.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the Secret needs a {KEY_LEN}-byte entry \"session.0\", and each further session.<n> of the same length")]
@@ -184,7 +187,8 @@ fn routes(
         // An object that cannot be read cannot be asked for its revisions either: they stay as they were.
         if let Some(last) = last_of(previous, &name, uid.as_deref()) {
             let pods = pods.remove(&name).unwrap_or_default();
-            routes.insert(name.clone(), Arc::new(Route { pods, ..Route::clone(last) }));
+            let departed = departed(Some(last), &pods);
+            routes.insert(name.clone(), Arc::new(Route { pods, departed, ..Route::clone(last) }));
         }
         diagnostics.servers.insert(name, ServerProblem::Unreadable(message.clone()));
     }
@@ -208,7 +212,16 @@ fn route(
         }
     };
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
-    Some(Route { serving: serving(revisions), settings, pods, name })
+    let departed = departed(previous.and_then(|previous| previous.routes.get(&name)).map(Arc::as_ref), &pods);
+    Some(Route { serving: serving(revisions), settings, pods, departed, name })
+}
+
+/// The pods that are gone since `previous`, and those that were before.
+fn departed(previous: Option<&Route>, pods: &HashMap<Box<str>, Pod>) -> Vec<Box<str>> {
+    let known = previous.into_iter().flat_map(|previous| previous.departed.iter().chain(previous.pods.keys()));
+    let mut departed: Vec<_> = known.filter(|uid| !pods.contains_key(*uid)).cloned().collect();
+    departed.drain(..departed.len().saturating_sub(MAX_DEPARTED));
+    departed
 }
 
 /// The route as it was served last. Another object of the same name is not an earlier version of this one.

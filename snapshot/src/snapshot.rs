@@ -109,6 +109,8 @@ pub struct Route {
     pub serving: Option<Box<str>>,
     /// Pods by UID, of every revision.
     pub pods: HashMap<Box<str>, Pod>,
+    /// UIDs of pods that were here and are gone, the latest last; bounded.
+    pub departed: Vec<Box<str>>,
 }
 
 /// How a server is served.
@@ -154,7 +156,7 @@ pub enum Holder<'a> {
     Silent(&'a Pod),
     /// No pod in particular: any of its revision will do.
     Any,
-    /// A pod that this gateway has not heard of and that is so young that it may yet.
+    /// A pod that this gateway never heard of, for a session so young that it may yet.
     Unheard,
     /// The pod that had it is gone.
     Gone,
@@ -172,7 +174,8 @@ impl Route {
         match self.pods.get(uid).filter(|pod| pod.revision == claims.revision) {
             Some(pod) if pod.serving => Holder::Pod(pod),
             Some(pod) => Holder::Silent(pod),
-            None if now < claims.issued + HEARSAY.as_secs() => Holder::Unheard,
+            None if self.departed.iter().any(|gone| **gone == *uid) => Holder::Gone,
+            None if now < claims.issued.saturating_add(HEARSAY.as_secs()) => Holder::Unheard,
             None => Holder::Gone,
         }
     }

@@ -216,7 +216,8 @@ impl Rig {
             hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("a connection");
         tokio::spawn(connection);
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        let subject = mac::Subject { method: method.as_str(), path, session };
+        let pod = headers.iter().find(|(name, _)| *name == wire::POD).map_or("", |(_, uid)| uid);
+        let subject = mac::Subject { method: method.as_str(), path, session, pod };
         let mut request = Request::builder().method(method.clone()).uri(path).header("host", port.to_string());
         if !headers.iter().any(|(name, _)| *name == mac::HEADER) {
             request = request.header(mac::HEADER, MacKey::new(&KEY).unwrap().sign(subject, now));

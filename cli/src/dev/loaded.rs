@@ -50,7 +50,7 @@ async fn read(
     sender: &watch::Sender<Option<Report>>,
 ) -> Result<(), StreamError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let subject = Subject { method: "GET", path: PATH, session: "" };
+    let subject = Subject { method: "GET", path: PATH, session: "", pod: "" };
     let header = key.sign(subject, u64::try_from(now).unwrap_or(u64::MAX));
     let request = client.get(format!("http://{admin}{PATH}")).header(mac::HEADER, header);
     let mut response = request.send().await?.error_for_status()?;

@@ -214,6 +214,7 @@ impl Life {
     fn config(&self, upstream: Upstream) -> Config {
         let mut config = Config::new(upstream, self.mac.clone());
         config.name = self.server.to_string();
+        config.pod.clone_from(&self.uid);
         let (launch, check) = (&self.launch, self.launch.check);
         config.sessions = Sessions {
             stateless: launch.stateless,

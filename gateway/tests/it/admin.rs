@@ -126,7 +126,7 @@ fn signed(gateway: &Gateway) -> Client {
 
 fn sign(client: Client, key: [u8; 32]) -> Client {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
-    let subject = Subject { method: "GET", path: "/v1/stream", session: "" };
+    let subject = Subject { method: "GET", path: "/v1/stream", session: "", pod: "" };
     let mac = MacKey::new(&key).expect("a key").sign(subject, now.try_into().expect("fits"));
     client.with(mac::HEADER, &mac)
 }

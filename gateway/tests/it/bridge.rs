@@ -133,7 +133,8 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let session = parts.headers.get(wire::SESSION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let subject = mac::Subject { method: parts.method.as_str(), path: parts.uri.path(), session };
+    let pod = parts.headers.get(wire::POD).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let subject = mac::Subject { method: parts.method.as_str(), path: parts.uri.path(), session, pod };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     let header = parts.headers.get(mac::HEADER).and_then(|value| value.to_str().ok());
     if key.verify(header, subject, now.try_into().expect("fits")).is_err() {

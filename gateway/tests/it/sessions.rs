@@ -46,6 +46,7 @@ async fn a_credential_never_travels_upstream_and_ours_never_come_down() {
                 "last-event-id",
                 "portolan-session",
                 "portolan-mac",
+                "portolan-pod",
                 "portolan-timeout-ms",
                 "te",
             ];
@@ -137,6 +138,18 @@ async fn a_replica_with_other_keys_knows_nothing_of_a_session() {
     // Rotation: the new key in front, the old one behind it.
     inputs.secret.insert("session.1".into(), k8s_openapi::ByteString(vec![1; 32]));
     b.load(inputs.into()).await;
+    assert_eq!(b.client().session(&session).call("echo", json!({})).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_replica_that_has_not_heard_of_a_sessions_pod_yet_asks_for_patience_and_not_for_another_session() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let (informed, late) = (Objects::new(&[&bridge]), Objects::new(&[]));
+    let (a, b) = (Gateway::start(&informed).await, Gateway::start(&late).await);
+    let session = a.client().initialize().await;
+    let answer = b.client().session(&session).call("echo", json!({})).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    b.load(informed.inputs()).await;
     assert_eq!(b.client().session(&session).call("echo", json!({})).await.status, 200);
 }
 

@@ -1,9 +1,6 @@
 //! Every read of a reconcile: what the spec names, what exists, and what bridges and gateways say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{
@@ -30,7 +27,7 @@ use super::{
     observed::{Content, Definitions, Mac, Observed, revision_of, runs_bridge, takes_sessions},
     references::{self, Kind},
 };
-use crate::{apply::Owner, context::Ctx, error::Error, gateway, macs};
+use crate::{apply::Owner, bridge_client::Address, context::Ctx, error::Error, gateway, macs};
 
 /// Bridges that are asked at once.
 const PARALLEL: usize = 16;
@@ -203,24 +200,27 @@ async fn reports(
         asked.extend(running.by_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !takes_sessions(pod)));
         asked.extend(ready);
     }
-    let addressed: Vec<_> =
-        asked.into_iter().filter_map(|pod| Some((pod.metadata.uid.clone()?, address(pod)?))).collect();
+    let addressed: Vec<_> = asked.into_iter().filter_map(address).collect();
     stream::iter(addressed)
-        .map(|(uid, ip)| async move { (uid, ask(ip, mac, false, ctx).await) })
+        .map(|pod| async move {
+            let report = ask(&pod, mac, false, ctx).await;
+            (pod.uid, report)
+        })
         .buffer_unordered(PARALLEL)
         .collect()
         .await
 }
 
 /// The pod's address, once it has one.
-pub(super) fn address(pod: &Pod) -> Option<IpAddr> {
-    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+pub(super) fn address(pod: &Pod) -> Option<Address> {
+    let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    Some(Address { uid: pod.metadata.uid.clone()?, ip })
 }
 
-/// What the bridge at that address says.
-async fn ask(ip: IpAddr, mac: Mac, definitions: bool, ctx: &Ctx) -> Result<BridgeStatus, String> {
+/// What the pod's bridge says.
+async fn ask(pod: &Address, mac: Mac, definitions: bool, ctx: &Ctx) -> Result<BridgeStatus, String> {
     let key = MacKey::new(&mac.0).ok_or("the key has another length")?;
-    ctx.bridges.status(ip, &key, definitions).await.map_err(|error| error.to_string())
+    ctx.bridges.status(pod, &key, definitions).await.map_err(|error| error.to_string())
 }
 
 /// Definitions that are to be stored, by revision: those whose bridge has others than the ConfigMap.
@@ -241,8 +241,8 @@ async fn definitions(
         if !seen.insert(revision) || config_map.and_then(build::stored_hash) == Some(&found.hash) {
             continue;
         }
-        let Some(ip) = address(pod) else { continue };
-        match ask(ip, mac, true, ctx).await {
+        let Some(address) = address(pod) else { continue };
+        match ask(&address, mac, true, ctx).await {
             Ok(report) => {
                 definitions.extend(report.probe.tools.and_then(with_text).map(|found| (revision.to_owned(), found)));
             }

@@ -91,10 +91,10 @@ async fn tell(ctx: &Ctx, server: &str, pods: impl Iterator<Item = &Pod>) -> Told
 /// Tells one bridge with every key that it may have. One that none fits waits for its sessions, until the drain timeout.
 async fn tell_one(ctx: &Ctx, server: &str, pod: Pod) -> Told {
     let name = pod.name_any();
-    let Some(ip) = address(&pod) else { return Told::Everyone };
+    let Some(address) = address(&pod) else { return Told::Everyone };
     for key in ctx.macs.last(&pod.namespace().unwrap_or_default(), server) {
         let Some(key) = MacKey::new(&key) else { continue };
-        match ctx.bridges.abandon(ip, &key).await {
+        match ctx.bridges.abandon(&address, &key).await {
             Ok(()) => {
                 tracing::info!(pod = name, "nobody can reach its sessions: it need not wait for them");
                 return Told::Everyone;

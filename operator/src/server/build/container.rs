@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMapEnvSource, ConfigMapKeySelector, Container, ContainerPort, EnvFromSource, EnvVar,
-        EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, ResourceRequirements,
-        SecretEnvSource, SecretKeySelector, SecurityContext, VolumeMount,
+        EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe,
+        ResourceRequirements, SecretEnvSource, SecretKeySelector, SecurityContext, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -61,14 +61,16 @@ pub(super) fn stdio(parts: &Parts<'_>) -> Container {
     command.extend(users.command.iter().chain(&users.args).cloned());
     let mut mounts = server_mounts(users);
     mounts.push(mount(pod::KEY, KEY_PATH, true));
+    let server = server(parts);
     Container {
         command: Some(command),
+        env: Some(server.env.into_iter().flatten().chain([pod_uid()]).collect()),
         ports: Some(bridge_ports()),
         volume_mounts: Some(mounts),
         readiness_probe: Some(readiness()),
         liveness_probe: Some(liveness()),
         termination_message_policy: Some("File".into()),
-        ..server(parts)
+        ..server
     }
 }
 
@@ -106,6 +108,7 @@ pub(super) fn sidecar(parts: &Parts<'_>) -> Container {
     Container {
         name: BRIDGE.into(),
         command: Some(command),
+        env: Some(vec![pod_uid()]),
         ports: Some(bridge_ports()),
         volume_mounts: Some(vec![mount(pod::KEY, KEY_PATH, true)]),
         readiness_probe: Some(readiness()),
@@ -152,6 +155,16 @@ fn bridge(parts: &Parts<'_>) -> Container {
         }),
         security_context: Some(security_context()),
         ..Container::default()
+    }
+}
+
+/// Tells a bridge which pod it is in. The API server's default is spelled out, so that an unchanged pod shows no difference.
+fn pod_uid() -> EnvVar {
+    let field = ObjectFieldSelector { api_version: Some("v1".into()), field_path: "metadata.uid".into() };
+    EnvVar {
+        name: wire::POD_VARIABLE.into(),
+        value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+        ..EnvVar::default()
     }
 }
 

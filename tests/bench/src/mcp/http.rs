@@ -119,7 +119,7 @@ impl Lane {
     fn sign(&self, method: &Method) -> anyhow::Result<Option<HeaderValue>> {
         let Some((key, session)) = &self.signer else { return Ok(None) };
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis().try_into()?;
-        let subject = Subject { method: method.as_str(), path: self.url.path(), session: session.as_str() };
+        let subject = Subject { method: method.as_str(), path: self.url.path(), session: session.as_str(), pod: "" };
         Ok(Some(HeaderValue::from_str(&key.sign(subject, now))?))
     }
 }

@@ -1,0 +1,108 @@
+//! A gateway replica: it knows what it was told last, and nothing of the sessions that it opened.
+
+use std::net::IpAddr;
+
+use fastrand::Rng;
+use portolan_mcp::{
+    mac,
+    token::{Binding, Claims, SessionKey},
+    wire::DATA_PATH,
+};
+use portolan_snapshot::{
+    Route, Snapshot,
+    snapshot::{Holder, Pod},
+};
+
+use crate::{
+    cluster::{Cluster, NAMESPACE, SERVERS},
+    network::{Ask, Stage},
+};
+
+/// The time of MACs: clocks agree.
+pub(crate) const NOW_MILLIS: u64 = 1_000_000;
+/// How long a token is good for.
+const LIFETIME: u64 = 100_000;
+/// How many seconds a watch is late at most.
+const MAX_LAG: u64 = 5;
+
+/// One replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    snapshot: Snapshot,
+    learnt: u64,
+}
+
+/// What a replica does with a request.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// Sends it on; `name` is what the client is to call the session, if it opens.
+    Forward { stage: Stage, name: Option<String> },
+    /// Says no.
+    Refuse(u16),
+}
+
+impl Replica {
+    pub(crate) fn new(cluster: &Cluster, now: u64) -> Self {
+        Self { snapshot: cluster.snapshot(None), learnt: now }
+    }
+
+    /// The watches have caught up.
+    pub(crate) fn learn(&mut self, cluster: &Cluster, now: u64) {
+        self.snapshot = cluster.snapshot(Some(&self.snapshot));
+        self.learnt = now;
+    }
+
+    /// Whether the watches are late at `now`.
+    pub(crate) fn is_behind(&self, now: u64) -> bool {
+        now > self.learnt + MAX_LAG
+    }
+
+    pub(crate) fn decide(&self, client: usize, server: usize, ask: Ask, now: u64, rng: &mut Rng) -> Decision {
+        let name = format!("{NAMESPACE}/{}", SERVERS[server]);
+        let Some(route) = self.snapshot.routes.get(name.as_str()) else { return Decision::Refuse(404) };
+        let principal = [u8::try_from(client).expect("few clients"); 32];
+        let binding = Binding { principal: &principal, route: route.name.as_str() };
+        let (Ask::Post { token, .. } | Ask::Open { token, .. } | Ask::Delete { token }) = &ask else {
+            return self.open(route, binding, ask, now, rng);
+        };
+        let Ok(claims) = self.snapshot.keyring.open(token, binding, now) else { return Decision::Refuse(404) };
+        match route.holder(&claims, now) {
+            Holder::Pod(pod) => Decision::Forward { stage: to(route, pod, claims.session, ask), name: None },
+            Holder::Silent(_) | Holder::Unheard => Decision::Refuse(503),
+            Holder::Gone | Holder::Any => Decision::Refuse(404),
+        }
+    }
+
+    fn open(&self, route: &Route, binding: Binding<'_>, ask: Ask, now: u64, rng: &mut Rng) -> Decision {
+        let mut pods: Vec<&Pod> = route.ready_pods().collect();
+        pods.sort_by(|one, other| one.uid.cmp(&other.uid));
+        let Some(pod) = rng.choice(pods) else { return Decision::Refuse(503) };
+        let session = SessionKey::generate().expect("randomness");
+        let claims = Claims {
+            session: session.clone(),
+            revision: pod.revision.clone(),
+            pod: Some(pod.uid.clone()),
+            issued: now,
+            expires: now + LIFETIME,
+        };
+        let name = self.snapshot.keyring.seal(&claims, binding).expect("randomness");
+        Decision::Forward { stage: to(route, pod, session, ask), name: Some(name) }
+    }
+}
+
+fn to(route: &Route, pod: &Pod, session: SessionKey, ask: Ask) -> Stage {
+    let IpAddr::V4(address) = pod.address.ip() else { panic!("the run has IPv4 addresses only") };
+    let subject = subject(&ask, &session, &pod.uid);
+    let mac = route.settings.mac.sign(subject, NOW_MILLIS);
+    Stage::ToPod { address: usize::from(address.octets()[3]), pod: pod.uid.clone(), session, mac, ask }
+}
+
+/// What the MAC of a request speaks for.
+pub(crate) fn subject<'a>(ask: &Ask, session: &'a SessionKey, pod: &'a str) -> mac::Subject<'a> {
+    let method = match ask {
+        Ask::Initialize(_) | Ask::Post { .. } => "POST",
+        Ask::Open { .. } => "GET",
+        Ask::Delete { .. } => "DELETE",
+    };
+    mac::Subject { method, path: DATA_PATH, session: session.as_str(), pod }
+}

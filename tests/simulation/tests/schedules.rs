@@ -1,0 +1,35 @@
+//! Every seed is a schedule: no promise of a session is broken in any.
+//!
+//! `SEEDS=100000 cargo test --release -p portolan-simulation` runs more; `SEED=7 cargo test -p portolan-simulation` runs
+//! one again.
+
+use std::panic::catch_unwind;
+
+use portolan_simulation::{Tally, run};
+
+/// How many seeds a test run takes.
+const SEEDS: u64 = 300;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn sessions_keep_their_promises_whatever_dies_drains_or_inherits_an_address() {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let many = seeds.end - seeds.start > 1;
+    let mut all = Tally::default();
+    for seed in seeds {
+        match catch_unwind(|| run(seed)) {
+            Ok(tally) => all += tally,
+            Err(_) => panic!("seed {seed} breaks a promise; SEED={seed} runs it again"),
+        }
+    }
+    println!("{all:?}");
+    let Tally { sessions, answered, lost, resumed, questions, killed, strangers } = all;
+    let seen = [sessions, answered, lost, resumed, questions, killed, strangers];
+    assert!(!many || seen.iter().all(|count| *count > 0), "schedules in which nothing happens show nothing: {all:?}");
+}
