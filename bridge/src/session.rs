@@ -131,7 +131,8 @@ impl ClientSession {
         }
         inner.last_used = Instant::now();
         let mut out = Vec::new();
-        let attachment = inner.machine.open(last_event_id, &mut out);
+        let opened = inner.machine.open(last_event_id, &mut out);
+        let attachment = opened.map_err(|refusal| Failure::new(Kind::InvalidRequest, refusal.to_string()))?;
         // A close that comes first is for the connection that held the stream until now.
         if out.first() == Some(&Output::Close(attachment.stream)) && inner.outlets.remove(&attachment.stream).is_some()
         {

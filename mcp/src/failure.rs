@@ -72,6 +72,8 @@ pub enum Kind {
     MemoryPressure,
     /// The server did not answer in time.
     RequestTimeout,
+    /// The client took the request back.
+    Cancelled,
     /// What the server answered is not MCP or is over the cap.
     BadServerReply,
     /// A fault of ours.
@@ -106,6 +108,7 @@ impl Kind {
             Self::ServerExited => "ServerExited",
             Self::MemoryPressure => "MemoryPressure",
             Self::RequestTimeout => "RequestTimeout",
+            Self::Cancelled => "Cancelled",
             Self::BadServerReply => "BadServerReply",
             Self::Internal => "Internal",
         }
@@ -132,7 +135,8 @@ impl Kind {
             | Self::MissingSession
             | Self::UnknownSession
             | Self::UnsupportedVersion
-            | Self::ModernEra => Source::Client,
+            | Self::ModernEra
+            | Self::Cancelled => Source::Client,
             Self::Unauthenticated | Self::HostNotAllowed | Self::OriginNotAllowed => Source::Policy,
             Self::AuthenticatorUnavailable | Self::Overloaded | Self::Draining | Self::Internal => Source::Gateway,
             Self::NotReady
@@ -170,6 +174,7 @@ impl Kind {
                 | Self::ServerExited
                 | Self::MemoryPressure
                 | Self::RequestTimeout
+                | Self::Cancelled
                 | Self::BadServerReply
         )
     }
@@ -221,6 +226,7 @@ impl Kind {
             Self::ServerUnreachable | Self::ServerExited | Self::MemoryPressure => -32005,
             Self::RequestTimeout => -32006,
             Self::BadServerReply => -32007,
+            Self::Cancelled => -32008,
             Self::MissingSession | Self::UnsupportedVersion | Self::ModernEra => -32000,
         }
     }

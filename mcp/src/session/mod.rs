@@ -21,9 +21,9 @@ use bytes::Bytes;
 
 pub use self::key::IdKey;
 use self::replay::Replay;
-pub use self::rewrite::{single_line, with_id, with_request_id};
+pub use self::rewrite::{cancelled, single_line, with_id, with_request_id};
 use self::vocabulary::parse_event_id;
-pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId};
+pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId, UnknownStream};
 use self::waiting::{Queue, Waiting};
 use crate::envelope::{EnvelopeError, Id, Message, Meta, Request, scalar_param};
 use crate::failure::{Failure, Kind};
@@ -94,8 +94,12 @@ impl Session {
     pub fn accept(&mut self, message: &Message<'_>, body: &Bytes, out: &mut Vec<Output>) -> Result<Accepted, Refusal> {
         match message {
             Message::Request(request) => self.accept_request(request, body, out).map(Accepted::Call),
-            Message::Notification { .. } => {
+            Message::Notification { method, params } => {
                 out.push(Output::ToServer(single_line(body)));
+                if method == "notifications/cancelled" {
+                    let id = params.and_then(|params| scalar_param(params, "requestId"));
+                    self.client_cancelled(id.as_ref().map(IdKey::from), out);
+                }
                 Ok(Accepted::Done)
             }
             Message::Response { id, .. } => {
@@ -217,9 +221,16 @@ impl Session {
     }
 
     /// Opens the standing stream, or resumes the one that `last_event_id` names.
-    pub fn open(&mut self, last_event_id: Option<&str>, out: &mut Vec<Output>) -> Attachment {
-        let resumed = last_event_id.and_then(parse_event_id).filter(|(stream, _)| self.can_resume(*stream));
+    ///
+    /// # Errors
+    /// That stream is over and not kept. It is not the standing one instead: what is sent there belongs to whoever holds
+    /// that (2025-11-25, "Resumability and Redelivery").
+    pub fn open(&mut self, last_event_id: Option<&str>, out: &mut Vec<Output>) -> Result<Attachment, UnknownStream> {
+        let resumed = last_event_id.and_then(parse_event_id);
         let (stream, after) = resumed.unwrap_or((StreamId::GET, self.get_sent));
+        if !self.can_resume(stream) {
+            return Err(UnknownStream);
+        }
         // A number that was not sent yet is not one to resume from.
         let after = after.min(self.sent(stream));
         let replayed = self.replay.after(stream, after);
@@ -239,7 +250,7 @@ impl Session {
         if ends && !has_last {
             out.push(Output::Close(stream));
         }
-        attachment
+        Ok(attachment)
     }
 
     /// The connection that held a stream is gone. A call goes on without it: in this era, hanging up is not cancelling.
@@ -257,15 +268,31 @@ impl Session {
         let Some(call) = self.calls.get(&stream) else { return false };
         let (key, id, method) = (call.key.clone(), call.id.clone(), call.method.clone());
         self.finish(stream, failure.answer(Some(&id), Some(&method)).into(), Some(failure.kind), out);
-        if self.abandoned.len() >= MAX_ABANDONED {
-            self.abandoned.pop_front();
-        }
-        self.abandoned.push_back(key);
+        self.abandon(key);
         // `initialize` must not be cancelled (2025-11-25, "Cancellation").
         if &*method != "initialize" {
             out.push(Output::ToServer(cancelled(&id)));
         }
         true
+    }
+
+    /// The client takes a request back. The server need not answer it any more, so nobody waits for that.
+    fn client_cancelled(&mut self, key: Option<IdKey>, out: &mut Vec<Output>) {
+        let cancelled = self.calls.iter().find(|(_, call)| Some(&call.key) == key.as_ref());
+        let Some((stream, call)) = cancelled.filter(|(_, call)| &*call.method != "initialize") else { return };
+        let (stream, key) = (*stream, call.key.clone());
+        let failure = Failure::new(Kind::Cancelled, "the request was taken back with notifications/cancelled");
+        let answer = failure.answer(Some(&call.id), Some(&call.method));
+        self.finish(stream, answer.into(), Some(failure.kind), out);
+        self.abandon(key);
+    }
+
+    /// What still comes for that id is for nobody.
+    fn abandon(&mut self, key: IdKey) {
+        if self.abandoned.len() >= MAX_ABANDONED {
+            self.abandoned.pop_front();
+        }
+        self.abandoned.push_back(key);
     }
 
     /// The server is gone: every call is answered with `failure` and every stream ends.
@@ -319,7 +346,10 @@ impl Session {
         };
         *sent += 1;
         let event = Event { stream, seq: *sent, message, failure: None, last: false, turn };
-        self.deliver(event, out);
+        self.replay.push(&event);
+        if turn.is_some() {
+            out.push(Output::Event(event));
+        }
     }
 
     fn finish(&mut self, stream: StreamId, message: Bytes, failure: Option<Kind>, out: &mut Vec<Output>) {
@@ -327,12 +357,8 @@ impl Session {
         // What the server asked on behalf of this call is moot, and must not count against what it asks later.
         self.asked.retain(|_, carrier| *carrier != Some(stream));
         let event = Event { stream, seq: call.sent + 1, message, failure, last: true, turn: call.attached };
-        self.deliver(event, out);
-    }
-
-    fn deliver(&mut self, event: Event, out: &mut Vec<Output>) {
-        self.replay.push(&event);
-        if event.turn.is_some() {
+        self.replay.push_answer(&event, &call.id, &call.method);
+        if call.attached.is_some() {
             out.push(Output::Event(event));
         }
     }
@@ -372,14 +398,4 @@ impl Session {
         }
         self.send(stream, waiting.message, out);
     }
-}
-
-/// The notification that tells a peer that nobody waits for request `id` any more.
-#[must_use]
-pub fn cancelled(id: &Id) -> Bytes {
-    let id = id.as_json();
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
-    )
-    .into()
 }

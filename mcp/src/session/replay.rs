@@ -5,6 +5,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{Event, StreamId};
+use crate::{
+    envelope::Id,
+    failure::{Failure, Kind},
+};
+
+/// What a client is told that comes back for an answer that was not kept.
+const LOST: &str = "the answer went with the connection that broke, and is too large to be kept; ask again";
 
 /// The newest events of a session, bounded by count and bytes.
 #[derive(Debug)]
@@ -31,6 +38,20 @@ impl Replay {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.message.len();
         }
+    }
+
+    /// Keeps the answer to a call. In the place of one larger than the whole ring stays that it is lost, so that whoever
+    /// comes back for it is told.
+    pub(super) fn push_answer(&mut self, event: &Event, id: &Id, method: &str) {
+        if event.message.len() <= self.max_bytes {
+            return self.push(event);
+        }
+        let lost = Failure::new(Kind::ServerUnreachable, LOST);
+        self.push(&Event {
+            message: lost.answer(Some(id), Some(method)).into(),
+            failure: Some(lost.kind),
+            ..event.clone()
+        });
     }
 
     /// The events of `stream` after `seq`, oldest first.

@@ -84,3 +84,13 @@ mod tests {
         assert_eq!(one, other);
     }
 }
+
+/// The notification that tells a peer that nobody waits for request `id` any more.
+#[must_use]
+pub fn cancelled(id: &Id) -> Bytes {
+    let id = id.as_json();
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
+    )
+    .into()
+}

@@ -38,7 +38,7 @@ fn line(session: &mut Session, line: &Bytes) -> Vec<Output> {
 
 fn open(session: &mut Session, last: Option<&str>) -> (Attachment, Vec<Output>) {
     let mut out = Vec::new();
-    let attachment = session.open(last, &mut out);
+    let attachment = session.open(last, &mut out).expect("a stream that is kept");
     (attachment, out)
 }
 
@@ -79,6 +79,49 @@ fn an_event_that_was_under_way_when_its_stream_was_taken_over_is_for_the_earlier
     let is_for = |out: &[Output], hold| out.iter().any(|o| matches!(o, Output::Event(event) if event.is_for(&hold)));
     assert!(is_for(&under_way, first) && !is_for(&under_way, second));
     assert!(is_for(&replayed, second) && !is_for(&replayed, first));
+}
+
+#[test]
+fn a_stream_that_is_no_longer_kept_is_refused_and_the_standing_one_stays_with_its_holder() {
+    let mut session = Session::new(Limits { replay_events: 1, ..Limits::default() });
+    let (standing, _) = open(&mut session, None);
+    let (first, second) = (call(&mut session, "1"), call(&mut session, "2"));
+    line(&mut session, &answer("1"));
+    line(&mut session, &answer("2"));
+    let mut out = Vec::new();
+    assert_eq!(session.open(Some(&first.event_id()), &mut out), Err(UnknownStream));
+    assert_eq!(out, []);
+    let news = line(&mut session, &notification("notifications/tools/list_changed"));
+    assert!(matches!(&news[..], [Output::Event(event)] if event.is_for(&standing)));
+    assert_eq!(session.open(Some(&second.event_id()), &mut out), Err(UnknownStream), "the news took its place");
+}
+
+#[test]
+fn who_comes_back_for_an_answer_that_is_too_large_to_be_kept_is_told_that_it_is_lost() {
+    let mut session = Session::new(Limits { replay_bytes: 600, ..Limits::default() });
+    let first = call(&mut session, "1");
+    let large: Bytes = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"text":"{}"}}}}"#, "x".repeat(600)).into();
+    assert!(matches!(&line(&mut session, &large)[..], [Output::Event(event)] if event.message == large));
+    let (_, replayed) = open(&mut session, Some(&first.event_id()));
+    let [Output::Event(event)] = &replayed[..] else { panic!("{replayed:?}") };
+    assert_eq!((event.failure, event.last), (Some(Kind::ServerUnreachable), true));
+    assert!(
+        matches!(Message::parse(&event.message), Ok(Message::Response { id: Some(id), .. }) if id == Id::number(1))
+    );
+}
+
+#[test]
+fn a_call_that_its_client_takes_back_ends_at_once_and_a_late_answer_goes_nowhere() {
+    let mut session = Session::new(Limits::default());
+    let first = call(&mut session, "1");
+    let cancel = cancelled(&Id::number(1));
+    let (accepted, out) = accept(&mut session, &cancel);
+    assert_eq!((accepted, out.first()), (Ok(Accepted::Done), Some(&Output::ToServer(cancel.clone()))));
+    assert!(
+        matches!(&out[1..], [Output::Event(event)] if event.is_for(&first) && event.failure == Some(Kind::Cancelled))
+    );
+    assert_eq!((session.in_flight(), line(&mut session, &answer("1"))), (0, vec![]));
+    assert_eq!(accept(&mut session, &cancel).1, [Output::ToServer(cancel)], "that of nothing under way only passes");
 }
 
 #[test]
@@ -322,11 +365,11 @@ impl World {
             Step::Notify => {
                 session.server_line(&notification("notifications/message"), &mut out).expect("a message");
             }
-            Step::Open => self.held.push(session.open(None, &mut out)),
+            Step::Open => self.held.push(session.open(None, &mut out).expect("there is always a standing stream")),
             Step::Resume(n) => {
                 let Some(last) = self.last_ids.iter().rev().nth(n).cloned() else { return };
                 resumed = true;
-                self.held.push(session.open(Some(&last), &mut out));
+                self.held.extend(session.open(Some(&last), &mut out));
             }
             Step::Close(n) => {
                 if n < self.held.len() {

@@ -97,6 +97,11 @@ pub enum Refusal {
     TooManyCalls,
 }
 
+/// The stream that is to be resumed is over, and its events are no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream of this Last-Event-ID is over and its events are no longer kept; open one without it")]
+pub struct UnknownStream;
+
 /// Bounds of one session.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

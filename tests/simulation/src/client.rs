@@ -159,6 +159,12 @@ impl Client {
             Frame::Accepted if purpose == Purpose::Delete => self.over(),
             Frame::Accepted => {}
             Frame::Refused(404) => return Told::Unknown,
+            Frame::Refused(400) => {
+                if let Some(stream) = self.stream(purpose) {
+                    stream.last = None;
+                }
+                self.let_go(purpose, id);
+            }
             Frame::Refused(_) | Frame::Broken | Frame::End => self.let_go(purpose, id),
         }
         Told::Nothing

@@ -113,7 +113,7 @@ impl Pod {
     ) {
         let Some(live) = self.find(key) else { return refuse(&mut connections[id], 404) };
         let mut out = Vec::new();
-        let attachment = live.machine.open(last, &mut out);
+        let Ok(attachment) = live.machine.open(last, &mut out) else { return refuse(&mut connections[id], 400) };
         // A close that comes first is for the connection that held the stream until now.
         if out.first() == Some(&Output::Close(attachment.stream))
             && let Some((earlier, _)) = live.holders.remove(&attachment.stream)
