@@ -57,6 +57,8 @@ fn every_way_to_end_has_an_exit_code_of_its_own() {
         (1, vec!["tools", "127.0.0.1:8080"]),
         (1, vec!["tools", &url, "--no-such-flag"]),
         (1, vec!["tools", &url, "--api-key", "not-one"]),
+        (1, vec!["tools", &url, "--header", "Authorization Bearer not-one"]),
+        (1, vec!["tools", &url, "--header", "X-Team: a", "--header", "x-team: b"]),
         (4, vec!["tools", nothing_there]),
         (4, vec!["tools", &other_server]),
         (4, vec!["tools", &html.url]),

@@ -69,7 +69,7 @@ pub struct Claims {
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<str>>,
     /// Unix seconds at which the session was opened.
-    #[serde(rename = "i")]
+    #[serde(rename = "i", default)]
     pub issued: u64,
     /// Unix seconds after which the token is void.
     #[serde(rename = "e")]

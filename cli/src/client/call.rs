@@ -77,8 +77,10 @@ async fn call(args: &CallArgs, session: &Session) -> Result<CallToolResult, Fail
         Err(error) => failure::of_request(&args.target.url, &error),
     };
     if error.exit == Exit::ToolError {
-        // The server's words for a name that it does not know are its own; the list tells for certain.
-        find(&args.tool, &tools::list(&args.target, session).await?)?;
+        // The server's words for a name that it does not know are its own; the list, if there is one, tells for certain.
+        if let Ok(tools) = tools::list(&args.target, session).await {
+            find(&args.tool, &tools)?;
+        }
     }
     Err(error)
 }

@@ -24,9 +24,9 @@ pub(crate) struct Target {
     #[arg(value_parser = url)]
     pub(super) url: reqwest::Url,
 
-    /// Another request header; may be repeated
-    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
-    header: Vec<(HeaderName, HeaderValue)>,
+    /// Another request header; may be repeated with another name
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
 
     /// A bearer token, such as one of `kubectl create token --audience portolan`
     #[arg(long, env = "PORTOLAN_TOKEN", hide_env_values = true, conflicts_with = "api_key")]
@@ -49,11 +49,21 @@ fn url(text: &str) -> Result<reqwest::Url, String> {
     }
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
-    let name = name.trim().parse().map_err(|_| format!("{name:?} is no header name"))?;
-    let value = value.trim().parse().map_err(|_| "the value has characters that no header may have".to_owned())?;
-    Ok((name, value))
+/// Looked at only here, for the reason that [`credential`] has.
+fn headers(target: &Target) -> Result<HashMap<HeaderName, HeaderValue>, Failure> {
+    let mut headers = HashMap::new();
+    for text in &target.header {
+        let form = || Failure::usage("a --header is no header").hint("write it as NAME: VALUE, with a colon");
+        let (name, value) = text.split_once(':').ok_or_else(form)?;
+        let name: HeaderName = name.trim().parse().map_err(|_| form())?;
+        let value = value.trim().parse().map_err(|_| {
+            Failure::usage(format!("the value of --header {name} has characters that no header may have"))
+        })?;
+        if headers.insert(name.clone(), value).is_some() {
+            return Err(Failure::usage(format!("--header {name} is written twice")).hint("write it once"));
+        }
+    }
+    Ok(headers)
 }
 
 /// Looked at only here: what the command line refuses by itself it repeats, and this may be someone's token.
@@ -93,7 +103,7 @@ pub(crate) async fn within<T>(
 
 async fn open(target: &Target) -> Result<Session, Failure> {
     let mut config = StreamableHttpClientTransportConfig::with_uri(target.url.as_str());
-    config.custom_headers = target.header.iter().cloned().collect::<HashMap<_, _>>();
+    config.custom_headers = headers(target)?;
     config.auth_header = credential(target)?;
     let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
     let lifecycle = ClientLifecycleMode::Auto {

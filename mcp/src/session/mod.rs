@@ -82,6 +82,12 @@ impl Session {
         self.calls.len()
     }
 
+    /// Whether a call waits for the server on `stream`.
+    #[must_use]
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.calls.contains_key(&stream)
+    }
+
     /// Messages dropped at a bound since this was last asked.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
@@ -98,7 +104,7 @@ impl Session {
                 out.push(Output::ToServer(single_line(body)));
                 if method == "notifications/cancelled" {
                     let id = params.and_then(|params| scalar_param(params, "requestId"));
-                    self.client_cancelled(id.as_ref().map(IdKey::from), out);
+                    self.client_cancelled(id.as_ref().map(IdKey::from).as_ref(), out);
                 }
                 Ok(Accepted::Done)
             }
@@ -277,8 +283,8 @@ impl Session {
     }
 
     /// The client takes a request back. The server need not answer it any more, so nobody waits for that.
-    fn client_cancelled(&mut self, key: Option<IdKey>, out: &mut Vec<Output>) {
-        let cancelled = self.calls.iter().find(|(_, call)| Some(&call.key) == key.as_ref());
+    fn client_cancelled(&mut self, key: Option<&IdKey>, out: &mut Vec<Output>) {
+        let cancelled = self.calls.iter().find(|(_, call)| Some(&call.key) == key);
         let Some((stream, call)) = cancelled.filter(|(_, call)| &*call.method != "initialize") else { return };
         let (stream, key) = (*stream, call.key.clone());
         let failure = Failure::new(Kind::Cancelled, "the request was taken back with notifications/cancelled");
