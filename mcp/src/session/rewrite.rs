@@ -1,4 +1,4 @@
-//! Changes of a message that leave every other byte alone.
+//! Changes of a message that leave every other byte alone, and the one message that is made here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
@@ -57,6 +57,16 @@ fn replaced(body: &[u8], old: &str, id: &Id) -> Option<Bytes> {
     Some(message.freeze())
 }
 
+/// The notification that tells a peer that nobody waits for request `id` any more.
+#[must_use]
+pub fn cancelled(id: &Id) -> Bytes {
+    let id = id.as_json();
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
+    )
+    .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,14 +93,4 @@ mod tests {
             (serde_json::from_slice(&body).expect("JSON"), serde_json::from_slice(&line).expect("JSON"));
         assert_eq!(one, other);
     }
-}
-
-/// The notification that tells a peer that nobody waits for request `id` any more.
-#[must_use]
-pub fn cancelled(id: &Id) -> Bytes {
-    let id = id.as_json();
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
-    )
-    .into()
 }
