@@ -1,5 +1,7 @@
 //! The cluster as its API server has it: two servers, their revisions and pods. Replicas learn of it late.
 
+use std::sync::Arc;
+
 use k8s_openapi::ByteString;
 use portolan_mcp::mac::MacKey;
 use portolan_snapshot::{Inputs, Snapshot, compile, inputs::secret_key};
@@ -24,6 +26,15 @@ pub(crate) struct Listed {
 /// What there is now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
+    objects: Objects,
+    /// What a replica that has followed everything makes of it; nothing since the last change.
+    compiled: Option<Arc<Snapshot>>,
+    previous: Option<Arc<Snapshot>>,
+}
+
+/// The objects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
     pub(crate) pods: Vec<Listed>,
     /// The revision of each server that takes new sessions.
     pub(crate) serving: [u64; 2],
@@ -43,11 +54,33 @@ pub(crate) fn revision_name(server: usize, revision: u64) -> String {
 }
 
 impl Cluster {
-    /// What a replica makes of it.
-    pub(crate) fn snapshot(&self, previous: Option<&Snapshot>) -> Snapshot {
-        compile(&self.inputs(), previous).expect("there are session keys").snapshot
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
     }
 
+    /// The objects, to be changed.
+    pub(crate) fn change(&mut self) -> &mut Objects {
+        self.previous = self.compiled.take().or(self.previous.take());
+        &mut self.objects
+    }
+
+    /// What a replica that has followed everything serves from.
+    pub(crate) fn followed(&mut self) -> Arc<Snapshot> {
+        let compiled = self.compiled.take().unwrap_or_else(|| self.compile(self.previous.as_deref()));
+        self.compiled.insert(compiled).clone()
+    }
+
+    /// What a replica that has just started serves from.
+    pub(crate) fn fresh(&self) -> Arc<Snapshot> {
+        self.compile(None)
+    }
+
+    fn compile(&self, previous: Option<&Snapshot>) -> Arc<Snapshot> {
+        Arc::new(compile(&self.objects.inputs(), previous).expect("there are session keys").snapshot)
+    }
+}
+
+impl Objects {
     fn inputs(&self) -> Inputs {
         let inputs = json!({
             "gateway": {

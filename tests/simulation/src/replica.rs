@@ -1,6 +1,6 @@
 //! A gateway replica: it knows what it was told last, and nothing of the sessions that it opened.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use fastrand::Rng;
 use portolan_mcp::{
@@ -28,7 +28,7 @@ const MAX_LAG: u64 = 5;
 /// One replica.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     learnt: u64,
 }
 
@@ -43,12 +43,12 @@ pub(crate) enum Decision {
 
 impl Replica {
     pub(crate) fn new(cluster: &Cluster, now: u64) -> Self {
-        Self { snapshot: cluster.snapshot(None), learnt: now }
+        Self { snapshot: cluster.fresh(), learnt: now }
     }
 
     /// The watches have caught up.
-    pub(crate) fn learn(&mut self, cluster: &Cluster, now: u64) {
-        self.snapshot = cluster.snapshot(Some(&self.snapshot));
+    pub(crate) fn learn(&mut self, cluster: &mut Cluster, now: u64) {
+        self.snapshot = cluster.followed();
         self.learnt = now;
     }
 

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use crate::{
     client::{Client, Counts, Purpose, Told},
-    cluster::{self, Cluster, Listed, SERVERS},
+    cluster::{self, Cluster, Listed, Objects, SERVERS},
     network::{Connection, ConnectionId, Frame, Stage},
     pod::Pod,
     replica::{Decision, Replica},
@@ -128,7 +128,7 @@ impl World {
         self.steps += 1;
         let now = self.now();
         for replica in self.replicas.iter_mut().filter(|replica| replica.is_behind(now)) {
-            replica.learn(&self.cluster, now);
+            replica.learn(&mut self.cluster, now);
         }
         match self.rng.u8(0..if chaos { 100 } else { 94 }) {
             0..20 => self.client_acts(chaos),
@@ -136,7 +136,7 @@ impl World {
             65..89 => self.pod_moves(),
             89..94 => {
                 let replica = self.rng.usize(0..REPLICAS);
-                self.replicas[replica].learn(&self.cluster, now);
+                self.replicas[replica].learn(&mut self.cluster, now);
             }
             94..97 => self.connection_breaks(),
             97 if self.rng.bool() => self.replica_dies(),
@@ -148,6 +148,7 @@ impl World {
             _ => self.revision_changes(),
         }
         self.drained_pods_end();
+        self.missing_pods_start();
     }
 
     fn client_acts(&mut self, chaos: bool) {
@@ -270,7 +271,7 @@ impl World {
     fn end_pod(&mut self, pod: usize) {
         self.pods[pod].die(&mut self.connections);
         let uid = &self.pods[pod].uid;
-        self.cluster.pods.retain(|listed| listed.uid != *uid);
+        self.cluster.change().pods.retain(|listed| listed.uid != *uid);
     }
 
     fn start_pod(&mut self, server: usize) {
@@ -279,26 +280,37 @@ impl World {
         let Some(address) = self.rng.choice(free) else { return };
         let uid = format!("pod-{}", self.pods.len());
         self.pods.push(Pod::new(uid.clone(), address, cluster::mac_of(server)));
-        let revision = self.cluster.serving[server];
-        self.cluster.pods.push(Listed { uid, server, revision, address, terminating: false });
+        let revision = self.cluster.objects().serving[server];
+        self.cluster.change().pods.push(Listed { uid, server, revision, address, terminating: false });
     }
 
     /// A new revision serves: its pod comes up, those of the one before drain.
     fn revision_changes(&mut self) {
         let server = self.rng.usize(0..SERVERS.len());
-        let before = self.cluster.pods.len();
-        self.cluster.serving[server] += 1;
+        let before = self.cluster.objects().pods.len();
+        self.cluster.change().serving[server] += 1;
         self.start_pod(server);
-        if self.cluster.pods.len() == before {
-            self.cluster.serving[server] -= 1;
+        if self.cluster.objects().pods.len() == before {
+            self.cluster.change().serving[server] -= 1;
             return;
         }
-        let serving = self.cluster.serving[server];
-        for listed in &mut self.cluster.pods {
+        let Objects { pods, serving } = self.cluster.change();
+        let serving = serving[server];
+        for listed in pods {
             if listed.server == server && listed.revision != serving {
                 listed.terminating = true;
                 let pod = self.pods.iter_mut().find(|pod| pod.uid == listed.uid).expect("a listed pod exists");
                 pod.draining = true;
+            }
+        }
+    }
+
+    /// A server whose last pod went gets another one, after a while.
+    fn missing_pods_start(&mut self) {
+        for server in 0..SERVERS.len() {
+            let is_served = self.cluster.objects().pods.iter().any(|pod| pod.server == server && !pod.terminating);
+            if !is_served && self.rng.u8(0..20) == 0 {
+                self.start_pod(server);
             }
         }
     }
