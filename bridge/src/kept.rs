@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use portolan_mcp::envelope::{Id, Message, Meta, Request, scalar_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::session::{IdKey, Refusal, cancelled, single_line, with_id, with_request_id};
+use portolan_mcp::session::{
+    IdKey, Refusal, cancelled, single_line, with_id, with_progress_token_asked, with_progress_token_told,
+    with_request_id,
+};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
@@ -41,6 +44,8 @@ pub(crate) struct Kept {
     inner: Mutex<Inner>,
     over: watch::Sender<Option<Over>>,
     initialized: OnceLock<String>,
+    /// Begins the progress tokens that the server is given. A client cannot guess it, so none can have another's.
+    tokens: SessionKey,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +82,8 @@ struct Caller {
     key: IdKey,
     id: Id,
     method: String,
-    progress: Option<IdKey>,
+    /// The client's own token for progress.
+    progress: Option<Id>,
     outlet: Outlet,
     timer: Option<AbortHandle>,
 }
@@ -107,6 +113,7 @@ pub(crate) enum Over {
 
 impl Kept {
     pub(crate) fn spawn(state: &Arc<State>, command: &ServerCommand) -> Result<Arc<Self>, SpawnError> {
+        let tokens = SessionKey::generate().map_err(|_| SpawnError::NoRandomness)?;
         let (process, stdout) = Process::spawn(state, command, "probe")?;
         let kept = Arc::new(Self {
             process,
@@ -114,6 +121,7 @@ impl Kept {
             inner: Mutex::default(),
             over: watch::Sender::new(None),
             initialized: OnceLock::new(),
+            tokens,
         });
         tokio::spawn(Arc::clone(&kept).read(stdout));
         Ok(kept)
@@ -164,7 +172,8 @@ impl Kept {
         self.initialized.get().map(String::as_str)
     }
 
-    /// Asks in the stead of `client`; its id is replaced on the way and put back in the answer.
+    /// Asks in the stead of `client`; its id and its token for progress are replaced on the way, and put back in what comes
+    /// of it.
     pub(crate) fn call(
         self: &Arc<Self>,
         client: &SessionKey,
@@ -179,7 +188,7 @@ impl Kept {
             key: IdKey::from(&request.id),
             id: request.id.clone(),
             method: request.method.clone().into_owned(),
-            progress: meta.and_then(|meta| meta.progress_token).as_ref().map(IdKey::from),
+            progress: meta.and_then(|meta| meta.progress_token),
             outlet,
             timer: None,
         };
@@ -198,8 +207,9 @@ impl Kept {
         }
         inner.last_id += 1;
         let id = inner.last_id;
-        let line = with_id(body, &Id::number(id))
-            .ok_or_else(|| PostError::Failed(Failure::new(Kind::Internal, "the id went missing")))?;
+        let line = self
+            .in_our_terms(body, id, caller.progress.is_some())
+            .ok_or_else(|| PostError::Failed(Failure::new(Kind::Internal, "the id or the token went missing")))?;
         self.write(&line).map_err(PostError::Failed)?;
         caller.timer = Some(tokio::spawn(Self::time_out(Arc::downgrade(self), id, timeout)).abort_handle());
         inner.pending.insert(id, Pending::Client(caller));
@@ -209,6 +219,14 @@ impl Kept {
                 kept.forget(id);
             }
         }))
+    }
+
+    fn in_our_terms(&self, body: &Bytes, id: u64, has_token: bool) -> Option<Bytes> {
+        let line = with_id(body, &Id::number(id))?;
+        if !has_token {
+            return Some(line);
+        }
+        with_progress_token_asked(&line, &Id::string(&format!("{}-{id}", self.tokens)))
     }
 
     fn write(&self, message: &Bytes) -> Result<(), Failure> {
@@ -281,10 +299,13 @@ impl Kept {
         self.process.ended().await;
     }
 
-    /// Ends the process at once; calls are answered with `failure` before it is gone.
-    pub(crate) fn kill(&self, cause: ExitCause, failure: &Failure) {
-        self.fail_callers(failure);
-        self.process.kill(cause);
+    /// Ends the process at once; calls are answered with `failure` before it is gone. Says whether there was one to end.
+    pub(crate) fn kill(&self, cause: ExitCause, failure: &Failure) -> bool {
+        let is_there = !self.process.is_reaped();
+        if is_there {
+            self.fail_callers(failure);
+        }
+        is_there && self.process.kill(cause)
     }
 
     async fn read(self: Arc<Self>, mut stdout: Stdout) {
@@ -355,21 +376,18 @@ impl Kept {
         }
     }
 
-    /// Clients choose their tokens without knowing of each other: only one that is the only one is served.
+    /// Progress is the client's whose call was given the token; once that is over it is nobody's.
     fn progress(&self, token: Option<IdKey>, line: &Bytes) {
-        let Some(token) = token else { return };
+        let Some(IdKey::Text(token)) = token else { return };
+        let own = token.strip_prefix(self.tokens.as_str()).and_then(|rest| rest.strip_prefix('-')?.parse::<u64>().ok());
         let inner = lock(&self.inner);
-        let mut callers = inner.pending.values().filter_map(|pending| match pending {
-            Pending::Client(caller) if caller.progress.as_ref() == Some(&token) => Some(caller),
-            _ => None,
-        });
-        match (callers.next(), callers.next()) {
-            (Some(caller), None) if caller.outlet.has_room() => {
-                let message = Bytes::copy_from_slice(line);
-                caller.outlet.send_now(Delivery { id: None, message, failure: None, last: false, permit: None });
-            }
-            (None, _) => {}
-            _ => self.state.counters.dropped_messages.add(1),
+        let Some(Pending::Client(caller)) = own.and_then(|id| inner.pending.get(&id)) else { return };
+        let Some(message) = caller.progress.as_ref().and_then(|token| with_progress_token_told(line, token)) else {
+            return;
+        };
+        let delivery = Delivery { id: None, message, failure: None, last: false, permit: None };
+        if !caller.outlet.send_if_room(delivery) {
+            self.state.counters.dropped_messages.add(1);
         }
     }
 

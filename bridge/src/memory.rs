@@ -119,29 +119,32 @@ impl Holder {
     }
 
     /// Ends what it holds, without a grace: what it allocates meanwhile may cost everyone. What is returned completes when
-    /// that is gone; `None` when there is no such holder any more.
+    /// that is gone; `None` when there is no such process any more: one that ended by itself is told as that.
     fn end(&self, sessions: Option<&Sessions>) -> Option<BoxFuture<'static, ()>> {
         match self {
             Self::Session(session) => {
+                if session.process.is_reaped() {
+                    return None;
+                }
                 let message = "the session was ended to save the others: the container's memory ran short and it held the \
                                most; ask for less, or raise spec.container.resources.limits.memory";
                 session.end(ExitCause::MemoryPressure, Failure::new(Kind::MemoryPressure, message));
-                session.process.kill(ExitCause::MemoryPressure);
+                let ended = session.process.kill(ExitCause::MemoryPressure);
                 let session = Arc::clone(session);
-                Some(async move { drop(session.process.ended().await) }.boxed())
+                ended.then(|| async move { drop(session.process.ended().await) }.boxed())
             }
             Self::Kept(kept) => {
                 let message = "the server was started again: the container's memory ran short and it held the most; ask \
                                again, for less, or raise spec.container.resources.limits.memory";
                 let failure = Failure::new(Kind::MemoryPressure, message).retry_after(Duration::from_secs(1));
-                kept.kill(ExitCause::MemoryPressure, &failure);
+                let ended = kept.kill(ExitCause::MemoryPressure, &failure);
                 let kept = Arc::clone(kept);
-                Some(async move { drop(kept.process.ended().await) }.boxed())
+                ended.then(|| async move { drop(kept.process.ended().await) }.boxed())
             }
             Self::Warm(guard) => {
                 let process = sessions?.take_warm(*guard)?;
-                process.kill(ExitCause::MemoryPressure);
-                Some(async move { drop(process.ended().await) }.boxed())
+                let ended = process.kill(ExitCause::MemoryPressure);
+                ended.then(|| async move { drop(process.ended().await) }.boxed())
             }
         }
     }

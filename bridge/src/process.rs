@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +89,7 @@ pub(crate) struct Process {
     stdin: Mutex<Option<StdinQueue>>,
     cause: Arc<Mutex<Option<ExitCause>>>,
     terminate: CancellationToken,
+    reaped: Arc<AtomicBool>,
     end: watch::Receiver<Option<Arc<End>>>,
 }
 
@@ -128,6 +129,7 @@ impl Process {
         let (end_sender, end) = watch::channel(None);
         let cause = Arc::new(Mutex::new(None));
         let terminate = CancellationToken::new();
+        let reaped = Arc::new(AtomicBool::new(false));
         let waiter = Waiter {
             state: Arc::clone(state),
             child,
@@ -137,6 +139,7 @@ impl Process {
             name: Arc::clone(&name),
             cause: Arc::clone(&cause),
             terminate: terminate.clone(),
+            reaped: Arc::clone(&reaped),
         };
         tokio::spawn(waiter.run(log, last, end_sender));
         let process = Self {
@@ -145,6 +148,7 @@ impl Process {
             stdin: Mutex::new(Some(StdinQueue::start(stdin, state.config.max_message_bytes))),
             cause,
             terminate,
+            reaped,
             end,
         };
         Ok((process, Lines::new(stdout, state.config.max_message_bytes)))
@@ -168,10 +172,15 @@ impl Process {
         self.terminate.cancel();
     }
 
-    /// Like [`Self::terminate`], but without a grace.
-    pub(crate) fn kill(&self, cause: ExitCause) {
+    /// Like [`Self::terminate`], but without a grace. Says whether there was anything to end: once the guard is reaped its
+    /// id may be another process's.
+    pub(crate) fn kill(&self, cause: ExitCause) -> bool {
         self.terminate(cause);
-        signal_below(self.guard, Signal::SIGKILL);
+        let is_there = !self.is_reaped();
+        if is_there {
+            signal_below(self.guard, Signal::SIGKILL);
+        }
+        is_there
     }
 
     /// Waits until the process and everything it started are gone.
@@ -182,6 +191,11 @@ impl Process {
             let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
             Arc::new(End { cause, code: None, signal: None, last_stderr: String::new(), spawn_error: None })
         })
+    }
+
+    /// Whether the guard is gone. What is left of its server is being swept then, and its end described.
+    pub(crate) fn is_reaped(&self) -> bool {
+        self.reaped.load(Ordering::Acquire)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -259,11 +273,13 @@ struct Waiter {
     name: Arc<Mutex<String>>,
     cause: Arc<Mutex<Option<ExitCause>>>,
     terminate: CancellationToken,
+    reaped: Arc<AtomicBool>,
 }
 
 impl Waiter {
     async fn run(mut self, log: tokio::task::JoinHandle<()>, last: LastLine, end: watch::Sender<Option<Arc<End>>>) {
         let status = self.wait().await;
+        self.reaped.store(true, Ordering::Release);
         // Whether it ended like its server or was killed itself looks the same from here.
         if status.as_ref().is_none_or(|status| status.signal().is_some()) {
             self.sweep().await;
@@ -323,5 +339,32 @@ impl Waiter {
             signal: end.signal,
             last_stderr: end.spawn_error.clone().unwrap_or_else(|| end.last_stderr.clone()),
         });
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use portolan_mcp::mac::MacKey;
+
+    use super::*;
+    use crate::config::{Config, GuardCommand, Upstream};
+
+    /// A process of the shell's without a guard.
+    pub(crate) fn unguarded(script: &str) -> (Arc<State>, Process, Stdout) {
+        let mut command = ServerCommand::new("sh", ["-c".into(), script.into()]);
+        let args = ["-c", r#"shift; exec "$@""#, "unguarded"].map(Into::into).to_vec();
+        command.guard = GuardCommand { program: "sh".into(), args };
+        let key = MacKey::new(&[1; 32]).expect("long enough");
+        let state = Arc::new(State::new(Config::new(Upstream::Stdio(command.clone()), key)));
+        let (process, stdout) = Process::spawn(&state, &command, "test").expect("it starts");
+        (state, process, stdout)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_gone_is_not_killed_again() {
+        let (_state, process, _stdout) = unguarded("read -r line");
+        assert!(process.kill(ExitCause::MemoryPressure));
+        process.ended().await;
+        assert!(!process.kill(ExitCause::MemoryPressure), "its id may be another's by now");
     }
 }

@@ -49,16 +49,21 @@ impl Outlet {
         let _ = self.sender.send(delivery);
     }
 
-    /// Whether few enough messages wait for the client that one more may be sent without waiting.
-    pub(crate) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < MAX_WAITING
+    /// Sends without waiting, where so few messages and bytes wait for the client that one more may; says whether.
+    pub(crate) fn send_if_room(&self, mut delivery: Delivery) -> bool {
+        if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+            return false;
+        }
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(weight(&delivery)) else { return false };
+        delivery.permit = Some(permit);
+        self.send_now(delivery);
+        true
     }
 
     /// Sends once the client took enough of what was sent before.
     pub(crate) async fn send(&self, mut delivery: Delivery) -> Result<(), Stalled> {
-        let weight = u32::try_from(delivery.message.len()).unwrap_or(BUDGET).min(BUDGET);
         let permit = tokio::select! {
-            permit = Arc::clone(&self.budget).acquire_many_owned(weight) => permit,
+            permit = Arc::clone(&self.budget).acquire_many_owned(weight(&delivery)) => permit,
             () = self.sender.closed() => return Ok(()),
             () = tokio::time::sleep(STALLED) => return Err(Stalled),
         };
@@ -66,6 +71,11 @@ impl Outlet {
         self.send_now(delivery);
         Ok(())
     }
+}
+
+/// What a message takes of the budget.
+fn weight(delivery: &Delivery) -> u32 {
+    u32::try_from(delivery.message.len()).unwrap_or(BUDGET).min(BUDGET)
 }
 
 /// The receiving side; dropping it tells whoever feeds it.
@@ -118,5 +128,28 @@ impl Drop for Reply {
         if let Some(tell) = self.on_drop.take() {
             tell();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(bytes: usize) -> Delivery {
+        Delivery { id: None, message: vec![b' '; bytes].into(), failure: None, last: false, permit: None }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_client_that_does_not_read_is_bounded_in_bytes_and_in_messages() {
+        let budget = usize::try_from(BUDGET).expect("it fits");
+        let (outlet, mut reply) = Reply::new();
+        assert!(outlet.send_if_room(delivery(budget - 1)));
+        assert!(!outlet.send_if_room(delivery(2)), "the bytes are used up");
+        drop(reply.next().await);
+        assert!(outlet.send_if_room(delivery(2 * budget)), "a longer message waits alone");
+        assert!(!outlet.send_if_room(delivery(1)));
+        drop(reply.next().await);
+        let sent = (0..2 * MAX_WAITING).filter(|_| outlet.send_if_room(delivery(1))).count();
+        assert_eq!(sent, MAX_WAITING);
     }
 }

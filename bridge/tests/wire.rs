@@ -176,6 +176,41 @@ async fn stateless_servers_answer_every_client_from_one_process_with_their_own_i
 }
 
 #[tokio::test]
+async fn clients_of_a_stateless_server_that_chose_the_same_token_each_hear_of_their_own_progress() {
+    let rig = Rig::ready(&["--session-type", "stateless"], &python("well")).await;
+    let (one, other) = (rig.open().await, rig.open().await);
+    let call = async |client: &common::Client<'_>, tool: &str, name: &str, token: Value| {
+        let params =
+            json!({"name": tool, "arguments": {"name": name, "message": "x"}, "_meta": {"progressToken": token}});
+        client.post(&json!({"jsonrpc": "2.0", "id": name, "method": "tools/call", "params": params})).await
+    };
+    // What comes late for a call that was answered is for nobody, whoever uses its token by then.
+    assert_eq!(call(&one, "echo", "answered", json!(0)).await.text(), "x");
+    let telling = async {
+        for name in ["one", "other", "second"] {
+            rig.logged(&format!("waiting {name} as ")).await;
+        }
+        for method in ["test/progress", "test/release"] {
+            one.post(&json!({"jsonrpc": "2.0", "method": method})).await;
+        }
+    };
+    let (first, second, third, ()) = tokio::join!(
+        call(&one, "wait", "one", json!(0)),
+        call(&other, "wait", "other", json!(0)),
+        call(&other, "wait", "second", json!("a\"b")),
+        telling
+    );
+    for (reply, name, token) in
+        [(first, "one", json!(0)), (second, "other", json!(0)), (third, "second", json!("a\"b"))]
+    {
+        let [progress, answer] = &reply.messages[..] else { panic!("{reply:?}") };
+        assert_eq!(progress["params"], json!({"progressToken": token, "progress": 1, "message": name}));
+        assert_eq!(answer["id"], name);
+    }
+    assert_eq!(rig.status().await.counters.dropped_messages, 0);
+}
+
+#[tokio::test]
 async fn a_call_whose_connection_broke_is_answered_on_the_stream_that_resumes_it() {
     let rig = Rig::ready(&[], &python("well")).await;
     let client = rig.open().await;

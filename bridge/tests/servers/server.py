@@ -11,6 +11,7 @@ lock = threading.Lock()
 answers = {}
 arrived = threading.Condition()
 released = threading.Event()
+tokens = []
 # A process that no client can reach is told to hold memory this way.
 signal.signal(signal.SIGUSR1, lambda *_: hog({"bytes": 236 << 20}))
 
@@ -116,8 +117,18 @@ TOOLS = {
 }
 
 
+def tell_progress():
+    """Of every call that ever asked for it, answered or not."""
+    for token, name in tokens:
+        send({"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, "message": name}})
+
+
 def call(ident, params):
-    text = TOOLS[params["name"]]({**params.get("arguments", {}), "id": ident})
+    arguments = params.get("arguments", {})
+    token = params.get("_meta", {}).get("progressToken")
+    if token is not None:
+        tokens.append((token, arguments.get("name")))
+    text = TOOLS[params["name"]]({**arguments, "id": ident})
     send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
 
 
@@ -136,6 +147,8 @@ def serve(discover=None):
             send({"id": ident, "result": result})
         elif method == "notifications/cancelled":
             say(f"cancelled {message['params']['requestId']} because {message['params'].get('reason')}")
+        elif method == "test/progress":
+            tell_progress()
         elif method == "test/release":
             released.set()
             say("released")

@@ -21,7 +21,9 @@ use bytes::Bytes;
 
 pub use self::key::IdKey;
 use self::replay::Replay;
-pub use self::rewrite::{cancelled, single_line, with_id, with_request_id};
+pub use self::rewrite::{
+    cancelled, single_line, with_id, with_progress_token_asked, with_progress_token_told, with_request_id,
+};
 use self::vocabulary::parse_event_id;
 pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId, UnknownStream};
 use self::waiting::{Queue, Waiting};

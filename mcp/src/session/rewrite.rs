@@ -45,6 +45,42 @@ pub fn with_request_id(body: &[u8], id: &Id) -> Option<Bytes> {
     replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.request_id.get(), id)
 }
 
+/// `body` with `params._meta.progressToken` replaced by `token`, as [`with_id`] does it: a request for a peer that serves
+/// several clients, whose tokens need not differ.
+#[must_use]
+pub fn with_progress_token_asked(body: &[u8], token: &Id) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct WithParams<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, rename = "_meta")]
+        meta: WithToken<'a>,
+    }
+    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.meta.progress_token.get(), token)
+}
+
+/// `body` with `params.progressToken` replaced by `token`, as [`with_id`] does it: `notifications/progress` for a client
+/// that chose another token than its server was given.
+#[must_use]
+pub fn with_progress_token_told(body: &[u8], token: &Id) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct WithParams<'a> {
+        #[serde(borrow)]
+        params: WithToken<'a>,
+    }
+    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.progress_token.get(), token)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WithToken<'a> {
+    #[serde(borrow)]
+    progress_token: &'a RawValue,
+}
+
 /// `body` with the value `old`, which borrows from it, replaced by `id`.
 fn replaced(body: &[u8], old: &str, id: &Id) -> Option<Bytes> {
     // `RawValue` borrows from `body`, so the difference of the addresses is where the id stands.
@@ -82,6 +118,20 @@ mod tests {
         let rewritten = with_request_id(body, &Id::number(42)).expect("has one");
         assert_eq!(rewritten, &br#"{"id":1, "params":{"reason":"x", "requestId" : 42} }"#[..]);
         assert_eq!(with_request_id(br#"{"requestId":1}"#, &Id::number(1)), None);
+    }
+
+    #[test]
+    fn only_the_bytes_of_a_progress_token_change() {
+        let asked = br#"{"id":1, "params":{"progressToken":2, "_meta" : {"x":1.50, "progressToken" : "a\"b" }} }"#;
+        let rewritten = with_progress_token_asked(asked, &Id::string("own")).expect("has one");
+        let expected = r#"{"id":1, "params":{"progressToken":2, "_meta" : {"x":1.50, "progressToken" : "own" }} }"#;
+        assert_eq!(rewritten, expected.as_bytes());
+        assert_eq!(with_progress_token_asked(br#"{"params":{"progressToken":1}}"#, &Id::number(1)), None);
+        let told = br#"{"params" : {"_meta":{"progressToken":2}, "progressToken":"own", "progress":1.0}}"#;
+        let rewritten = with_progress_token_told(told, &Id::number(0)).expect("has one");
+        let expected = r#"{"params" : {"_meta":{"progressToken":2}, "progressToken":0, "progress":1.0}}"#;
+        assert_eq!(rewritten, expected.as_bytes());
+        assert_eq!(with_progress_token_told(br#"{"params":{}}"#, &Id::number(1)), None);
     }
 
     #[test]
