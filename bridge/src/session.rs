@@ -61,6 +61,24 @@ struct Inner {
     initialize: Option<StreamId>,
 }
 
+impl Inner {
+    /// Forgets who held the stream, unless a newer connection does.
+    fn let_go(&mut self, attachment: Attachment) {
+        if self.outlets.get(&attachment.stream).is_some_and(|(holder, _)| *holder == attachment) {
+            self.outlets.remove(&attachment.stream);
+        }
+    }
+
+    /// Stops the timers of calls that are over, whether or not anyone was there to hear of it.
+    fn stop_timers(&mut self) {
+        if self.timers.len() > self.machine.in_flight() {
+            for (_, timer) in self.timers.extract_if(|stream, _| !self.machine.is_open(*stream)) {
+                timer.abort();
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for ClientSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ClientSession({})", self.key)
@@ -180,9 +198,25 @@ impl ClientSession {
         let session = Arc::downgrade(self);
         reply.resumable(attachment.event_id()).on_drop(move || {
             if let Some(session) = session.upgrade() {
-                lock(&session.inner).machine.closed(attachment);
+                session.hung_up(attachment);
             }
         })
+    }
+
+    fn hung_up(&self, attachment: Attachment) {
+        let mut inner = lock(&self.inner);
+        inner.machine.closed(attachment);
+        inner.let_go(attachment);
+        let is_opening = inner.initialize == Some(attachment.stream);
+        let nobody_knows_it = is_opening && !inner.outlets.contains_key(&attachment.stream);
+        drop(inner);
+        if nobody_knows_it {
+            self.never_opened();
+        }
+    }
+
+    fn never_opened(&self) {
+        self.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
     }
 
     async fn time_out(session: Weak<Self>, stream: StreamId, timeout: Duration) {
@@ -200,7 +234,7 @@ impl ClientSession {
         }
         drop(inner);
         if is_initialize {
-            session.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
+            session.never_opened();
         }
     }
 
@@ -235,17 +269,13 @@ impl ClientSession {
                 Output::Close(stream) => drop(inner.outlets.remove(&stream)),
             }
         }
+        inner.stop_timers();
         result
     }
 
     /// Where the event goes; nowhere when another connection holds its stream by now, which has it by replay.
     fn outlet(&self, inner: &mut Inner, event: &Event) -> Option<Outlet> {
         inner.last_used = Instant::now();
-        if event.last
-            && let Some(timer) = inner.timers.remove(&event.stream)
-        {
-            timer.abort();
-        }
         let (_, outlet) = inner.outlets.get(&event.stream).filter(|(holder, _)| event.is_for(holder)).cloned()?;
         if event.last {
             inner.outlets.remove(&event.stream);
@@ -291,6 +321,7 @@ impl ClientSession {
             tracing::debug!(session = %self.key, %error, line = shorten(&text, 200), "skipped a line of stdout");
         }
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
+        inner.stop_timers();
         out
     }
 
@@ -317,7 +348,7 @@ impl ClientSession {
             }
         }
         if failed_initialize {
-            self.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
+            self.never_opened();
         }
     }
 
@@ -349,3 +380,6 @@ fn fails_initialize(inner: &mut Inner, event: &Event) -> bool {
     inner.initialize = None;
     matches!(Message::parse(&event.message), Ok(Message::Response { is_error: true, .. }))
 }
+
+#[cfg(test)]
+mod tests;
