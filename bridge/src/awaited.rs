@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::Response;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -13,6 +13,11 @@ use portolan_mcp::sse;
 
 /// What is read of an answer under an HTTP status that says no.
 const MAX_REFUSAL: usize = 64 * 1024;
+
+/// The media type of a stream of events.
+pub(crate) const EVENTS: &str = "text/event-stream";
+/// The media type of a single message.
+const JSON: &str = "application/json";
 
 /// The head of an answer, some time.
 pub(crate) type Pending = BoxFuture<'static, Result<Response<Incoming>, Failure>>;
@@ -36,12 +41,11 @@ impl Source {
     pub(crate) async fn next(&mut self) -> Next {
         loop {
             match self {
-                Self::Body(body) => return Some(body.frame().await?.map_err(|error| broke_off(&error))),
-                Self::Json(body) => match body.frame().await {
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => return Some(Ok(Frame::data(on_one_line(data)))),
-                        Err(_) => continue,
-                    },
+                Self::Body(body) => {
+                    return Some(data(body).await?.map(Frame::data).map_err(|error| broke_off(&error)));
+                }
+                Self::Json(body) => match data(body).await {
+                    Some(Ok(data)) => return Some(Ok(Frame::data(on_one_line(data)))),
                     Some(Err(error)) => return Some(Err(broke_off(&error))),
                     None => {
                         *self = Self::End;
@@ -54,10 +58,10 @@ impl Source {
                     return Some(answer.map(|message| Frame::data(sse::encode(None, &message))));
                 }
                 Self::Late(pending, id) => match pending.await {
-                    Ok(response) if response.status().is_success() && is(&response, "text/event-stream") => {
+                    Ok(response) if response.status().is_success() && is(&response, EVENTS) => {
                         *self = Self::Body(response.into_body());
                     }
-                    Ok(response) if response.status().is_success() && is(&response, "application/json") => {
+                    Ok(response) if response.status().is_success() && is(&response, JSON) => {
                         *self = Self::Json(response.into_body());
                         return Some(Ok(Frame::data(Bytes::from_static(b"data: "))));
                     }
@@ -94,10 +98,43 @@ fn on_one_line(data: Bytes) -> Bytes {
     data.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
 }
 
-fn is(response: &Response<Incoming>, kind: &str) -> bool {
-    response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(kind.as_bytes()))
+/// The next bytes of a server's body. Its trailers go no further: what stands behind an answer is the bridge's to say.
+pub(crate) async fn data(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        match body.frame().await?.map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_trailers)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// Whether what comes is of the media type `kind`, whatever its parameters (RFC 9110, section 8.3.1).
+pub(crate) fn is<B>(response: &Response<B>, kind: &str) -> bool {
+    let named = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = named.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(kind.as_bytes())
 }
 
 fn broke_off(error: &hyper::Error) -> Failure {
     Failure::new(Kind::ServerUnreachable, format!("the server broke off its answer: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_compared_without_their_parameters_and_in_any_case() {
+        let of = |kind: &'static str| Response::builder().header(CONTENT_TYPE, kind).body(()).expect("a response");
+        for kind in
+            ["text/event-stream", "Text/Event-Stream", "text/event-stream;charset=utf-8", "TEXT/EVENT-STREAM ; x=y"]
+        {
+            assert!(is(&of(kind), EVENTS), "{kind}");
+        }
+        for kind in ["text/event-streams", "application/json", "", "x; text/event-stream"] {
+            assert!(!is(&of(kind), EVENTS), "{kind}");
+        }
+        assert!(!is(&Response::new(()), EVENTS));
+    }
 }

@@ -16,6 +16,7 @@ mod http_peer;
 mod kept;
 mod lines;
 mod memory;
+mod opening;
 mod peer;
 mod probe;
 mod process;

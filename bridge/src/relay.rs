@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::awaited::Pending;
 use crate::data::{self, Answer, id_of, refused, unknown_session};
+use crate::opening::Opening;
 use crate::relayed::{self, Call};
 use crate::respond::{self, QUICK};
 use crate::server::Body;
@@ -46,8 +47,9 @@ pub(crate) struct Relay {
     in_flight: Arc<AtomicUsize>,
 }
 
+/// A client's session with the server.
 #[derive(Debug)]
-struct Session {
+pub(crate) struct Session {
     /// The server's name for it, where it gives one.
     id: Mutex<Option<HeaderValue>>,
     last_used: Mutex<Instant>,
@@ -128,6 +130,8 @@ impl Relay {
         let message = data::parse(&body)?;
         let is_initialize = data::opens_session(&message);
         let session = self.session_for(&key, &message, is_initialize)?;
+        let has_sessions = !self.state.config.sessions.stateless;
+        let opening = (is_initialize && has_sessions).then(|| Opening::new(self, &key, &session));
         let in_flight = InFlight::new(&session, &self.in_flight);
         let call = Call {
             id: id_of(&message).cloned(),
@@ -152,13 +156,8 @@ impl Relay {
             },
         };
         match answer {
-            Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up)),
-            Err(failure) => {
-                if is_initialize {
-                    lock(&self.sessions).remove(&key);
-                }
-                Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))
-            }
+            Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
+            Err(failure) => Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref())),
         }
     }
 
@@ -220,9 +219,7 @@ impl Relay {
         is_initialize: bool,
         response: Response<Incoming>,
     ) -> Result<Response<Incoming>, Failure> {
-        if is_initialize && !response.status().is_success() {
-            lock(&self.sessions).remove(key);
-        } else if is_initialize {
+        if is_initialize {
             *lock(&session.id) = response.headers().get(SESSION_ID).cloned();
         } else if response.status() == StatusCode::NOT_FOUND && lock(&session.id).is_some() {
             lock(&self.sessions).remove(key);
@@ -255,10 +252,25 @@ impl Relay {
         Ok(relayed::stream(response, over, move || *lock(&session.last_used) = Instant::now()))
     }
 
-    fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
-        let session = lock(&self.sessions).remove(key).ok_or_else(|| unknown_session(None))?;
+    /// `initialize` came to nothing.
+    pub(crate) fn never_opened(self: &Arc<Self>, key: &SessionKey, session: &Arc<Session>) {
+        let mut sessions = lock(&self.sessions);
+        if sessions.get(key).is_none_or(|held| !Arc::ptr_eq(held, session)) {
+            return;
+        }
+        sessions.remove(key);
+        self.part_with(Arc::clone(session));
+    }
+
+    fn part_with(self: &Arc<Self>, session: Arc<Session>) {
+        session.over.cancel();
         let relay = Arc::clone(self);
         tokio::spawn(async move { relay.say_goodbye(&session).await });
+    }
+
+    fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
+        let session = lock(&self.sessions).remove(key).ok_or_else(|| unknown_session(None))?;
+        self.part_with(session);
         Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 
@@ -300,9 +312,11 @@ impl Relay {
                 session.in_flight.load(Ordering::Relaxed) == 0 && lock(&session.last_used).elapsed() >= limit
             };
             let ended: Vec<_> = lock(&self.sessions).extract_if(|_, session| idle(session)).collect();
-            for (key, session) in ended {
+            for (key, session) in &ended {
                 tracing::info!(session = %key, "ended an idle session");
                 session.over.cancel();
+            }
+            for (_, session) in ended {
                 // The sessions of one sweep are bounded, and the next one waits until they are on their way.
                 let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
                 let relay = Arc::clone(&self);

@@ -15,7 +15,8 @@ use portolan_mcp::{sse, wire};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::awaited::{Pending, Source};
+use crate::awaited::{self, EVENTS, Pending, Source, is};
+use crate::opening::Opening;
 use crate::relay::{InFlight, head};
 use crate::respond::{COME_BACK, KEEP_ALIVE, failure_trailer};
 use crate::server::{Body, BodyError};
@@ -65,11 +66,14 @@ pub(crate) fn call(
     in_flight: InFlight,
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
+    opening: Option<Opening>,
 ) -> Response<Body> {
     let head = head(&response, ());
     let gap = Gap::of(&response);
+    let opening = opening.map(|opening| opening.answered_by(&response));
     let source = Source::Body(response.into_body());
-    let relayed = Relayed { source, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
+    let gave_up = Some(gave_up);
+    let relayed = Relayed { source, call, over, gap, failed: None, gave_up, opening, _in_flight: in_flight };
     relayed.under(head)
 }
 
@@ -85,9 +89,10 @@ pub(crate) fn late(
 ) -> Response<Body> {
     let gap = Gap { is_events: true, follower: sse::Follower::default() };
     let source = Source::Late(pending, id);
-    let relayed = Relayed { source, call, over, gap, failed: None, gave_up: Some(gave_up), _in_flight: in_flight };
+    let gave_up = Some(gave_up);
+    let relayed = Relayed { source, call, over, gap, failed: None, gave_up, opening: None, _in_flight: in_flight };
     let mut head = Response::new(());
-    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENTS));
     head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     relayed.under(head)
 }
@@ -114,9 +119,7 @@ struct Gap {
 
 impl Gap {
     fn of(response: &Response<Incoming>) -> Self {
-        let kind = response.headers().get(CONTENT_TYPE);
-        let is_events = kind.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-        Self { is_events, follower: sse::Follower::default() }
+        Self { is_events: is(response, EVENTS), follower: sse::Follower::default() }
     }
 
     /// Takes what passed; says whether it was part of an event.
@@ -147,7 +150,7 @@ struct Standing<F> {
 impl<F: Fn()> Standing<F> {
     async fn next(&mut self) -> Next {
         let frame = tokio::select! {
-            frame = self.body.frame() => frame?,
+            data = awaited::data(&mut self.body) => data?.map(Frame::data),
             () = tokio::time::sleep(KEEP_ALIVE), if self.gap.is_here() => return keep_alive(),
             () = self.over.cancelled() => {
                 return self.gap.is_here().then(|| (Ok(Frame::data(sse::retry(COME_BACK))), false));
@@ -168,6 +171,8 @@ struct Relayed<F> {
     /// Why the answer was completed here.
     failed: Option<Kind>,
     gave_up: Option<F>,
+    /// Set where the answer decides whether there is a session.
+    opening: Option<Opening>,
     _in_flight: InFlight,
 }
 
@@ -178,7 +183,7 @@ impl<F: FnOnce(&Call)> Relayed<F> {
         }
         let waits = self.call.id.is_some();
         let frame = tokio::select! {
-            frame = self.source.next() => frame?,
+            frame = self.source.next() => frame,
             () = tokio::time::sleep_until(self.call.deadline), if waits => {
                 if let Some(gave_up) = self.gave_up.take() {
                     gave_up(&self.call);
@@ -191,9 +196,18 @@ impl<F: FnOnce(&Call)> Relayed<F> {
                 return self.complete(&Failure::new(Kind::UnknownSession, "the session ended during the call"));
             }
         };
+        let Some(frame) = frame else {
+            if let Some(opening) = &mut self.opening {
+                opening.end();
+            }
+            return None;
+        };
         match frame {
             Ok(frame) => {
                 self.gap.pass(&frame);
+                if let (Some(opening), Some(data)) = (&mut self.opening, frame.data_ref()) {
+                    opening.pass(data);
+                }
                 Some((Ok(frame), true))
             }
             Err(failure) => self.complete(&failure),

@@ -7,8 +7,8 @@ mod common;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::fixture::Fixture;
-use common::{PATIENCE, Rig, chunk, third_party, until};
+use common::fixture::{Fixture, Opens};
+use common::{PATIENCE, Rig, chunk, third_party, trailing, until};
 use http::StatusCode;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
@@ -75,33 +75,110 @@ async fn a_port_that_nobody_listens_on_is_unreachable_until_somebody_does() {
 
 #[tokio::test]
 async fn events_on_the_standing_stream_are_use_and_comments_are_not() {
-    const IDLE: Duration = Duration::from_secs(2);
+    // Far longer than a step takes on a busy machine.
+    const IDLE: Duration = Duration::from_secs(6);
+    const STEP: Duration = Duration::from_millis(50);
     let mut fixture = Fixture::start(1).await;
-    let rig = Rig::http(&["--idle-timeout", "2s"], &format!("http://{}/mcp", fixture.address));
+    let rig = Rig::http(&["--idle-timeout", "6s"], &format!("http://{}/mcp", fixture.address));
     rig.until_ready().await;
     let client = rig.open().await;
     let mut stream = client.stream(&[]).await;
     let server = fixture.stream().await;
     let opened = Instant::now();
     // The events are what passes the time: the session outlives its idle timeout by them alone.
-    while opened.elapsed() < IDLE * 2 {
+    while opened.elapsed() < IDLE + IDLE / 4 {
         server.send("data: {}\n\n".into()).expect("the stream is open");
         assert_eq!(chunk(&mut stream).await.as_deref(), Some("data: {}\n\n"));
-        tokio::time::sleep(IDLE / 20).await;
+        tokio::time::sleep(STEP).await;
     }
     assert_eq!(rig.status().await.sessions.active, 1);
     let commenting = tokio::spawn(async move {
         while server.send(": still here\n\n".into()).is_ok() {
-            tokio::time::sleep(IDLE / 20).await;
+            tokio::time::sleep(STEP).await;
         }
     });
     let mut rest = String::new();
     while let Some(text) = chunk(&mut stream).await {
         rest += &text;
     }
-    assert!(rest.ends_with("here\n\nretry: 1000\n\n"), "a stream that is closed says when to come back: {rest}");
+    assert!(
+        rest.contains(": still here\n\n") && rest.ends_with("\n\nretry: 1000\n\n"),
+        "a stream that is closed says when to come back: {rest}"
+    );
     commenting.await.expect("the bridge left the server's stream");
     assert_eq!(rig.status().await.sessions.active, 0);
+}
+
+#[tokio::test]
+async fn an_initialize_whose_client_hangs_up_leaves_no_session() {
+    let fixture = Fixture::start(1).await;
+    let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    fixture.opens.send_replace(Opens::Never);
+    let client = rig.client();
+    tokio::select! {
+        reply = client.initialize() => panic!("nobody answered: {reply:?}"),
+        () = until("it is under way", async || rig.status().await.sessions.active == 1) => {}
+    }
+    until("the session went with its client", async || rig.status().await.sessions.active == 0).await;
+}
+
+#[tokio::test]
+async fn an_initialize_that_is_answered_with_an_error_opens_no_session_and_the_server_hears_that_it_is_over() {
+    let no = r#"{"jsonrpc":"2.0","id":0,"error":{"code":-32602,"message":"no such revision"}}"#;
+    let (event, told) =
+        (format!("data: {no}\n\n"), "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n");
+    for (kind, body) in [
+        ("application/json", no.to_owned()),
+        ("Text/Event-Stream", format!("{told}{event}")),
+        ("text/event-stream", told.to_owned()),
+    ] {
+        let mut fixture = Fixture::start(1).await;
+        let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+        rig.until_ready().await;
+        let before = *fixture.goodbyes.borrow();
+        fixture.opens.send_replace(Opens::With(kind, body));
+        let client = rig.client();
+        client.initialize().await;
+        assert_eq!(rig.status().await.sessions.active, 0, "{kind}");
+        assert_eq!(client.call(1, "x", json!({})).await.failure(), Some("UnknownSession"));
+        assert_eq!(before, 0, "the goodbye could be the probe's");
+        let heard = tokio::time::timeout(PATIENCE, fixture.goodbyes.wait_for(|most| *most == 1)).await;
+        assert!(heard.is_ok(), "the server was not told: {kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_initialize_that_is_answered_with_a_result_opens_a_session_whatever_the_form_of_the_answer() {
+    let text = "x".repeat(100 * 1024);
+    let yes = |instructions: &str| {
+        json!({"jsonrpc": "2.0", "id": 0, "result": {"protocolVersion": "2025-11-25", "capabilities": {},
+            "serverInfo": {"name": "fixture", "version": "1"}, "instructions": instructions}})
+    };
+    for (kind, body) in [
+        ("application/json", yes("").to_string()),
+        ("application/json", yes(&text).to_string()),
+        ("text/event-stream", format!(": hello\n\ndata: {}\n\n", yes(""))),
+        ("text/event-stream", format!("data: {}\n\n", yes(&text))),
+    ] {
+        let fixture = Fixture::start(1).await;
+        let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+        rig.until_ready().await;
+        let length = body.len();
+        fixture.opens.send_replace(Opens::With(kind, body));
+        let reply = rig.client().initialize().await;
+        assert_eq!(reply.messages[0]["result"]["protocolVersion"], "2025-11-25");
+        assert_eq!(rig.status().await.sessions.active, 1, "{kind} of {length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_server_cannot_say_in_a_trailer_what_only_the_bridge_says() {
+    let rig = Rig::http(&[], &format!("http://{}/mcp", trailing::start().await));
+    rig.until_ready().await;
+    let reply = rig.open().await.call(1, "x", json!({})).await;
+    assert_eq!((reply.status, reply.messages.len()), (StatusCode::OK, 1), "{reply:?}");
+    assert!(reply.trailers.is_empty(), "{reply:?}");
 }
 
 #[tokio::test]

@@ -18,6 +18,17 @@ use tokio::sync::{mpsc, watch};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// How `initialize` is answered.
+#[derive(Clone)]
+pub enum Opens {
+    /// With a result.
+    Well,
+    /// With this type and body.
+    With(&'static str, String),
+    /// Never.
+    Never,
+}
+
 /// A running fixture; it ends with the test's runtime.
 pub struct Fixture {
     pub address: SocketAddr,
@@ -25,6 +36,8 @@ pub struct Fixture {
     pub events: watch::Receiver<Option<mpsc::UnboundedSender<Bytes>>>,
     /// Lets every call be answered, with what is sent here: status, type and body.
     pub calls: watch::Sender<Option<(StatusCode, &'static str, String)>>,
+    /// How `initialize` is answered from now on.
+    pub opens: watch::Sender<Opens>,
     /// The most goodbyes that were under way at a time.
     pub goodbyes: watch::Receiver<usize>,
 }
@@ -33,6 +46,7 @@ struct Shared {
     sessions: AtomicUsize,
     events: watch::Sender<Option<mpsc::UnboundedSender<Bytes>>>,
     calls: watch::Receiver<Option<(StatusCode, &'static str, String)>>,
+    opens: watch::Receiver<Opens>,
     leaving: AtomicUsize,
     most: watch::Sender<usize>,
     /// How many goodbyes must be under way before one is answered.
@@ -46,10 +60,11 @@ impl Fixture {
         let address = listener.local_addr().expect("bound");
         let (events, most) = (watch::Sender::new(None), watch::Sender::new(0));
         let calls = watch::Sender::new(None);
-        let answers = calls.subscribe();
-        let fixture = Self { calls, address, events: events.subscribe(), goodbyes: most.subscribe() };
+        let opens = watch::Sender::new(Opens::Well);
+        let (answers, openings) = (calls.subscribe(), opens.subscribe());
+        let fixture = Self { calls, opens, address, events: events.subscribe(), goodbyes: most.subscribe() };
         let (sessions, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { calls: answers, sessions, events, leaving, most, together });
+        let shared = Arc::new(Shared { calls: answers, opens: openings, sessions, events, leaving, most, together });
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
@@ -92,7 +107,7 @@ impl Shared {
             _ => {
                 let body = request.into_body().collect().await.expect("a body").to_bytes();
                 let message: Value = serde_json::from_slice(&body).expect("JSON");
-                if message["method"] == "tools/call" { self.call().await } else { self.post(&message) }
+                if message["method"] == "tools/call" { self.call().await } else { self.post(&message).await }
             }
         }
     }
@@ -105,15 +120,24 @@ impl Shared {
         response
     }
 
-    fn post(&self, message: &Value) -> Response<Body> {
+    async fn post(&self, message: &Value) -> Response<Body> {
+        let opens = self.opens.borrow().clone();
         let result = match message["method"].as_str() {
-            Some("initialize") => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-                "serverInfo": {"name": "fixture", "version": "1"}}),
+            Some("initialize") => match opens {
+                Opens::Well => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "fixture", "version": "1"}}),
+                Opens::With(kind, body) => return self.named(respond(kind, Full::from(body).boxed_unsync())),
+                Opens::Never => std::future::pending().await,
+            },
             Some("tools/list") => json!({"tools": []}),
             _ => return status(StatusCode::ACCEPTED),
         };
         let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
-        let mut response = respond("application/json", Full::from(answer).boxed_unsync());
+        self.named(respond("application/json", Full::from(answer).boxed_unsync()))
+    }
+
+    /// Names a session in the head of an answer.
+    fn named(&self, mut response: Response<Body>) -> Response<Body> {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed);
         response.headers_mut().insert("mcp-session-id", id.into());
         response

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod fixture;
+pub mod trailing;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -58,7 +59,9 @@ impl Reply {
         let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("whole");
         let trailers = body.trailers().cloned().unwrap_or_default();
         let body = body.to_bytes();
-        let is_events = head.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let is_events = head.headers.get("content-type").is_some_and(|kind| {
+            kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"))
+        });
         let messages = if is_events {
             let events = Decoder::new(usize::MAX).push(&body).expect("events");
             messages_of(&events)
