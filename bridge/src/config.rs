@@ -11,7 +11,8 @@ use portolan_mcp::mac::MacKey;
 pub struct Config {
     /// What stands behind the bridge.
     pub upstream: Upstream,
-    /// What the server is called in log lines; empty where a process has one bridge and everyone knows whose it is.
+    /// What the server is called in log lines that repeat its stderr; empty where a process has one bridge and everyone
+    /// knows whose it is.
     pub name: String,
     /// UID of the pod that the bridge is in; empty where nobody else ever gets its address.
     pub pod: String,
