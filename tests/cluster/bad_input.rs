@@ -18,6 +18,21 @@ use portolan_tests::wait::PATIENCE;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+/// Never answers.
+const SILENT: &str = "process.stdin.resume()";
+/// Answers what is no MCP.
+const GARBAGE: &str = "process.stdin.on('data', () => console.log('Welcome to the shell!'))";
+/// Speaks the sessionless era only.
+const MODERN_ONLY: &str = r"
+        require('readline').createInterface({input: process.stdin}).on('line', line => {
+          const {id, method} = JSON.parse(line);
+          if (id === undefined) return;
+          const answer = method === 'server/discover'
+            ? {result: {resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: {tools: {}}, ttlMs: 0, cacheScope: 'private'}}
+            : {error: {code: -32022, message: 'Unsupported protocol version', data: {supported: ['2026-07-28'], requested: '2025-11-25'}}};
+          console.log(JSON.stringify({jsonrpc: '2.0', id, ...answer}));
+        })";
+
 /// A server in the image of server-everything whose command is a line of JavaScript.
 fn script(name: &str, code: &str) -> Value {
     json!({
@@ -81,27 +96,18 @@ async fn a_process_that_exits_at_once_is_told_with_code_and_last_stderr_line() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_initialize_is_a_handshake_timeout() {
-    says_why_and_recovers(script("never-answers", "process.stdin.resume()"), "HandshakeTimeout", &["initialize"]).await;
+    says_why_and_recovers(script("never-answers", SILENT), "HandshakeTimeout", &["initialize"]).await;
 }
 
 #[tokio::test]
 async fn a_server_that_prints_garbage_is_not_mcp() {
-    let code = "process.stdin.on('data', () => console.log('Welcome to the shell!'))";
-    says_why_and_recovers(script("prints-garbage", code), "NotMCP", &["Welcome to the shell!"]).await;
+    says_why_and_recovers(script("prints-garbage", GARBAGE), "NotMCP", &["Welcome to the shell!"]).await;
 }
 
 #[tokio::test]
 async fn a_server_of_the_sessionless_era_only_is_an_unsupported_protocol() {
-    let code = r"
-        require('readline').createInterface({input: process.stdin}).on('line', line => {
-          const {id, method} = JSON.parse(line);
-          if (id === undefined) return;
-          const answer = method === 'server/discover'
-            ? {result: {resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: {tools: {}}, ttlMs: 0, cacheScope: 'private'}}
-            : {error: {code: -32022, message: 'Unsupported protocol version', data: {supported: ['2026-07-28'], requested: '2025-11-25'}}};
-          console.log(JSON.stringify({jsonrpc: '2.0', id, ...answer}));
-        })";
-    says_why_and_recovers(script("modern-only", code), "UnsupportedProtocol", &["-32022", "without sessions"]).await;
+    says_why_and_recovers(script("modern-only", MODERN_ONLY), "UnsupportedProtocol", &["-32022", "without sessions"])
+        .await;
 }
 
 #[tokio::test]
@@ -181,18 +187,17 @@ async fn recovers_by_itself(cluster: &Cluster, name: &str, generation: Option<i6
     Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("it is served");
 }
 
-#[tokio::test]
-async fn a_process_that_no_longer_exits_is_served_without_an_edit() {
+/// A server that does as `broken` says until what it needs is there, and then works: `reason` is told, and nobody edits it.
+async fn works_once_it_can(name: &str, broken: &str, reason: &str, words: &str) {
     let cluster = Cluster::connect().await;
-    let name = "exits-at-first";
     deleting(&cluster, &[name], async {
         let mut manifest = puppet::stdio(TENANT, name);
         let code = manifest["spec"]["container"]["command"][2].as_str().expect("code").to_owned();
-        let code = format!("if (!require('fs').existsSync('/tmp/database')) {{ process.exit(5); }} {code}");
+        let code = format!("if (!require('fs').existsSync('/tmp/database')) {{ {broken} }} else {{ {code} }}");
         manifest["spec"]["container"]["command"][2] = code.into();
         let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
-        let ready = cluster.condition(TENANT, name, "Ready", "False", "ServerExited", PATIENCE).await;
-        assert!(ready.message.contains("exited with code 5"), "{}", ready.message);
+        let ready = cluster.condition(TENANT, name, "Ready", "False", reason, PATIENCE).await;
+        assert!(ready.message.contains(words), "{}", ready.message);
 
         let pod = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.remove(0).name_any();
         let mend = "require('fs').writeFileSync('/tmp/database', '')";
@@ -202,6 +207,26 @@ async fn a_process_that_no_longer_exits_is_served_without_an_edit() {
         recovers_by_itself(&cluster, name, server.metadata.generation).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_process_that_no_longer_exits_is_served_without_an_edit() {
+    works_once_it_can("exits-at-first", "process.exit(5)", "ServerExited", "exited with code 5").await;
+}
+
+#[tokio::test]
+async fn a_server_that_answers_initialize_at_last_is_served_without_an_edit() {
+    works_once_it_can("silent-at-first", SILENT, "HandshakeTimeout", "initialize").await;
+}
+
+#[tokio::test]
+async fn a_server_that_no_longer_prints_garbage_is_served_without_an_edit() {
+    works_once_it_can("garbage-at-first", GARBAGE, "NotMCP", "Welcome to the shell!").await;
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_a_revision_with_sessions_at_last_is_served_without_an_edit() {
+    works_once_it_can("modern-at-first", MODERN_ONLY, "UnsupportedProtocol", "-32022").await;
 }
 
 /// Text for the tag of an image, which nobody had before.

@@ -28,7 +28,7 @@ fn content(object: &impl Serialize) -> Value {
 
 /// Edits a child as a strategic merge patch says, and waits until it declares what it did before: seconds, or for a
 /// Secret, which the operator may not watch, half a minute.
-async fn is_mended<K>(cluster: &Cluster, name: &str, edit: Value)
+pub(crate) async fn is_mended<K>(cluster: &Cluster, namespace: &str, name: &str, edit: Value)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + DeserializeOwned
@@ -36,7 +36,7 @@ where
         + Clone
         + std::fmt::Debug,
 {
-    let api = cluster.api::<K>(TENANT);
+    let api = cluster.api::<K>(namespace);
     let kind = K::kind(&());
     let before = content(&api.get(name).await.unwrap_or_else(|error| panic!("{kind} {name}: {error}")));
     let edited = api.patch(name, &PatchParams::default(), &Patch::Strategic(edit)).await.expect("a hand edits");
@@ -60,15 +60,21 @@ async fn every_child_that_is_edited_by_hand_is_restored_within_seconds() {
             {"name": "server", "env": [{"name": "INTRUDER", "value": "1"}]},
             {"name": "miner", "image": "localhost/portolan-test/everything:1"},
         ]}}}});
-        is_mended::<Deployment>(&cluster, &revision, intruders).await;
-        is_mended::<Service>(&cluster, &revision, json!({"spec": {"selector": {"portolan.dev/server": "another"}}}))
+        is_mended::<Deployment>(&cluster, TENANT, &revision, intruders).await;
+        is_mended::<Service>(
+            &cluster,
+            TENANT,
+            &revision,
+            json!({"spec": {"selector": {"portolan.dev/server": "another"}}}),
+        )
+        .await;
+        is_mended::<NetworkPolicy>(&cluster, TENANT, &shared, json!({"spec": {"ingress": [{}]}})).await;
+        is_mended::<ServiceAccount>(&cluster, TENANT, &shared, json!({"automountServiceAccountToken": true})).await;
+        is_mended::<ConfigMap>(&cluster, TENANT, &format!("{revision}-tools"), json!({"data": {"tools.json": "[]"}}))
             .await;
-        is_mended::<NetworkPolicy>(&cluster, &shared, json!({"spec": {"ingress": [{}]}})).await;
-        is_mended::<ServiceAccount>(&cluster, &shared, json!({"automountServiceAccountToken": true})).await;
-        is_mended::<ConfigMap>(&cluster, &format!("{revision}-tools"), json!({"data": {"tools.json": "[]"}})).await;
         // The API server lets nobody change its data.
-        is_mended::<ControllerRevision>(&cluster, &revision, json!({"revision": 1000})).await;
-        is_mended::<Secret>(&cluster, &format!("{name}-mac"), json!({"data": {"intruder": "eA=="}})).await;
+        is_mended::<ControllerRevision>(&cluster, TENANT, &revision, json!({"revision": 1000})).await;
+        is_mended::<Secret>(&cluster, TENANT, &format!("{name}-mac"), json!({"data": {"intruder": "eA=="}})).await;
         cluster.ready(TENANT, name).await;
         assert_eq!(cluster.serving_revision(TENANT, name).await, revision, "an edit by hand is no revision");
     })
@@ -94,7 +100,7 @@ async fn an_old_revision_that_serves_after_a_bad_edit_gets_its_pod_template_back
         let intruder = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "server", "env": [{"name": "INTRUDER", "value": "1"}]},
         ]}}}});
-        is_mended::<Deployment>(&cluster, &old, intruder).await;
+        is_mended::<Deployment>(&cluster, TENANT, &old, intruder).await;
         until("every pod of the old revision is as before", PATIENCE, || async {
             let pods = cluster.pods(TENANT, &format!("portolan.dev/revision={old}")).await;
             let edited = pods.iter().filter(|pod| content(pod).to_string().contains("INTRUDER")).count();

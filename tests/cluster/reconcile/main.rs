@@ -12,7 +12,7 @@ mod status;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::DeleteParams;
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
@@ -68,16 +68,31 @@ where
 
 #[tokio::test]
 async fn changed_content_of_a_config_map_makes_a_revision() {
+    changed_content_makes_a_revision::<ConfigMap>("content", "configMapRef", "data").await;
+}
+
+#[tokio::test]
+async fn changed_content_of_a_secret_makes_a_revision() {
+    changed_content_makes_a_revision::<Secret>("secret-content", "secretRef", "stringData").await;
+}
+
+/// Serves `name` with the entries of an object of kind `K` as variables, and changes them.
+async fn changed_content_makes_a_revision<K>(name: &str, reference: &str, data: &str)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
     let cluster = Cluster::connect().await;
-    let name = "content";
+    let settings = |value: &str| {
+        json!({"apiVersion": "v1", "kind": K::kind(&()), "metadata": {"name": name, "namespace": TENANT},
+            data: {"SETTING": value}})
+    };
     let body = async {
-        let settings = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": TENANT}, "data": {"SETTING": value}});
-        cluster.apply::<ConfigMap>(&settings("one")).await.expect("made");
+        cluster.apply::<K>(&settings("one")).await.expect("made");
         let mut manifest = everything(name);
-        manifest["spec"]["container"]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+        manifest["spec"]["container"]["envFrom"] = json!([{reference: {"name": name}}]);
         let before = cluster.serve(&manifest).await;
 
-        cluster.apply::<ConfigMap>(&settings("two")).await.expect("changed");
+        cluster.apply::<K>(&settings("two")).await.expect("changed");
         until("a revision with the new content serves", PATIENCE, || async {
             let now = cluster.serving_revision(TENANT, name).await;
             if now == before { Err(format!("{now} still serves")) } else { Ok(()) }
@@ -88,7 +103,7 @@ async fn changed_content_of_a_config_map_makes_a_revision() {
         let environment = session.call(1, "get-env", json!({})).await.expect("answers");
         assert!(environment.answer().to_string().contains("two"));
     };
-    finally(deleting(&cluster, &[name], body), cluster.delete::<ConfigMap>(TENANT, "settings")).await;
+    finally(deleting(&cluster, &[name], body), cluster.delete::<K>(TENANT, name)).await;
 }
 
 #[tokio::test]

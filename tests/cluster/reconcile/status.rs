@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use portolan_crds::MCPServer;
 use portolan_crds::server::Era;
-use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::{self, Reply, Session};
 use portolan_tests::puppet;
 use portolan_tests::thirdparty::{Place, server};
@@ -44,6 +44,11 @@ async fn status_names_the_server_its_era_its_capabilities_and_its_tools_and_a_co
         assert_eq!(by_name(&stored_tools), by_name(&listed), "the definitions are those of a client");
         assert_eq!(stored.annotations().get("portolan.dev/tools-hash"), Some(&tools.hash));
 
+        // The URL is one for clients in the cluster, so a pod asks.
+        let [endpoint] = &status.endpoints[..] else { panic!("one gateway has it: {:?}", status.endpoints) };
+        let answer = asked_from_a_pod(&cluster, name, &endpoint.url, &token).await;
+        assert_eq!(answer, format!("200 {}", found.name), "{}", endpoint.url);
+
         // The hash is of the definitions: another server with the same has the same one, one with others another.
         cluster.serve(&server("filesystem", Place::Container).manifest(TENANT, "described-too")).await;
         cluster.serve(&puppet::stdio(TENANT, "described-otherwise")).await;
@@ -55,6 +60,20 @@ async fn status_names_the_server_its_era_its_capabilities_and_its_tools_and_a_co
         assert_ne!(hash("described-otherwise").await, tools.hash);
     })
     .await;
+}
+
+/// Status of the answer to `initialize` at `url` from within the cluster, and the server's name.
+async fn asked_from_a_pod(cluster: &Cluster, server: &str, url: &str, token: &str) -> String {
+    let code = format!(
+        "const headers = {{'authorization': 'Bearer {token}', 'content-type': 'application/json', \
+         'accept': 'application/json, text/event-stream'}};
+         fetch('{url}', {{method: 'POST', headers, body: JSON.stringify({})}})
+           .then(async answer => console.log(answer.status, (await answer.json()).result.serverInfo.name))",
+        mcp::initialize()
+    );
+    let pod = cluster.pods(TENANT, &format!("portolan.dev/server={server}")).await.remove(0).name_any();
+    let exec = ["exec", "--namespace", TENANT, &pod, "--container", "server", "--", "node", "-e", &code];
+    kubectl(&exec).await.expect("a pod reaches the gateway").trim().to_owned()
 }
 
 fn named(info: &Value) -> Value {
