@@ -1,4 +1,5 @@
-//! `docs/fields.md` names every field that a user can write, and for each a test that shows what it does.
+//! `docs/fields.md` names every field that a user can write, and for each a test that shows what it does; `docs/bad-input.md`
+//! what goes wrong, and the tests that show what happens then.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -83,5 +84,17 @@ fn every_test_of_the_table_exists() {
     for (field, (suite, name)) in documented() {
         let tests = tests_of(&suite);
         assert!(tests.contains(&name), "{field}: {suite} has no test {name}; it has {tests:#?}");
+    }
+}
+
+#[test]
+fn every_test_that_the_page_on_bad_input_names_exists() {
+    let text = std::fs::read_to_string(paths::repo("docs/bad-input.md")).expect("the page is there");
+    let named: Vec<_> = text.split('`').filter_map(|piece| piece.split_once(".rs::")).collect();
+    assert!(!named.is_empty(), "the page names no test");
+    for (file, test) in named {
+        let source = paths::repo(&format!("{file}.rs"));
+        let source = std::fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
     }
 }
