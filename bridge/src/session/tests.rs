@@ -90,6 +90,7 @@ async fn a_session_whose_initialize_is_hung_up_on_ends_because_nobody_knows_it()
     let opening = post(&session, body, Duration::from_secs(600));
     assert_eq!(kept(&session), (1, 1));
     drop(opening);
-    session.process.ended().await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), session.process.ended()).await;
+    ended.expect("the session ends with its client");
     assert_eq!((kept(&session), session.state.exits.read()[0].cause), ((0, 0), ExitCause::NotInitialized));
 }
