@@ -65,7 +65,7 @@ pub(crate) async fn post(
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
     let response = record.wait(sent).await?;
-    Ok(hand_back(response, call.timeout, record))
+    Ok(hand_back(response, session.pod, call.timeout, record))
 }
 
 /// A client of the sessionless era is told so, and a revision that nobody serves is refused. `initialize` says in its
@@ -114,7 +114,7 @@ async fn initialize(
         let response = sent?;
         record.set_session(&key);
         let opened = response.status().is_success() && failure.is_none();
-        let mut answer = hand_back(response, timeout, record);
+        let mut answer = hand_back(response, pod, timeout, record);
         if opened {
             name_session(&mut answer, key, pod, asked)?;
             asked.entry.series.session_opened();
@@ -134,11 +134,11 @@ fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: 
     Ok(())
 }
 
-fn hand_back(response: Response<Incoming>, timeout: Duration, record: &mut Record) -> Response<Body> {
+fn hand_back(response: Response<Incoming>, pod: &Pod, timeout: Duration, record: &mut Record) -> Response<Body> {
     record.set_answer(response.status(), relay::failure_of(response.headers()));
     let (id, method) = record.request();
     let purpose = For::Post { id: id.cloned(), method: method.map(Into::into), silence: timeout + GRACE };
-    relay::answer(response, purpose)
+    relay::answer(response, pod, purpose)
 }
 
 fn left(deadline: Instant) -> Duration {

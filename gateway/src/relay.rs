@@ -17,6 +17,8 @@ use portolan_mcp::{
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use portolan_snapshot::snapshot::Pod;
+
 use crate::respond::{Body, BoxError};
 use crate::upstream;
 
@@ -29,6 +31,7 @@ const MIN_SILENCE: Duration = Duration::from_secs(15);
 /// When a client whose standing stream went with this replica opens it on another.
 const COME_BACK: Duration = Duration::from_secs(1);
 
+const FAILURE: HeaderName = HeaderName::from_static(wire::FAILURE);
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Tells nginx and its kind not to hold events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -48,11 +51,11 @@ pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
 }
 
 /// The client's answer out of the bridge's.
-pub(crate) fn answer(response: Response<Incoming>, purpose: For) -> Response<Body> {
+pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let is_stream =
         parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(EVENT_STREAM));
-    let mut response = Response::new(RelayBody::new(body, is_stream, purpose).boxed_unsync());
+    let mut response = Response::new(RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
     *response.status_mut() = parts.status;
     for name in RETURNED {
         if let Some(value) = parts.headers.get(&name) {
@@ -70,15 +73,19 @@ pub(crate) fn answer(response: Response<Incoming>, purpose: For) -> Response<Bod
 /// A bridge's body on its way to a client.
 struct RelayBody {
     inner: Incoming,
+    /// Who answers, for people.
+    pod: Box<str>,
     purpose: For,
     silence: Option<Pin<Box<Sleep>>>,
     /// Whether the last event is whole, so that one of ours can follow. `None` for a body that is no stream of events.
     between_events: Option<bool>,
+    /// What was said in the server's stead, until whoever records the request has been told by a trailer.
+    failed: Option<Kind>,
     ended: bool,
 }
 
 impl RelayBody {
-    fn new(inner: Incoming, is_stream: bool, mut purpose: For) -> Self {
+    fn new(inner: Incoming, is_stream: bool, pod: &str, mut purpose: For) -> Self {
         let silence = match &mut purpose {
             For::Post { silence, .. } => {
                 *silence = (*silence).max(MIN_SILENCE);
@@ -86,7 +93,15 @@ impl RelayBody {
             }
             For::Stream(_) => None,
         };
-        Self { inner, purpose, silence, between_events: is_stream.then_some(true), ended: false }
+        Self {
+            inner,
+            pod: pod.into(),
+            purpose,
+            silence,
+            between_events: is_stream.then_some(true),
+            failed: None,
+            ended: false,
+        }
     }
 
     /// Notes what passes, and that there was no silence.
@@ -106,6 +121,7 @@ impl RelayBody {
         self.ended = true;
         match &self.purpose {
             For::Post { id: Some(id), method, .. } if self.between_events == Some(true) => {
+                self.failed = Some(failure.kind);
                 let answer = failure.answer(Some(id), method.as_deref());
                 Ok(Frame::data(sse::encode(None, &answer)))
             }
@@ -120,6 +136,10 @@ impl HttpBody for RelayBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if let Some(kind) = this.failed.take() {
+            let kind = HeaderValue::from_static(kind.as_str());
+            return Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::from_iter([(FAILURE, kind)])))));
+        }
         if this.ended {
             return Poll::Ready(None);
         }
@@ -129,7 +149,11 @@ impl HttpBody for RelayBody {
                     this.note(frame.data_ref().map_or(&[], |data| data));
                     Some(Ok(frame))
                 }
-                Some(Err(_)) => Some(this.break_off(&upstream::broke_off())),
+                Some(Err(error)) => {
+                    let error = &error as &(dyn std::error::Error + 'static);
+                    tracing::warn!(pod = %this.pod, error, "a pod's answer broke off");
+                    Some(this.break_off(&upstream::broke_off()))
+                }
                 None => {
                     this.ended = true;
                     None
@@ -155,7 +179,7 @@ impl HttpBody for RelayBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.failed.is_none() && (self.ended || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

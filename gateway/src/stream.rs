@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use hyper::body::Incoming;
 use portolan_mcp::failure::Failure;
+use portolan_snapshot::snapshot::Pod;
 
 use crate::gateway::Gateway;
 use crate::record::Record;
@@ -23,9 +24,9 @@ pub(crate) async fn open(
 ) -> Result<Response<Body>, Failure> {
     record.set_method(metrics::STREAM);
     negotiate::get(&asked.request.headers)?;
-    let response = forward(gateway, asked, &Method::GET, record, held).await?;
+    let (response, pod) = forward(gateway, asked, &Method::GET, record, held).await?;
     let closing = Box::pin(gateway.drain.streams.clone().cancelled_owned());
-    Ok(relay::answer(response, For::Stream(closing)))
+    Ok(relay::answer(response, pod, For::Stream(closing)))
 }
 
 /// Ends a session.
@@ -36,18 +37,18 @@ pub(crate) async fn delete(
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
     record.set_method(metrics::DELETE);
-    let response = forward(gateway, asked, &Method::DELETE, record, held).await?;
+    let (response, pod) = forward(gateway, asked, &Method::DELETE, record, held).await?;
     let silence = asked.entry.route.settings.request_timeout + GRACE;
-    Ok(relay::answer(response, For::Post { id: None, method: None, silence }))
+    Ok(relay::answer(response, pod, For::Post { id: None, method: None, silence }))
 }
 
-async fn forward(
+async fn forward<'a>(
     gateway: &Gateway,
-    asked: &Asked<'_>,
+    asked: &'a Asked<'_>,
     method: &Method,
     record: &mut Record,
     held: &mut Held,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<(Response<Incoming>, &'a Pod), Failure> {
     let headers = &asked.request.headers;
     let route = &asked.entry.route;
     negotiate::version(headers)?;
@@ -58,5 +59,5 @@ async fn forward(
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;
     record.set_answer(response.status(), relay::failure_of(response.headers()));
-    Ok(response)
+    Ok((response, session.pod))
 }

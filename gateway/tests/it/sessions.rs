@@ -101,6 +101,8 @@ async fn events_are_handed_over_one_by_one_and_a_stream_that_breaks_off_ends_wit
     assert!(whole, "the break is told inside the stream");
     assert!(text.contains("notifications/progress") && text.contains("ServerUnreachable"), "{text}");
     assert!(text.contains(r#""id":2"#) && text.ends_with("\n\n"), "{text}");
+    let counted = r#"portolan_gateway_requests_total{method="tools/call",outcome="ServerUnreachable",route="default/everything"}"#;
+    assert_eq!(gateway.metric(counted).await, 1.0, "what the client was told is what is recorded");
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use super::Fault;
 /// Objects with more keys than this remember them by hash.
 const FEW: usize = 16;
 
+/// No reserved name is longer.
+const LONGEST: usize = 48;
+
 /// Members of a JSON-RPC message.
 const OF_ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
 /// Members of `params` by which somebody on the way decides.
@@ -119,15 +122,37 @@ fn is_lookalike(key: &str, reserved: &[&str]) -> bool {
         return false;
     }
     let up_to_nul = key.split('\0').next().unwrap_or_default();
-    [key, up_to_nul].into_iter().map(fold).any(|folded| reserved.iter().any(|name| name.eq_ignore_ascii_case(&folded)))
+    reads_as(key, reserved) || (up_to_nul.len() < key.len() && reads_as(up_to_nul, reserved))
 }
 
-/// The key without what readers may overlook: case, compatible forms, characters that nobody sees, space around it.
-fn fold(key: &str) -> String {
+/// Whether `key` is one of `reserved` without what readers may overlook: case, compatible forms, characters that nobody
+/// sees, space around it.
+fn reads_as(key: &str, reserved: &[&str]) -> bool {
+    if key.is_ascii() {
+        return is_one_of(key.chars().filter(|character| !is_unseen(*character)), reserved);
+    }
     let seen = key.nfkc().filter(|character| !is_unseen(*character));
     // Upper case first: `ſ` has `S` as its upper case and no other lower case than itself.
-    let folded: String = seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
-    folded.trim().to_owned()
+    is_one_of(seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase), reserved)
+}
+
+/// Whether the characters, in whatever case and with space around them, are one of `reserved`. Nothing is allocated, and
+/// what can be none is given up at the first character that says so: keys may be many and long.
+fn is_one_of(characters: impl Iterator<Item = char>, reserved: &[&str]) -> bool {
+    let mut name = [0; LONGEST];
+    let mut length = 0;
+    let mut is_over = false;
+    for character in characters {
+        if character.is_whitespace() {
+            is_over = length > 0;
+            continue;
+        }
+        let (Ok(byte), false) = (u8::try_from(character), is_over) else { return false };
+        let Some(place) = name.get_mut(length) else { return false };
+        *place = byte;
+        length += 1;
+    }
+    reserved.iter().any(|wanted| wanted.as_bytes().eq_ignore_ascii_case(&name[..length]))
 }
 
 /// Characters that nobody sees: controls, and those that only join, part or direct others.
