@@ -27,6 +27,12 @@ pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether an answer with these headers is a stream of events, however its type is written.
+pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| essence(value).eq_ignore_ascii_case(EVENT_STREAM))
+}
+
 /// A GET takes a stream.
 pub(crate) fn get(headers: &HeaderMap) -> Result<(), Failure> {
     if accepts(headers, EVENT_STREAM) {

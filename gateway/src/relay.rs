@@ -14,11 +14,11 @@ use portolan_mcp::{
     failure::{Failure, Kind},
     sse, wire,
 };
+use portolan_snapshot::snapshot::Pod;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use portolan_snapshot::snapshot::Pod;
-
+use crate::negotiate;
 use crate::respond::{Body, BoxError};
 use crate::upstream;
 
@@ -32,7 +32,6 @@ const MIN_SILENCE: Duration = Duration::from_secs(15);
 const COME_BACK: Duration = Duration::from_secs(1);
 
 const FAILURE: HeaderName = HeaderName::from_static(wire::FAILURE);
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Tells nginx and its kind not to hold events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -53,8 +52,7 @@ pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
 /// The client's answer out of the bridge's.
 pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    let is_stream =
-        parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(EVENT_STREAM));
+    let is_stream = negotiate::is_stream(&parts.headers);
     let mut response = Response::new(RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
     *response.status_mut() = parts.status;
     for name in RETURNED {
@@ -77,8 +75,8 @@ struct RelayBody {
     pod: Box<str>,
     purpose: For,
     silence: Option<Pin<Box<Sleep>>>,
-    /// Whether the last event is whole, so that one of ours can follow. `None` for a body that is no stream of events.
-    between_events: Option<bool>,
+    /// Knows where one of our events can follow. `None` for a body that is no stream of events.
+    events: Option<sse::Follower>,
     /// What was said in the server's stead, until whoever records the request has been told by a trailer.
     failed: Option<Kind>,
     ended: bool,
@@ -98,7 +96,7 @@ impl RelayBody {
             pod: pod.into(),
             purpose,
             silence,
-            between_events: is_stream.then_some(true),
+            events: is_stream.then(sse::Follower::default),
             failed: None,
             ended: false,
         }
@@ -109,18 +107,20 @@ impl RelayBody {
         if let (For::Post { silence, .. }, Some(timer)) = (&self.purpose, &mut self.silence) {
             timer.as_mut().reset(Instant::now() + *silence);
         }
-        if let Some(between_events) = &mut self.between_events
-            && !data.is_empty()
-        {
-            *between_events = data.ends_with(b"\n\n") || data.ends_with(b"\r\r") || data.ends_with(b"\r\n\r\n");
+        if let Some(events) = &mut self.events {
+            events.push(data);
         }
+    }
+
+    fn is_between_events(&self) -> bool {
+        self.events.as_ref().is_some_and(sse::Follower::is_between_events)
     }
 
     /// What to hand over when nothing more will come: the request's answer where it can still be said, else the break.
     fn break_off(&mut self, failure: &Failure) -> Result<Frame<Bytes>, BoxError> {
         self.ended = true;
         match &self.purpose {
-            For::Post { id: Some(id), method, .. } if self.between_events == Some(true) => {
+            For::Post { id: Some(id), method, .. } if self.is_between_events() => {
                 self.failed = Some(failure.kind);
                 let answer = failure.answer(Some(id), method.as_deref());
                 Ok(Frame::data(sse::encode(None, &answer)))
@@ -165,8 +165,7 @@ impl HttpBody for RelayBody {
                 ready!(closing.as_mut().poll(cx));
                 this.ended = true;
                 // The session goes on: another replica has it.
-                let may_say = this.between_events == Some(true);
-                Poll::Ready(may_say.then(|| Ok(Frame::data(sse::retry(COME_BACK)))))
+                Poll::Ready(this.is_between_events().then(|| Ok(Frame::data(sse::retry(COME_BACK)))))
             }
             For::Post { silence, .. } => {
                 let silence = *silence;
@@ -184,6 +183,6 @@ impl HttpBody for RelayBody {
 
     fn size_hint(&self) -> SizeHint {
         // A stream may end with an answer of ours, or sooner than announced.
-        if self.between_events.is_some() { SizeHint::default() } else { self.inner.size_hint() }
+        if self.events.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }

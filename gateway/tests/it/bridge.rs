@@ -51,7 +51,8 @@ struct Memory {
 }
 
 /// One upstream on loopback. Tools: `echo` answers its arguments, `slow` answers when released, `ask` asks the client on
-/// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one,
+/// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one
+/// (or after the `frames`, under the `type` that its arguments name),
 /// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB,
 /// `flood` streams without end, `down` answers 503 and not when to come back.
 pub struct Bridge {
@@ -185,6 +186,14 @@ async fn post(
                 vec![Ok(json!({"jsonrpc": "2.0", "method": "notifications/progress"})), Ok(answer(id, &json!({})))];
             return Ok(events_of(events));
         }
+        ("tools/call", "cut") if !arguments["frames"].is_null() => {
+            let frames: Vec<String> = serde_json::from_value(arguments["frames"].clone()).expect("texts");
+            let frames = frames.into_iter().map(|text| Ok(Bytes::from(text))).chain([Err(())]);
+            let mut response = stream_of(frames.collect());
+            let kind = arguments["type"].as_str().expect("text").parse().expect("a value");
+            response.headers_mut().insert("content-type", kind);
+            return Ok(response);
+        }
         ("tools/call", "cut") => {
             let events = vec![Ok(json!({"jsonrpc": "2.0", "method": "notifications/progress"})), Err(())];
             return Ok(events_of(events));
@@ -232,11 +241,16 @@ fn open_stream(memory: &Arc<Mutex<Memory>>, session: String) -> Response<Body> {
 }
 
 fn events_of(events: Vec<Result<Value, ()>>) -> Response<Body> {
-    let frames = futures::stream::iter(events).map(|event| match event {
-        Ok(event) => Ok(Frame::data(sse::encode(None, event.to_string().as_bytes()))),
+    let encode = |event: Value| sse::encode(None, event.to_string().as_bytes());
+    stream_of(events.into_iter().map(|event| event.map(encode)).collect())
+}
+
+fn stream_of(frames: Vec<Result<Bytes, ()>>) -> Response<Body> {
+    let frames = futures::stream::iter(frames).map(|frame| match frame {
+        Ok(bytes) => Ok(Frame::data(bytes)),
         Err(()) => Err(std::io::Error::other("cut")),
     });
-    // Each event in a frame of its own, as a server writes them.
+    // Each on its way alone, as a server writes its events.
     let frames = frames.then(|frame| async {
         tokio::task::yield_now().await;
         frame

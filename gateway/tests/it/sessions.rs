@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::bridge::Bridge;
 use crate::client::{Client, call, initialize, soon, until};
+use crate::log::Log;
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE};
 
 #[tokio::test]
@@ -89,6 +90,7 @@ async fn notifications_answers_and_delete_pass_through() {
 
 #[tokio::test]
 async fn events_are_handed_over_one_by_one_and_a_stream_that_breaks_off_ends_with_an_answer() {
+    let log = Log::capture();
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
     let session = gateway.client().initialize().await;
@@ -102,7 +104,35 @@ async fn events_are_handed_over_one_by_one_and_a_stream_that_breaks_off_ends_wit
     assert!(text.contains("notifications/progress") && text.contains("ServerUnreachable"), "{text}");
     assert!(text.contains(r#""id":2"#) && text.ends_with("\n\n"), "{text}");
     let counted = r#"portolan_gateway_requests_total{method="tools/call",outcome="ServerUnreachable",route="default/everything"}"#;
+    until("both calls are recorded", async || log.access().len() >= 3).await;
     assert_eq!(gateway.metric(counted).await, 1.0, "what the client was told is what is recorded");
+    let outcomes: Vec<_> = log.access().iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["OK", "OK", "ServerUnreachable"]);
+    let told = log.lines().into_iter().find(|line| line["message"] == "a pod's answer broke off");
+    let told = told.expect("the cause is logged");
+    assert_eq!(told["pod"], "uid-1");
+    assert!(told["error"].as_str().is_some_and(|error| !error.is_empty()), "{told}");
+}
+
+#[tokio::test]
+async fn a_break_is_told_wherever_the_last_event_is_whole_however_it_came_and_its_type_is_written() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    let session = gateway.client().initialize().await;
+    let client = gateway.client().session(&session).with("content-type", "application/json");
+    for (kind, frames, is_told) in [
+        ("text/event-stream", json!(["data: 1\n", "\n"]), true),
+        ("text/event-stream", json!(["data: 1\r\n\r", "\n"]), true),
+        ("Text/Event-Stream; charset=utf-8", json!(["data: 1\n\n"]), true),
+        ("text/event-stream", json!(["data: 1\n"]), false),
+        ("text/event-streams", json!(["data: 1\n\n"]), false),
+    ] {
+        let arguments = json!({"type": kind, "frames": frames});
+        let stream = client.open(Method::POST, ROUTE, call("cut", arguments)).await;
+        assert_eq!(stream.headers.contains_key("x-accel-buffering"), kind != "text/event-streams", "{kind}");
+        let (text, whole) = stream.read_to_end().await;
+        assert_eq!((whole, text.contains("ServerUnreachable")), (is_told, is_told), "{kind} {frames}: {text}");
+    }
 }
 
 #[tokio::test]
