@@ -1,9 +1,12 @@
 //! What a gateway logs in a test.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use serde_json::Value;
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+
+/// While there is only one subscriber, a line that a thread without it reaches first is off for every thread.
+static ANOTHER: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(NoSubscriber::new()));
 
 /// Everything that this thread logs while this lives.
 pub struct Log {
@@ -26,6 +29,7 @@ impl std::io::Write for Writer {
 
 impl Log {
     pub fn capture() -> Self {
+        LazyLock::force(&ANOTHER);
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let writer = bytes.clone();
         let subscriber =
