@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::respond::Body;
 
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -94,8 +95,8 @@ impl Listener {
         let connection = connection(stream, peer, self.header_timeout, self.closing.clone(), service);
         let metrics = self.metrics.clone();
         self.connections.spawn(async move {
-            if let Err(error) = connection.await {
-                note(&error, peer, metrics);
+            if let Err(early) = connection.await {
+                note(&early, peer, metrics);
             }
             drop(open);
         });
@@ -113,13 +114,20 @@ fn tune(stream: &TcpStream, peer: SocketAddr, unread_timeout: Duration) {
     }
 }
 
+/// How a connection ended early.
+struct Early {
+    error: hyper::Error,
+    /// Whether a head had begun and was not whole yet. Without that a connection was idle.
+    is_mid_head: bool,
+}
+
 async fn connection<S, F>(
     stream: TcpStream,
     peer: SocketAddr,
     header_timeout: Duration,
     closing: CancellationToken,
     service: S,
-) -> Result<(), hyper::Error>
+) -> Result<(), Early>
 where
     S: Fn(SocketAddr, Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
@@ -128,29 +136,36 @@ where
         let answer = service(peer, request);
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => ended,
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
         () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
-    }
+    };
+    ended.map_err(|error| Early { error, is_mid_head: !connection.into_parts().read_buf.is_empty() })
 }
 
-/// Writes down why a connection ended early. A head that cannot be read is refused by hyper, with these statuses.
-fn note(error: &hyper::Error, peer: SocketAddr, metrics: Arc<Metrics>) {
+/// Writes down why a connection ended early. A head that cannot be read is refused by hyper, with these statuses; one
+/// that is late, or HTTP/2's, gets no answer.
+fn note(early: &Early, peer: SocketAddr, metrics: Arc<Metrics>) {
+    let Early { error, is_mid_head } = early;
     if error.is_parse_too_large() {
         metrics.bound_hit("Head");
-        Record::unreadable(metrics, peer, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        Record::unreadable(metrics, peer, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), record::BAD_HEAD);
+    } else if error.is_parse_version_h2() {
+        Record::unreadable(metrics, peer, None, record::BAD_HEAD);
     } else if error.is_parse() {
-        Record::unreadable(metrics, peer, StatusCode::BAD_REQUEST);
+        Record::unreadable(metrics, peer, Some(StatusCode::BAD_REQUEST), record::BAD_HEAD);
+    } else if error.is_timeout() && *is_mid_head {
+        metrics.bound_hit(record::HEAD_TIMEOUT);
+        Record::unreadable(metrics, peer, None, record::HEAD_TIMEOUT);
     } else {
         // Clients that go away are no news.
         tracing::debug!(%error, %peer, "a connection ended early");

@@ -19,8 +19,10 @@ use crate::series::Series;
 const OK: &str = "OK";
 /// The client went away before the answer was complete.
 const CLIENT_GONE: &str = "ClientGone";
-/// The head is no HTTP, or over its bound.
-const BAD_HEAD: &str = "BadHead";
+/// The head is no HTTP that is spoken here, or over its bound.
+pub(crate) const BAD_HEAD: &str = "BadHead";
+/// The head began and was not whole in time.
+pub(crate) const HEAD_TIMEOUT: &str = "HeadTimeout";
 /// The answer broke off.
 const BROKEN: &str = "Broken";
 
@@ -74,12 +76,18 @@ impl Record {
         }
     }
 
-    /// Writes down a request whose head could not be read, so that there is no request to answer.
-    pub(crate) fn unreadable(metrics: Arc<Metrics>, peer: SocketAddr, status: StatusCode) {
+    /// Writes down a request whose head could not be read, so that there is no request to answer; the status that was
+    /// sent, if one was.
+    pub(crate) fn unreadable(
+        metrics: Arc<Metrics>,
+        peer: SocketAddr,
+        status: Option<StatusCode>,
+        outcome: &'static str,
+    ) {
         let mut record = Self::open(metrics, peer, Method::GET, "");
         record.http_method = None;
-        record.status = Some(status);
-        record.outcome = BAD_HEAD;
+        record.status = status;
+        record.outcome = outcome;
     }
 
     pub(crate) fn set_caller(&mut self, caller: &Identity) {
