@@ -9,9 +9,6 @@ use super::Fault;
 /// Objects with more keys than this remember them by hash.
 const FEW: usize = 16;
 
-/// No reserved name is longer.
-const LONGEST: usize = 48;
-
 /// Members of a JSON-RPC message.
 const OF_ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
 /// Members of `params` by which somebody on the way decides.
@@ -46,6 +43,24 @@ const OF_META: &[&str] = &[
     "io.modelcontextprotocol/logLevel",
     "io.modelcontextprotocol/subscriptionId",
 ];
+
+/// Bytes of the longest reserved name.
+const LONGEST: usize = longest(&[OF_ENVELOPE, OF_PARAMS, OF_META]);
+
+const fn longest(mut lists: &[&[&str]]) -> usize {
+    let mut longest = 0;
+    while let [first, rest @ ..] = lists {
+        let mut names = *first;
+        while let [name, others @ ..] = names {
+            if name.len() > longest {
+                longest = name.len();
+            }
+            names = others;
+        }
+        lists = rest;
+    }
+    longest
+}
 
 /// What an object is to the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +132,13 @@ impl<'a> Members<'a> {
 }
 
 /// Whether a reader that ignores case, cuts at NUL or folds compatible characters would take `key` for a reserved one.
-fn is_lookalike(key: &str, reserved: &[&str]) -> bool {
+pub(super) fn is_lookalike(key: &str, reserved: &[&str]) -> bool {
     if reserved.is_empty() || reserved.contains(&key) {
         return false;
+    }
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // As most keys are: nothing in it could be overlooked but case.
+        return reserved.iter().any(|name| name.eq_ignore_ascii_case(key));
     }
     let up_to_nul = key.split('\0').next().unwrap_or_default();
     reads_as(key, reserved) || (up_to_nul.len() < key.len() && reads_as(up_to_nul, reserved))
@@ -136,8 +155,9 @@ fn reads_as(key: &str, reserved: &[&str]) -> bool {
     is_one_of(seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase), reserved)
 }
 
-/// Whether the characters, in whatever case and with space around them, are one of `reserved`. Nothing is allocated, and
-/// what can be none is given up at the first character that says so: keys may be many and long.
+/// Whether the characters, in whatever case and with space around them, are one of `reserved`. Keys may be many and long:
+/// nothing is allocated, and a key is given up at the first character that shows that it is none, for want of room at the
+/// latest. Only characters that were not overlooked take room: a key of any length may read as a short name.
 fn is_one_of(characters: impl Iterator<Item = char>, reserved: &[&str]) -> bool {
     let mut name = [0; LONGEST];
     let mut length = 0;
@@ -156,7 +176,7 @@ fn is_one_of(characters: impl Iterator<Item = char>, reserved: &[&str]) -> bool 
 }
 
 /// Characters that nobody sees: controls, and those that only join, part or direct others.
-fn is_unseen(character: char) -> bool {
+pub(super) fn is_unseen(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
