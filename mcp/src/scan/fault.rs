@@ -2,7 +2,7 @@
 
 use super::{MAX_DEPTH, text::MAX_NUMBER};
 
-/// Why a body was refused. The names are metric labels.
+/// Why a body was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
     /// The bytes are not UTF-8.
@@ -41,27 +41,6 @@ pub enum Fault {
     /// A key looks like one that the protocol gives a meaning and is another one.
     #[error("a key looks like one of the protocol's and is spelled differently")]
     LookalikeKey,
-}
-
-impl Fault {
-    /// The fault's name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotUtf8 => "NotUtf8",
-            Self::Unexpected => "Unexpected",
-            Self::Unfinished => "Unfinished",
-            Self::Trailing => "Trailing",
-            Self::TooDeep => "TooDeep",
-            Self::NumberTooLong => "NumberTooLong",
-            Self::NumberOutOfRange => "NumberOutOfRange",
-            Self::BadEscape => "BadEscape",
-            Self::LoneSurrogate => "LoneSurrogate",
-            Self::ControlCharacter => "ControlCharacter",
-            Self::RepeatedKey => "RepeatedKey",
-            Self::LookalikeKey => "LookalikeKey",
-        }
-    }
 }
 
 /// What is wrong with a body, and where.

@@ -9,8 +9,6 @@ mod fault;
 mod keys;
 mod text;
 
-use bytes::Bytes;
-
 pub use fault::{Fault, ScanError};
 
 use keys::{Members, Role};
@@ -19,37 +17,10 @@ use text::{literal, number, string};
 /// Deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
 
-/// A body that was scanned; there is no other way to make one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scanned(Bytes);
-
-impl Scanned {
-    /// Scans a body.
-    ///
-    /// # Errors
-    /// Says what is wrong with it, and at which byte.
-    pub fn scan(body: Bytes) -> Result<Self, ScanError> {
-        scan(&body)?;
-        Ok(Self(body))
-    }
-
-    /// The bytes as they came.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.0
-    }
-
-    /// The bytes as they came.
-    #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        self.0
-    }
-}
-
-/// Scans a body without keeping it.
+/// Scans a body.
 ///
 /// # Errors
-/// As [`Scanned::scan`].
+/// Says what is wrong with it, and at which byte.
 pub fn scan(body: &[u8]) -> Result<(), ScanError> {
     let text = std::str::from_utf8(body).map_err(|error| ScanError::new(Fault::NotUtf8, error.valid_up_to()))?;
     Scanner { text, at: 0, open: Vec::new() }.run()
@@ -104,7 +75,7 @@ impl<'a> Scanner<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.unexpected(self.peek()));
         }
-        let key = string(self.text, &mut self.at)?;
+        let key = string(self.text, &mut self.at)?.unescaped().map_err(|fault| ScanError::new(fault, start))?;
         let members = self.open.last_mut().and_then(|open| open.members.as_mut());
         let role = match members {
             Some(members) => members.take(key).map_err(|fault| ScanError::new(fault, start))?,

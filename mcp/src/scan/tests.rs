@@ -231,12 +231,52 @@ fn unknown_members_and_the_senders_own_keys_pass() {
 }
 
 #[test]
-fn what_is_forwarded_is_what_was_scanned() {
-    let body = Bytes::from_static(b" {\"b\":1.50,\"a\":12345678901234567890123} ");
-    let scanned = Scanned::scan(body.clone()).unwrap();
-    assert_eq!(scanned.bytes(), &body);
-    assert_eq!(scanned.into_bytes().as_ptr(), body.as_ptr(), "no copy");
-    assert_eq!(Scanned::scan(Bytes::from_static(b"{")), Err(ScanError { fault: Fault::Unfinished, at: 1 }));
+fn a_key_of_any_length_may_read_as_a_reserved_name() {
+    let hidden = "\u{200b}".repeat(10_000);
+    let space = " ".repeat(10_000);
+    for key in
+        [format!("meth{hidden}od"), format!("{space}method{space}"), format!("Method\\u0000{}", "x".repeat(10_000))]
+    {
+        assert_eq!(fault(format!("{{\"{key}\":1}}")), Some(Fault::LookalikeKey), "{}", key.len());
+    }
+    let longest = "io.modelcontextprotocol/clientCapabilities";
+    let meta = |key: &str| fault(format!(r#"{{"params":{{"_meta":{{"{key}":1}}}}}}"#));
+    assert_eq!(meta(longest), None);
+    assert_eq!(meta(&longest.to_uppercase()), Some(Fault::LookalikeKey));
+    assert_eq!(meta(&format!("{}x", longest.to_uppercase())), None);
+}
+
+const NAMES: &[&str] = &["id", "kid", "disk", "fi"];
+
+/// What [`is_lookalike`](keys::is_lookalike) finds without a copy, found the slow way.
+fn is_lookalike(key: &str, reserved: &[&str]) -> bool {
+    use unicode_normalization::UnicodeNormalization;
+    let fold = |key: &str| {
+        let seen = key.nfkc().filter(|character| !keys::is_unseen(*character));
+        let folded: String = seen.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+        folded.trim().to_owned()
+    };
+    let up_to_nul = key.split('\0').next().unwrap_or_default();
+    !reserved.contains(&key)
+        && [key, up_to_nul].map(fold).iter().any(|folded| reserved.iter().any(|name| name.eq_ignore_ascii_case(folded)))
+}
+
+/// Names, each character in one of the forms that fold to it, with what folding may take away around it.
+fn near_names() -> impl Strategy<Value = String> {
+    let between =
+        ["", "", "", "", "", "\0", " ", "\t", "\u{a0}", "\u{200b}", "\u{feff}", "\u{301}", "\u{3000}", "é", "x"];
+    let forms = |character| match character {
+        'i' => ["i", "I", "\u{ff49}", "\u{131}", "\u{130}"],
+        's' => ["s", "S", "\u{ff53}", "\u{17f}", "\u{24e2}"],
+        'k' => ["k", "K", "\u{ff4b}", "\u{212a}", "\u{1d4c0}"],
+        'd' => ["d", "D", "\u{ff44}", "\u{217e}", "\u{10d}"],
+        _ => ["f", "F", "\u{ff46}", "\u{fb00}", "\u{1e1f}"],
+    };
+    let place = (prop::sample::select(between.to_vec()), 0..5usize, prop::sample::select(between.to_vec()));
+    (prop::sample::select(NAMES.to_vec()), prop::collection::vec(place, 4)).prop_map(move |(name, places)| {
+        let characters = name.chars().zip(places);
+        characters.map(|(character, (before, form, after))| [before, forms(character)[form], after].concat()).collect()
+    })
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -257,6 +297,11 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #[test]
+    fn a_lookalike_is_found_as_folding_finds_it(key in near_names()) {
+        prop_assert_eq!(keys::is_lookalike(&key, NAMES), is_lookalike(&key, NAMES), "{:?}", key);
+    }
+
     #[test]
     fn whatever_a_serializer_writes_passes(value in json()) {
         prop_assert_eq!(verdict(value.to_string()), None);

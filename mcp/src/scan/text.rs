@@ -7,8 +7,24 @@ use super::{Fault, ScanError};
 /// Longest text of a number, in bytes.
 pub(super) const MAX_NUMBER: usize = 64;
 
-/// Reads the string that begins at `at`, and leaves `at` behind it. What it stands for, unescaped.
-pub(super) fn string<'a>(text: &'a str, at: &mut usize) -> Result<Cow<'a, str>, ScanError> {
+/// A valid string as it is written.
+pub(super) struct Written<'a> {
+    quoted: &'a str,
+    is_escaped: bool,
+}
+
+impl<'a> Written<'a> {
+    /// What it stands for. Only keys are asked: a value is not built to be looked at and dropped.
+    pub(super) fn unescaped(self) -> Result<Cow<'a, str>, Fault> {
+        if self.is_escaped {
+            return serde_json::from_str(self.quoted).map(Cow::Owned).map_err(|_| Fault::BadEscape);
+        }
+        Ok(Cow::Borrowed(&self.quoted[1..self.quoted.len() - 1]))
+    }
+}
+
+/// Reads the string that begins at `at`, and leaves `at` behind it.
+pub(super) fn string<'a>(text: &'a str, at: &mut usize) -> Result<Written<'a>, ScanError> {
     let bytes = text.as_bytes();
     let start = *at;
     let mut is_escaped = false;
@@ -26,11 +42,7 @@ pub(super) fn string<'a>(text: &'a str, at: &mut usize) -> Result<Cow<'a, str>, 
         }
     }
     *at += 1;
-    if !is_escaped {
-        return Ok(Cow::Borrowed(&text[start + 1..*at - 1]));
-    }
-    let unescaped = serde_json::from_str(&text[start..*at]);
-    unescaped.map(Cow::Owned).map_err(|_| ScanError::new(Fault::BadEscape, start))
+    Ok(Written { quoted: &text[start..*at], is_escaped })
 }
 
 fn escape(bytes: &[u8], at: &mut usize) -> Result<(), ScanError> {
