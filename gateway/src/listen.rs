@@ -143,8 +143,12 @@ where
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = closing.cancelled() => {
+        ended = &mut connection => Some(ended),
+        () = closing.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
