@@ -66,7 +66,7 @@ fn holder<'a>(entry: &'a Entry, claims: &Claims) -> Result<&'a Pod, Failure> {
             let pods = if own.is_empty() { candidates(entry)? } else { ranked(own, entry)? };
             pods.first().copied().ok_or_else(|| not_ready(route))
         }
-        Holder::Silent(_) => {
+        Holder::Silent => {
             let message = "the pod that holds this session does not answer at the moment; try again";
             Err(Failure::new(Kind::NotReady, message).retry_after(COME_BACK))
         }

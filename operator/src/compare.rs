@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 
-/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults); lists must have the same length and order; quantities are compared as numbers; an empty list or map equals an absent one.
+/// Whether `live` holds everything in `desired`. Maps may hold more (the server's defaults); lists must have the same
+/// length and order; quantities are compared as numbers; an empty list or map equals an absent one.
 #[must_use]
 pub fn contains(live: &Value, desired: &Value) -> bool {
     holds(Some(live), desired, Text::Plain)

@@ -152,8 +152,8 @@ pub struct Pod {
 pub enum Holder<'a> {
     /// This pod has it.
     Pod(&'a Pod),
-    /// This pod has it, and does not answer at the moment.
-    Silent(&'a Pod),
+    /// The pod that has it does not answer at the moment.
+    Silent,
     /// No pod in particular: any of its revision will do.
     Any,
     /// A pod that this gateway never heard of, for a session so young that it may yet.
@@ -173,7 +173,7 @@ impl Route {
         let Some(uid) = claims.pod.as_deref() else { return Holder::Any };
         match self.pods.get(uid).filter(|pod| pod.revision == claims.revision) {
             Some(pod) if pod.serving => Holder::Pod(pod),
-            Some(pod) => Holder::Silent(pod),
+            Some(_) => Holder::Silent,
             None if self.departed.iter().any(|gone| **gone == *uid) => Holder::Gone,
             None if now < claims.issued.saturating_add(HEARSAY.as_secs()) => Holder::Unheard,
             None => Holder::Gone,

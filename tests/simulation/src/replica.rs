@@ -68,7 +68,7 @@ impl Replica {
         let Ok(claims) = self.snapshot.keyring.open(token, binding, now) else { return Decision::Refuse(404) };
         match route.holder(&claims, now) {
             Holder::Pod(pod) => Decision::Forward { stage: to(route, pod, claims.session, ask), name: None },
-            Holder::Silent(_) | Holder::Unheard => Decision::Refuse(503),
+            Holder::Silent | Holder::Unheard => Decision::Refuse(503),
             Holder::Gone | Holder::Any => Decision::Refuse(404),
         }
     }
