@@ -12,6 +12,7 @@ LOCKS = SOURCE / "locks"
 
 BIN = TARGET / "bin"
 FIXTURE = TARGET / "fixture"
+NPM_CONFORMANCE = TARGET / "npm" / "conformance"
 NPM_SERVERS = TARGET / "npm" / "servers"
 NPM_INSPECTOR = TARGET / "npm" / "inspector"
 PY_CLIENTS = TARGET / "python" / "clients"
