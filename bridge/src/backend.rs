@@ -5,6 +5,7 @@ use std::sync::Arc;
 use portolan_mcp::wire::SessionCounts;
 
 use crate::config::Upstream;
+use crate::link::Opener;
 use crate::memory;
 use crate::peer::Connector;
 use crate::relay::Relay;
@@ -16,9 +17,9 @@ use crate::upstream::Server;
 /// What stands behind the data port.
 #[derive(Clone, Debug)]
 pub(crate) enum Backend {
-    /// One process per session.
-    Stdio(Arc<Sessions>),
-    /// One process for all.
+    /// One link per session.
+    Links(Arc<Sessions>),
+    /// One link for all.
     Shared(Arc<Shared>),
     /// A streamable HTTP server.
     Http(Arc<Relay>),
@@ -27,15 +28,7 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) fn start(state: &Arc<State>, upstream: Upstream) -> (Self, Connector) {
         match upstream {
-            Upstream::Stdio(command) if state.config.sessions.stateless => {
-                watch_memory(state, None);
-                (Self::Shared(Arc::new(Shared::new(state))), Connector::stdio(command))
-            }
-            Upstream::Stdio(command) => {
-                let sessions = Sessions::start(state, command.clone());
-                watch_memory(state, Some(Arc::clone(&sessions)));
-                (Self::Stdio(sessions), Connector::stdio(command))
-            }
+            Upstream::Stdio(command) => Self::over_links(state, Opener::Process(command)),
             Upstream::Http(endpoint) => {
                 let server = Server::new(endpoint);
                 (Self::Http(Relay::start(state, server.clone())), Connector::http(server))
@@ -43,9 +36,20 @@ impl Backend {
         }
     }
 
+    fn over_links(state: &Arc<State>, opener: Opener) -> (Self, Connector) {
+        let connector = Connector::link(opener.clone());
+        if state.config.sessions.stateless {
+            watch_memory(state, None);
+            return (Self::Shared(Arc::new(Shared::new(state))), connector);
+        }
+        let sessions = Sessions::start(state, opener);
+        watch_memory(state, Some(Arc::clone(&sessions)));
+        (Self::Links(sessions), connector)
+    }
+
     pub(crate) fn counts(&self) -> SessionCounts {
         match self {
-            Self::Stdio(sessions) => sessions.counts(),
+            Self::Links(sessions) => sessions.counts(),
             Self::Shared(shared) => shared.counts(),
             Self::Http(relay) => relay.counts(),
         }
@@ -54,7 +58,7 @@ impl Backend {
     /// Calls that wait for the server and belong to no session that is counted.
     pub(crate) fn in_flight(&self) -> usize {
         match self {
-            Self::Stdio(_) => 0,
+            Self::Links(_) => 0,
             Self::Shared(shared) => shared.in_flight(),
             Self::Http(relay) => relay.in_flight(),
         }
@@ -63,8 +67,8 @@ impl Backend {
     /// Ends every session and waits for what it held.
     pub(crate) async fn end_all(&self) {
         match self {
-            Self::Stdio(sessions) => sessions.end_all().await,
-            // The kept process is the probe's to end.
+            Self::Links(sessions) => sessions.end_all().await,
+            // The kept link is the probe's to end.
             Self::Shared(_) => {}
             Self::Http(relay) => relay.end_all().await,
         }

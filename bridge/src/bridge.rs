@@ -170,7 +170,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         self.reporter.state.draining.send_replace(true);
-        if let Backend::Stdio(sessions) = &self.reporter.backend {
+        if let Backend::Links(sessions) = &self.reporter.backend {
             sessions.end_now();
         }
         self.reporter.state.stop.cancel();

@@ -50,14 +50,14 @@ impl Data {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let key = admit(&self.state, &request)?;
         match &self.backend {
-            Backend::Stdio(sessions) => PerSession { state: &self.state, sessions }.answer(key, request).await,
+            Backend::Links(sessions) => PerSession { state: &self.state, sessions }.answer(key, request).await,
             Backend::Shared(shared) => shared.answer(&key, request).await,
             Backend::Http(relay) => relay.answer(key, request).await,
         }
     }
 }
 
-/// Answers with one process per session.
+/// Answers with one link per session.
 struct PerSession<'d> {
     state: &'d State,
     sessions: &'d Arc<Sessions>,

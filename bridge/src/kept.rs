@@ -1,4 +1,4 @@
-//! A server process that the bridge keeps for itself: the probe's, and in stateless mode everyone's.
+//! A link that the bridge keeps for itself: the probe's, and in stateless mode everyone's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -18,10 +18,10 @@ use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
-use crate::config::ServerCommand;
 use crate::lines::LineError;
+use crate::link::{End, Inbox, Link, Opener};
 use crate::probe::{CallError, Rpc};
-use crate::process::{End, Process, SpawnError, Stdout};
+use crate::process::SpawnError;
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::session::{PostError, exited};
 use crate::state::{State, lock};
@@ -36,10 +36,10 @@ const MAX_QUOTE: usize = 120;
 /// How long a server that closed its stdout may take to end.
 const EXIT_AFTER_EOF: Duration = Duration::from_secs(1);
 
-/// A kept process.
+/// A kept link.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) process: Process,
+    pub(crate) link: Link,
     state: Arc<State>,
     inner: Mutex<Inner>,
     over: watch::Sender<Option<Over>>,
@@ -103,7 +103,7 @@ impl Caller {
     }
 }
 
-/// Why nothing more will come from the process.
+/// Why nothing more will come from the server.
 #[derive(Clone, Debug)]
 pub(crate) enum Over {
     Ended(Arc<End>),
@@ -112,18 +112,18 @@ pub(crate) enum Over {
 }
 
 impl Kept {
-    pub(crate) fn spawn(state: &Arc<State>, command: &ServerCommand) -> Result<Arc<Self>, SpawnError> {
+    pub(crate) fn open(state: &Arc<State>, opener: &Opener) -> Result<Arc<Self>, SpawnError> {
         let tokens = SessionKey::generate().map_err(|_| SpawnError::NoRandomness)?;
-        let (process, stdout) = Process::spawn(state, command, "probe")?;
+        let (link, inbox) = opener.open(state, "probe")?;
         let kept = Arc::new(Self {
-            process,
+            link,
             state: Arc::clone(state),
             inner: Mutex::default(),
             over: watch::Sender::new(None),
             initialized: OnceLock::new(),
             tokens,
         });
-        tokio::spawn(Arc::clone(&kept).read(stdout));
+        tokio::spawn(Arc::clone(&kept).read(inbox));
         Ok(kept)
     }
 
@@ -151,7 +151,7 @@ impl Kept {
     ) -> Result<Rpc, CallError> {
         let mut over = self.over.subscribe();
         // A server that does not read does not answer either, and a gone one is told below.
-        let _ = self.process.write(line);
+        let _ = self.link.write(line);
         tokio::select! {
             biased;
             Ok(answer) = receiver => Rpc::parse(&answer),
@@ -164,7 +164,7 @@ impl Kept {
     pub(crate) fn opened(&self, result: &Value) {
         self.initialized.get_or_init(|| result.to_string());
         // A server that does not read fails the next request.
-        let _ = self.process.write(Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#));
+        let _ = self.link.write(Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#));
     }
 
     /// What `initialize` was answered with.
@@ -230,7 +230,7 @@ impl Kept {
     }
 
     fn write(&self, message: &Bytes) -> Result<(), Failure> {
-        self.process.write(single_line(message)).map_err(|_| {
+        self.link.write(single_line(message)).map_err(|_| {
             self.state.counters.refused_calls.add(1);
             Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
                 .retry_after(Duration::from_secs(1))
@@ -280,7 +280,7 @@ impl Kept {
             format!("the server did not answer within {millis} ms; ask again, or raise spec.timeouts.request");
         caller.fail(&Failure::new(Kind::RequestTimeout, message));
         // A server that does not read will not read that nobody waits either.
-        let _ = kept.process.write(cancelled(&Id::number(id)));
+        let _ = kept.link.write(cancelled(&Id::number(id)));
     }
 
     /// The first line that was not MCP, shortened.
@@ -293,34 +293,34 @@ impl Kept {
         over.wait_for(Option::is_some).await.ok().and_then(|over| over.clone()).unwrap_or(Over::ClosedStdout)
     }
 
-    /// Ends the process and waits until it is gone.
+    /// Ends it and waits until it is gone.
     pub(crate) async fn end(&self, cause: ExitCause) {
-        self.process.terminate(cause);
-        self.process.ended().await;
+        self.link.terminate(cause);
+        self.link.ended().await;
     }
 
-    /// Ends the process at once; calls are answered with `failure` before it is gone. Says whether there was one to end.
+    /// Ends it at once; calls are answered with `failure` before it is gone. Says whether there was one to end.
     pub(crate) fn kill(&self, cause: ExitCause, failure: &Failure) -> bool {
-        let is_there = !self.process.is_reaped();
+        let is_there = !self.link.is_ending();
         if is_there {
             self.fail_callers(failure);
         }
-        is_there && self.process.kill(cause)
+        is_there && self.link.kill(cause)
     }
 
-    async fn read(self: Arc<Self>, mut stdout: Stdout) {
+    async fn read(self: Arc<Self>, mut inbox: Inbox) {
         let over = loop {
-            match stdout.next().await {
+            match inbox.next().await {
                 Ok(Some(line)) => self.take_line(&line),
                 Ok(None) | Err(LineError::Io(_)) => {
-                    break match tokio::time::timeout(EXIT_AFTER_EOF, self.process.ended()).await {
+                    break match tokio::time::timeout(EXIT_AFTER_EOF, self.link.ended()).await {
                         Ok(end) => Over::Ended(end),
                         Err(_) => Over::ClosedStdout,
                     };
                 }
                 Err(error @ LineError::TooLong { .. }) => {
                     self.state.counters.oversized_messages.add(1);
-                    self.process.terminate(ExitCause::MessageTooLong);
+                    self.link.terminate(ExitCause::MessageTooLong);
                     break Over::TooLong(error.to_string());
                 }
             }
@@ -401,6 +401,6 @@ impl Kept {
             )
         };
         // A server that does not read its answers misses them.
-        let _ = self.process.write(answer.into());
+        let _ = self.link.write(answer.into());
     }
 }

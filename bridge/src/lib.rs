@@ -15,6 +15,7 @@ pub mod guard;
 mod http_peer;
 mod kept;
 mod lines;
+mod link;
 mod memory;
 mod opening;
 mod peer;

@@ -102,11 +102,12 @@ impl Holder {
         all
     }
 
-    fn guard(&self) -> Pid {
+    /// The root of its processes, if they are in this container.
+    fn guard(&self) -> Option<Pid> {
         match self {
-            Self::Session(session) => session.process.guard,
-            Self::Kept(kept) => kept.process.guard,
-            Self::Warm(guard) => *guard,
+            Self::Session(session) => session.link.guard(),
+            Self::Kept(kept) => kept.link.guard(),
+            Self::Warm(guard) => Some(*guard),
         }
     }
 
@@ -123,15 +124,15 @@ impl Holder {
     fn end(&self, sessions: Option<&Sessions>) -> Option<BoxFuture<'static, ()>> {
         match self {
             Self::Session(session) => {
-                if session.process.is_reaped() {
+                if session.link.is_ending() {
                     return None;
                 }
                 let message = "the session was ended to save the others: the container's memory ran short and it held the \
                                most; ask for less, or raise spec.container.resources.limits.memory";
                 session.end(ExitCause::MemoryPressure, Failure::new(Kind::MemoryPressure, message));
-                let ended = session.process.kill(ExitCause::MemoryPressure);
+                let ended = session.link.kill(ExitCause::MemoryPressure);
                 let session = Arc::clone(session);
-                ended.then(|| async move { drop(session.process.ended().await) }.boxed())
+                ended.then(|| async move { drop(session.link.ended().await) }.boxed())
             }
             Self::Kept(kept) => {
                 let message = "the server was started again: the container's memory ran short and it held the most; ask \
@@ -139,12 +140,12 @@ impl Holder {
                 let failure = Failure::new(Kind::MemoryPressure, message).retry_after(Duration::from_secs(1));
                 let ended = kept.kill(ExitCause::MemoryPressure, &failure);
                 let kept = Arc::clone(kept);
-                ended.then(|| async move { drop(kept.process.ended().await) }.boxed())
+                ended.then(|| async move { drop(kept.link.ended().await) }.boxed())
             }
             Self::Warm(guard) => {
-                let process = sessions?.take_warm(*guard)?;
-                let ended = process.kill(ExitCause::MemoryPressure);
-                ended.then(|| async move { drop(process.ended().await) }.boxed())
+                let link = sessions?.take_warm(*guard)?;
+                let ended = link.kill(ExitCause::MemoryPressure);
+                ended.then(|| async move { drop(link.ended().await) }.boxed())
             }
         }
     }
@@ -152,7 +153,9 @@ impl Holder {
 
 async fn relieve(state: &State, sessions: Option<&Sessions>, reading: Reading) {
     let tree = Tree::read();
-    let sized = Holder::all(state, sessions).into_iter().map(|holder| (resident_bytes(&tree, holder.guard()), holder));
+    let sized = Holder::all(state, sessions)
+        .into_iter()
+        .filter_map(|holder| Some((resident_bytes(&tree, holder.guard()?), holder)));
     let Some((bytes, holder)) = sized.max_by_key(|(bytes, _)| *bytes) else {
         return tracing::warn!(?reading, "memory runs short and there is no process to end");
     };

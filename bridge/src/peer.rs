@@ -1,4 +1,4 @@
-//! Whoever the probe talks to: a kept process, or a session of an HTTP server.
+//! Whoever the probe talks to: a kept link, or a session of an HTTP server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
 
-use crate::config::ServerCommand;
 use crate::http_peer::HttpPeer;
 use crate::kept::{Kept, Over};
+use crate::link::Opener;
 use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
 use crate::state::{State, lock};
@@ -17,13 +17,13 @@ use crate::upstream::Server;
 /// Makes peers, one at a time.
 #[derive(Debug)]
 pub(crate) enum Connector {
-    Stdio(ServerCommand),
+    Link(Opener),
     Http { server: Server, current: Option<Arc<HttpPeer>> },
 }
 
 impl Connector {
-    pub(crate) fn stdio(command: ServerCommand) -> Self {
-        Self::Stdio(command)
+    pub(crate) fn link(opener: Opener) -> Self {
+        Self::Link(opener)
     }
 
     pub(crate) fn http(server: Server) -> Self {
@@ -32,13 +32,16 @@ impl Connector {
 
     /// Whether a new peer costs no more than a connection.
     pub(crate) fn is_cheap(&self) -> bool {
-        matches!(self, Self::Http { .. })
+        match self {
+            Self::Link(opener) => opener.is_cheap(),
+            Self::Http { .. } => true,
+        }
     }
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match self {
-            Self::Stdio(command) => {
-                let kept = Kept::spawn(state, command)?;
+            Self::Link(opener) => {
+                let kept = Kept::open(state, opener)?;
                 *lock(&state.kept) = Some(Arc::clone(&kept));
                 Ok(Peer::Kept(kept))
             }
@@ -52,7 +55,7 @@ impl Connector {
 
     pub(crate) async fn disconnect(&mut self, state: &State, cause: ExitCause) {
         match self {
-            Self::Stdio(_) => {
+            Self::Link(_) => {
                 let kept = lock(&state.kept).take();
                 if let Some(kept) = kept {
                     kept.end(cause).await;

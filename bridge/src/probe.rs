@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::kept::Over;
+use crate::link::How;
 use crate::peer::{Connector, Peer};
 use crate::state::State;
 use crate::stderr::shorten;
@@ -82,10 +83,13 @@ impl Problem {
             CallError::TimedOut => {
                 Self::new(late, format!("the server did not answer {what} within {} ms", waited.as_millis()))
             }
-            CallError::Over(Over::Ended(end)) => match &end.spawn_error {
-                Some(error) => Self::new(ProbeReason::SpawnFailed, error.clone()),
-                None => Self::new(ProbeReason::ServerExited, end.describe()),
-            },
+            CallError::Over(Over::Ended(end)) => {
+                let reason = match end.how {
+                    How::NotStarted(_) => ProbeReason::SpawnFailed,
+                    How::Exited { .. } => ProbeReason::ServerExited,
+                };
+                Self::new(reason, end.describe())
+            }
             CallError::Over(Over::ClosedStdout) => {
                 Self::new(ProbeReason::NotMcp, "the server closed its stdout, where it should answer")
             }

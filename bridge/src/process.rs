@@ -20,6 +20,7 @@ use crate::config::ServerCommand;
 use crate::descendants::{kill_marked, signal_below};
 use crate::guard::{SPAWN_FAILED, SPAWN_FAILED_CODE};
 use crate::lines::Lines;
+use crate::link::{End, How, NotReading};
 use crate::state::{State, lock, unix_millis};
 use crate::stderr::{self, LastLine};
 
@@ -40,44 +41,6 @@ pub(crate) enum SpawnError {
     Guard { program: String, source: std::io::Error },
     #[error("the system gave no random bytes")]
     NoRandomness,
-}
-
-/// How a process ended.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) cause: ExitCause,
-    pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) last_stderr: String,
-    /// Set when the command could not be started at all.
-    pub(crate) spawn_error: Option<String>,
-}
-
-impl End {
-    /// The end in words.
-    pub(crate) fn describe(&self) -> String {
-        if let Some(error) = &self.spawn_error {
-            return error.clone();
-        }
-        if self.cause == ExitCause::MemoryPressure {
-            return "the server was ended because the container's memory ran short and it held the most; \
-                    raise spec.container.resources.limits.memory"
-                .to_owned();
-        }
-        let how = match (self.code, self.signal) {
-            (Some(code), _) => format!("exited with code {code}"),
-            (None, Some(signal)) => match Signal::try_from(signal) {
-                Ok(name) => format!("was ended by signal {signal} ({name})"),
-                Err(_) => format!("was ended by signal {signal}"),
-            },
-            (None, None) => "ended".to_owned(),
-        };
-        if self.last_stderr.is_empty() {
-            format!("the server {how} and wrote nothing to stderr")
-        } else {
-            format!("the server {how}; its last line on stderr: {}", self.last_stderr)
-        }
-    }
 }
 
 /// A running server process. Dropping it ends the process.
@@ -102,10 +65,6 @@ struct StdinQueue {
     bytes: Arc<AtomicUsize>,
     limit: usize,
 }
-
-/// A server that does not read what is written to it.
-#[derive(Debug)]
-pub(crate) struct NotReading;
 
 impl Process {
     /// Starts `command` under a guard; `name` is what logs and exits call it.
@@ -189,7 +148,7 @@ impl Process {
         let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
         ended.unwrap_or_else(|| {
             let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
-            Arc::new(End { cause, code: None, signal: None, last_stderr: String::new(), spawn_error: None })
+            Arc::new(End { cause, how: How::Exited { code: None, signal: None, last_stderr: String::new() } })
         })
     }
 
@@ -321,24 +280,23 @@ impl Waiter {
         let code = status.and_then(|status| status.code());
         let signal = status.and_then(|status| status.signal());
         let refused = last.strip_prefix(SPAWN_FAILED).filter(|_| code == Some(SPAWN_FAILED_CODE));
-        let spawn_error = refused.map(|error| format!("cannot start {:?}: {error}", self.command));
         let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
-        let last_stderr = if spawn_error.is_some() { String::new() } else { last.to_owned() };
-        End { cause, code, signal, last_stderr, spawn_error }
+        let how = match refused {
+            Some(error) => How::NotStarted(format!("cannot start {:?}: {error}", self.command)),
+            None => How::Exited { code, signal, last_stderr: last.to_owned() },
+        };
+        End { cause, how }
     }
 
     fn record(&self, end: &End) {
         let cause = end.cause;
         let session = lock(&self.name).clone();
-        tracing::info!(session, ?cause, code = end.code, signal = end.signal, "server process ended");
-        self.state.exits.push(SessionExit {
-            session,
-            at: unix_millis(),
-            cause,
-            code: end.code,
-            signal: end.signal,
-            last_stderr: end.spawn_error.clone().unwrap_or_else(|| end.last_stderr.clone()),
-        });
+        let (code, signal, last_stderr) = match &end.how {
+            How::NotStarted(error) => (None, None, error.clone()),
+            How::Exited { code, signal, last_stderr } => (*code, *signal, last_stderr.clone()),
+        };
+        tracing::info!(session, ?cause, code, signal, "server process ended");
+        self.state.exits.push(SessionExit { session, at: unix_millis(), cause, code, signal, last_stderr });
     }
 }
 

@@ -1,4 +1,4 @@
-//! One client's session with a server process of its own: drives the state machine of `portolan_mcp::session`.
+//! One client's session with a server, over a link of its own: drives the state machine of `portolan_mcp::session`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lines::LineError;
-use crate::process::{End, Process, Stdout};
+use crate::link::{End, Inbox, Link};
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
@@ -44,7 +44,7 @@ pub(crate) enum PostError {
 /// A session; the registry, the reader task and the streams hold it.
 pub(crate) struct ClientSession {
     pub(crate) key: SessionKey,
-    pub(crate) process: Process,
+    pub(crate) link: Link,
     state: Arc<State>,
     inner: Mutex<Inner>,
     over: CancellationToken,
@@ -86,9 +86,9 @@ impl std::fmt::Debug for ClientSession {
 }
 
 impl ClientSession {
-    /// A session on `process`, whose stdout is read until the session is over.
-    pub(crate) fn start(state: &Arc<State>, key: SessionKey, process: Process, stdout: Stdout) -> Arc<Self> {
-        process.rename(key.as_str());
+    /// A session on `link`, whose messages are read until the session is over.
+    pub(crate) fn start(state: &Arc<State>, key: SessionKey, link: Link, inbox: Inbox) -> Arc<Self> {
+        link.rename(key.as_str());
         let inner = Inner {
             machine: Session::new(Limits::default()),
             outlets: HashMap::new(),
@@ -98,8 +98,8 @@ impl ClientSession {
             initialize: None,
         };
         let over = CancellationToken::new();
-        let session = Arc::new(Self { key, process, state: Arc::clone(state), inner: Mutex::new(inner), over });
-        tokio::spawn(Arc::clone(&session).read(stdout));
+        let session = Arc::new(Self { key, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
+        tokio::spawn(Arc::clone(&session).read(inbox));
         session
     }
 
@@ -162,7 +162,7 @@ impl ClientSession {
         Ok(reply)
     }
 
-    /// Ends the session: every call is answered with `failure`, the process and all it started are ended.
+    /// Ends the session: every call is answered with `failure`, and the link is ended.
     /// Only the first end counts.
     pub(crate) fn end(&self, cause: ExitCause, failure: Failure) {
         let mut inner = lock(&self.inner);
@@ -177,7 +177,7 @@ impl ClientSession {
         }
         inner.outlets.clear();
         inner.ended = Some(failure);
-        self.process.terminate(cause);
+        self.link.terminate(cause);
         self.over.cancel();
     }
 
@@ -252,7 +252,7 @@ impl ClientSession {
         for output in out {
             match output {
                 Output::ToServer(line) => {
-                    if self.process.write(line).is_err() {
+                    if self.link.write(line).is_err() {
                         let failure = Failure::new(
                             Kind::Overloaded,
                             "the server does not read what is sent to it; ask again later",
@@ -283,10 +283,10 @@ impl ClientSession {
         Some(outlet)
     }
 
-    async fn read(self: Arc<Self>, mut stdout: Stdout) {
+    async fn read(self: Arc<Self>, mut inbox: Inbox) {
         loop {
             let line = tokio::select! {
-                line = stdout.next() => line,
+                line = inbox.next() => line,
                 () = self.over.cancelled() => return,
             };
             match line {
@@ -318,7 +318,7 @@ impl ClientSession {
         if let Err(error) = inner.machine.server_line(line, &mut out) {
             self.state.counters.skipped_lines.add(1);
             let text = String::from_utf8_lossy(line);
-            tracing::debug!(session = %self.key, %error, line = shorten(&text, 200), "skipped a line of stdout");
+            tracing::debug!(session = %self.key, %error, line = shorten(&text, 200), "skipped what is no message");
         }
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
         inner.stop_timers();
@@ -353,7 +353,7 @@ impl ClientSession {
     }
 
     async fn server_is_gone(&self) {
-        let Ok(end) = tokio::time::timeout(EXIT_AFTER_EOF, self.process.ended()).await else {
+        let Ok(end) = tokio::time::timeout(EXIT_AFTER_EOF, self.link.ended()).await else {
             let failure = Failure::new(Kind::ServerExited, "the server closed its stdout during the session");
             return self.end(ExitCause::ServerExited, failure);
         };

@@ -10,8 +10,7 @@ use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{ExitCause, SessionCounts};
 use tokio::sync::Notify;
 
-use crate::config::ServerCommand;
-use crate::process::{Process, Stdout};
+use crate::link::{Inbox, Link, Opener};
 use crate::session::ClientSession;
 use crate::state::{State, lock};
 
@@ -31,17 +30,17 @@ pub(crate) enum CreateError {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     state: Arc<State>,
-    command: ServerCommand,
+    opener: Opener,
     live: Mutex<HashMap<SessionKey, Arc<ClientSession>>>,
-    warm: Mutex<VecDeque<(Process, Stdout)>>,
+    warm: Mutex<VecDeque<(Link, Inbox)>>,
     changed: Notify,
 }
 
 impl Sessions {
-    pub(crate) fn start(state: &Arc<State>, command: ServerCommand) -> Arc<Self> {
+    pub(crate) fn start(state: &Arc<State>, opener: Opener) -> Arc<Self> {
         let sessions = Arc::new(Self {
             state: Arc::clone(state),
-            command,
+            opener,
             live: Mutex::default(),
             warm: Mutex::default(),
             changed: Notify::new(),
@@ -69,15 +68,15 @@ impl Sessions {
 
     /// The guards of the warm processes.
     pub(crate) fn warm(&self) -> Vec<Pid> {
-        lock(&self.warm).iter().map(|(process, _)| process.guard).collect()
+        lock(&self.warm).iter().filter_map(|(link, _)| link.guard()).collect()
     }
 
     /// Takes the warm process behind `guard` out; `None` when a session took it meanwhile. Another is started in its place
     /// with the next look for dead ones.
-    pub(crate) fn take_warm(&self, guard: Pid) -> Option<Process> {
+    pub(crate) fn take_warm(&self, guard: Pid) -> Option<Link> {
         let mut warm = lock(&self.warm);
-        let position = warm.iter().position(|(process, _)| process.guard == guard)?;
-        warm.remove(position).map(|(process, _)| process)
+        let position = warm.iter().position(|(link, _)| link.guard() == Some(guard))?;
+        warm.remove(position).map(|(link, _)| link)
     }
 
     /// Makes the session `key`, on a warm process when there is one.
@@ -87,8 +86,8 @@ impl Sessions {
             return Err(CreateError::Exists);
         }
         self.state.admit_session(live.len()).map_err(CreateError::Failed)?;
-        let (process, stdout) = self.take_process().map_err(CreateError::Failed)?;
-        let session = ClientSession::start(&self.state, key.clone(), process, stdout);
+        let (link, inbox) = self.take_link().map_err(CreateError::Failed)?;
+        let session = ClientSession::start(&self.state, key.clone(), link, inbox);
         live.insert(key.clone(), Arc::clone(&session));
         drop(live);
         tokio::spawn(Arc::clone(self).forget_when_over(Arc::clone(&session)));
@@ -96,14 +95,14 @@ impl Sessions {
         Ok(session)
     }
 
-    fn take_process(&self) -> Result<(Process, Stdout), Failure> {
-        while let Some((process, stdout)) = lock(&self.warm).pop_front() {
-            if !process.has_ended() {
-                return Ok((process, stdout));
+    fn take_link(&self) -> Result<(Link, Inbox), Failure> {
+        while let Some((link, inbox)) = lock(&self.warm).pop_front() {
+            if !link.has_ended() {
+                return Ok((link, inbox));
             }
         }
-        Process::spawn(&self.state, &self.command, "session")
-            .map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))
+        let opened = self.opener.open(&self.state, "session");
+        opened.map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))
     }
 
     async fn forget_when_over(self: Arc<Self>, session: Arc<ClientSession>) {
@@ -119,27 +118,27 @@ impl Sessions {
         true
     }
 
-    /// Ends everything and waits until all processes are gone.
+    /// Ends everything and waits until nothing is left of it.
     pub(crate) async fn end_all(&self) {
         let (sessions, warm) = self.end_now();
         for session in &sessions {
-            session.process.ended().await;
+            session.link.ended().await;
         }
-        for (process, _) in &warm {
-            process.ended().await;
+        for (link, _) in &warm {
+            link.ended().await;
         }
     }
 
     /// Ends everything without waiting; says what is ending.
-    pub(crate) fn end_now(&self) -> (Vec<Arc<ClientSession>>, Vec<(Process, Stdout)>) {
+    pub(crate) fn end_now(&self) -> (Vec<Arc<ClientSession>>, Vec<(Link, Inbox)>) {
         let sessions: Vec<_> = lock(&self.live).drain().map(|(_, session)| session).collect();
         let failure = Failure::new(Kind::Draining, "this replica went away; open a new session");
         for session in &sessions {
             session.end(ExitCause::Shutdown, failure.clone().retry_after(Duration::from_secs(1)));
         }
         let warm: Vec<_> = lock(&self.warm).drain(..).collect();
-        for (process, _) in &warm {
-            process.terminate(ExitCause::Shutdown);
+        for (link, _) in &warm {
+            link.terminate(ExitCause::Shutdown);
         }
         (sessions, warm)
     }
@@ -173,12 +172,12 @@ impl Sessions {
     /// Keeps the warm processes up to their number, while the probe says that the server works at all.
     fn refill(&self) {
         let mut warm = lock(&self.warm);
-        warm.retain(|(process, _)| !process.has_ended());
-        if !self.state.is_ready() || self.state.is_draining() {
+        warm.retain(|(link, _)| !link.has_ended());
+        if self.opener.is_cheap() || !self.state.is_ready() || self.state.is_draining() {
             return;
         }
         while warm.len() < usize::try_from(self.state.config.sessions.warm).unwrap_or(0) {
-            match Process::spawn(&self.state, &self.command, "warm") {
+            match self.opener.open(&self.state, "warm") {
                 Ok(started) => warm.push_back(started),
                 Err(error) => return tracing::warn!(%error, "cannot start a warm process"),
             }

@@ -27,7 +27,7 @@ pub(crate) struct State {
     pub(crate) drained: watch::Sender<bool>,
     /// Nobody can reach the sessions any more.
     pub(crate) abandoned: watch::Sender<bool>,
-    /// The kept process, from its start: in stateless mode everyone's once it is open.
+    /// The kept link, from its start: in stateless mode everyone's once it is open.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// KiB that bodies may hold while they arrive.
     pub(crate) bodies: Semaphore,

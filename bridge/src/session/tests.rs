@@ -13,7 +13,8 @@ const SERVER: &str = r#"
 
 fn session() -> Arc<ClientSession> {
     let (state, process, stdout) = unguarded(SERVER);
-    ClientSession::start(&state, SessionKey::generate().expect("random bytes"), process, stdout)
+    let (link, inbox) = (Link::Process(process), Inbox::Process(stdout));
+    ClientSession::start(&state, SessionKey::generate().expect("random bytes"), link, inbox)
 }
 
 fn post(session: &Arc<ClientSession>, body: String, timeout: Duration) -> Posted {
@@ -47,7 +48,7 @@ async fn until_nothing_is_kept(session: &ClientSession) {
 
 async fn end(session: &ClientSession) {
     session.end(ExitCause::Deleted, Failure::new(Kind::UnknownSession, "the test is over"));
-    session.process.ended().await;
+    session.link.ended().await;
 }
 
 #[tokio::test]
@@ -91,7 +92,7 @@ async fn a_session_whose_initialize_is_hung_up_on_ends_because_nobody_knows_it()
     let opening = post(&session, body, Duration::from_secs(600));
     assert_eq!(kept(&session), (1, 1));
     drop(opening);
-    let ended = tokio::time::timeout(Duration::from_secs(60), session.process.ended()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), session.link.ended()).await;
     ended.expect("the session ends with its client");
     assert_eq!((kept(&session), session.state.exits.read()[0].cause), ((0, 0), ExitCause::NotInitialized));
 }
