@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// One event as it goes out: an optional id and one JSON-RPC message.
+/// One event as it goes out: an optional id and one JSON-RPC message. Line ends of any kind arrive as line feeds.
 #[must_use]
 pub fn encode(id: Option<&str>, data: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(data.len() + 48);
@@ -13,10 +13,15 @@ pub fn encode(id: Option<&str>, data: &[u8]) -> Bytes {
         out.put_slice(id.as_bytes());
         out.put_u8(b'\n');
     }
-    for line in data.split(|byte| *byte == b'\n') {
+    let mut rest = Some(data);
+    while let Some(text) = rest {
+        // A carriage return alone ends a line too, and JSON may have one between its tokens.
+        let (line, end) =
+            text.split_at(text.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(text.len()));
         out.put_slice(b"data: ");
-        out.put_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        out.put_slice(line);
         out.put_u8(b'\n');
+        rest = end.strip_prefix(b"\r\n").or_else(|| end.get(1..));
     }
     out.put_u8(b'\n');
     out.freeze()
@@ -160,13 +165,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_read_back_however_it_is_cut(text in "[^\r]{0,200}", cut in 1usize..17) {
+        fn what_is_encoded_is_read_back_however_it_is_cut(text in "([^\r]|\r|\n|\r\n){0,200}", cut in 1usize..17) {
             let bytes = encode(Some("1-2"), text.as_bytes());
             let mut decoder = Decoder::new(4096);
             let mut events = Vec::new();
             for chunk in bytes.chunks(cut) {
                 events.extend(decoder.push(chunk).expect("within the bound"));
             }
+            let text = text.replace("\r\n", "\n").replace('\r', "\n");
             prop_assert_eq!(events, vec![text.into_bytes()]);
         }
     }
