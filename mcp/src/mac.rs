@@ -87,7 +87,9 @@ impl MacKey {
 fn parse(header: &str) -> Result<(u64, Vec<u8>), MacError> {
     let rest = header.strip_prefix("v1 t=").ok_or(MacError::Malformed)?;
     let (time, mac) = rest.split_once(" m=").ok_or(MacError::Malformed)?;
-    let time = time.parse().map_err(|_| MacError::Malformed)?;
+    // One text for one time: a number has no sign and no zeros before it.
+    let is_plain = !time.starts_with('+') && (time == "0" || !time.starts_with('0'));
+    let time = time.parse().ok().filter(|_| is_plain).ok_or(MacError::Malformed)?;
     let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| MacError::Malformed)?;
     Ok((time, mac))
 }
@@ -135,6 +137,10 @@ mod tests {
         assert_eq!(key().verify(None, SUBJECT, 0), Err(MacError::Missing));
         for header in ["", "v2 t=0 m=AA", "v1 t=x m=AA", "v1 t=0", "v1 t=0 m=!"] {
             assert_eq!(key().verify(Some(header), SUBJECT, 0), Err(MacError::Malformed), "{header}");
+        }
+        let signed = key().sign(SUBJECT, 7);
+        for rewritten in [signed.replace("t=7", "t=+7"), signed.replace("t=7", "t=07")] {
+            assert_eq!(key().verify(Some(&rewritten), SUBJECT, 7), Err(MacError::Malformed), "{rewritten}");
         }
     }
 }
