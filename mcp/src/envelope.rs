@@ -89,11 +89,11 @@ pub struct Request<'a> {
 
 #[derive(Deserialize)]
 struct Members<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     jsonrpc: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
@@ -106,6 +106,18 @@ struct Members<'a> {
 /// Keeps an explicit `null` apart from an absent member.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Takes a string only: to one reader `"method": null` has a method, to another it has none.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Text::deserialize(deserializer).map(|text| Some(text.0))
+}
+
+/// Whether `json` is an object. What derives `Deserialize` would take an array's values for its members, in their order.
+pub(crate) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"{")
 }
 
 impl<'a> Message<'a> {
@@ -184,7 +196,7 @@ impl Meta {
         #[derive(Deserialize)]
         struct Params<'a> {
             #[serde(borrow, rename = "_meta")]
-            meta: Option<Members<'a>>,
+            meta: Option<&'a RawValue>,
         }
         #[derive(Deserialize)]
         struct Members<'a> {
@@ -193,7 +205,9 @@ impl Meta {
             #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
             version: Option<&'a RawValue>,
         }
-        let meta = serde_json::from_str::<Params<'_>>(params.get()).ok()?.meta?;
+        let params = is_object(params.get().as_bytes()).then_some(params.get())?;
+        let meta = serde_json::from_str::<Params<'_>>(params).ok()?.meta?.get();
+        let meta: Members<'_> = is_object(meta.as_bytes()).then(|| serde_json::from_str(meta).ok())??;
         Some(Self { progress_token: meta.progress_token.and_then(Id::parse), modern: meta.version.is_some() })
     }
 }
@@ -249,6 +263,8 @@ mod tests {
         assert!(matches!(parse("{} {}").unwrap_err(), EnvelopeError::NotJson(_)));
         let twice = r#"{"jsonrpc":"2.0","method":"a","method":"b"}"#;
         assert!(matches!(parse(twice).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
+        let null = r#"{"jsonrpc":"2.0","id":1,"method":null,"result":{}}"#;
+        assert!(matches!(parse(null).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
         let both = r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#;
         assert!(matches!(parse(both).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
     }
@@ -259,6 +275,11 @@ mod tests {
         assert!(parse(modern).expect("parses").is_modern());
         let legacy = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"progressToken":3}}}"#;
         assert!(!parse(legacy).expect("parses").is_modern());
+        let members = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        for params in [format!("[{members}]"), r#"{"_meta":["t","2026-07-28"]}"#.into(), format!("[[{members}]]")] {
+            let positional = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{params}}}"#);
+            assert!(!parse(&positional).expect("parses").is_modern(), "an array has no members: {params}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::envelope::Id;
+use crate::envelope::{Id, is_object};
 
 /// `body` as one line: JSON holds raw line breaks only between tokens, where a space means the same.
 #[must_use]
@@ -24,7 +24,7 @@ pub fn with_id(body: &[u8], id: &Id) -> Option<Bytes> {
         #[serde(borrow)]
         id: &'a RawValue,
     }
-    replaced(body, serde_json::from_slice::<WithId<'_>>(body).ok()?.id.get(), id)
+    replaced(body, object::<WithId<'_>>(body)?.id.get(), id)
 }
 
 /// `body` with `params.requestId` replaced by `id`, as [`with_id`] does it: `notifications/cancelled` for a peer that
@@ -32,17 +32,12 @@ pub fn with_id(body: &[u8], id: &Id) -> Option<Bytes> {
 #[must_use]
 pub fn with_request_id(body: &[u8], id: &Id) -> Option<Bytes> {
     #[derive(Deserialize)]
-    struct WithParams<'a> {
-        #[serde(borrow)]
-        params: Params<'a>,
-    }
-    #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Params<'a> {
+    struct WithRequestId<'a> {
         #[serde(borrow)]
         request_id: &'a RawValue,
     }
-    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.request_id.get(), id)
+    replaced(body, object::<WithRequestId<'_>>(params(body)?)?.request_id.get(), id)
 }
 
 /// `body` with `params._meta.progressToken` replaced by `token`, as [`with_id`] does it: a request for a peer that serves
@@ -50,28 +45,33 @@ pub fn with_request_id(body: &[u8], id: &Id) -> Option<Bytes> {
 #[must_use]
 pub fn with_progress_token_asked(body: &[u8], token: &Id) -> Option<Bytes> {
     #[derive(Deserialize)]
-    struct WithParams<'a> {
-        #[serde(borrow)]
-        params: Params<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Params<'a> {
+    struct WithMeta<'a> {
         #[serde(borrow, rename = "_meta")]
-        meta: WithToken<'a>,
+        meta: &'a RawValue,
     }
-    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.meta.progress_token.get(), token)
+    let meta = object::<WithMeta<'_>>(params(body)?)?.meta.get().as_bytes();
+    replaced(body, object::<WithToken<'_>>(meta)?.progress_token.get(), token)
 }
 
 /// `body` with `params.progressToken` replaced by `token`, as [`with_id`] does it: `notifications/progress` for a client
 /// that chose another token than its server was given.
 #[must_use]
 pub fn with_progress_token_told(body: &[u8], token: &Id) -> Option<Bytes> {
+    replaced(body, object::<WithToken<'_>>(params(body)?)?.progress_token.get(), token)
+}
+
+/// `params` of `body`, as written.
+fn params(body: &[u8]) -> Option<&[u8]> {
     #[derive(Deserialize)]
     struct WithParams<'a> {
         #[serde(borrow)]
-        params: WithToken<'a>,
+        params: &'a RawValue,
     }
-    replaced(body, serde_json::from_slice::<WithParams<'_>>(body).ok()?.params.progress_token.get(), token)
+    object::<WithParams<'_>>(body).map(|message| message.params.get().as_bytes())
+}
+
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    is_object(json).then(|| serde_json::from_slice(json).ok())?
 }
 
 #[derive(Deserialize)]
@@ -132,6 +132,18 @@ mod tests {
         let expected = r#"{"params" : {"_meta":{"progressToken":2}, "progressToken":0, "progress":1.0}}"#;
         assert_eq!(rewritten, expected.as_bytes());
         assert_eq!(with_progress_token_told(br#"{"params":{}}"#, &Id::number(1)), None);
+    }
+
+    #[test]
+    fn an_array_has_no_members_to_replace() {
+        let id = Id::number(1);
+        assert_eq!(with_id(b"[7]", &id), None);
+        for params in ["[7]", r#"[{"progressToken":7}]"#, r#"{"_meta":[7]}"#] {
+            let body = format!(r#"{{"params":{params}}}"#);
+            for rewrite in [with_request_id, with_progress_token_asked, with_progress_token_told] {
+                assert_eq!(rewrite(body.as_bytes(), &id), None, "{body}");
+            }
+        }
     }
 
     #[test]
