@@ -1,0 +1,50 @@
+//! `portolan-everything`: an MCP server with everything that the protocol's conformance suite asks for, in both eras.
+//!
+//! Names of tools, prompts and resources, and what is in them, are the suite's: the descriptions of its scenarios say so.
+//! Run by itself it passes; so whatever fails when a gateway stands before it, that gateway did.
+
+#![allow(deprecated, reason = "what a revision deprecates stays part of it, and of the suite")]
+
+mod asking;
+mod changes;
+mod completions;
+mod content;
+mod http;
+mod jobs;
+mod media;
+mod prompts;
+mod resources;
+mod rounds;
+mod server;
+mod telling;
+mod tools;
+
+use std::net::SocketAddr;
+
+use clap::{ArgGroup, Parser};
+
+use crate::server::Everything;
+
+/// An MCP server with everything that the protocol's conformance suite asks for.
+#[derive(Parser)]
+#[command(name = "portolan-everything", version, group = ArgGroup::new("transport").required(true))]
+struct Arguments {
+    /// Serve on standard input and output
+    #[arg(long, group = "transport")]
+    stdio: bool,
+    /// Serve streamable HTTP at /mcp on this address and print the URL; port 0 is a free one
+    #[arg(long, group = "transport", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().listen {
+        Some(address) => http::serve(address, Everything::default()).await,
+        None => {
+            let running = rmcp::serve_server(Everything::default(), rmcp::transport::stdio()).await?;
+            running.waiting().await?;
+            Ok(())
+        }
+    }
+}
