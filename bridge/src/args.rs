@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Stdio(StdioArgs),
     /// Serve a streamable HTTP server that listens on loopback
     Http(HttpArgs),
+    /// Serve an HTTP+SSE server (2024-11-05) that listens on loopback, one event stream per session
+    Sse(HttpArgs),
     /// Wait until the bridge beside this container has drained (its preStop hook)
     WaitDrained {
         /// Admin port of the bridge; loopback only
@@ -56,7 +58,7 @@ pub(crate) struct StdioArgs {
 pub(crate) struct HttpArgs {
     #[command(flatten)]
     pub(crate) shared: Shared,
-    /// The server's endpoint, such as http://127.0.0.1:3000/mcp
+    /// The server's endpoint, such as http://127.0.0.1:3000/mcp, or its event stream, such as http://127.0.0.1:3000/sse
     #[arg(long)]
     pub(crate) upstream: http::Uri,
 }
@@ -146,9 +148,9 @@ impl StdioArgs {
 }
 
 impl HttpArgs {
-    /// The configuration; reads the key file.
-    pub(crate) fn config(&self) -> anyhow::Result<Config> {
-        self.shared.config(Upstream::Http(self.upstream.clone()))
+    /// The configuration; reads the key file. `transport` makes what the server speaks of its endpoint.
+    pub(crate) fn config(&self, transport: fn(http::Uri) -> Upstream) -> anyhow::Result<Config> {
+        self.shared.config(transport(self.upstream.clone()))
     }
 }
 

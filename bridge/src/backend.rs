@@ -29,6 +29,7 @@ impl Backend {
     pub(crate) fn start(state: &Arc<State>, upstream: Upstream) -> (Self, Connector) {
         match upstream {
             Upstream::Stdio(command) => Self::over_links(state, Opener::Process(command)),
+            Upstream::Sse(endpoint) => Self::over_links(state, Opener::Sse(Server::new(endpoint))),
             Upstream::Http(endpoint) => {
                 let server = Server::new(endpoint);
                 (Self::Http(Relay::start(state, server.clone())), Connector::http(server))

@@ -61,6 +61,8 @@ pub enum Upstream {
     Stdio(ServerCommand),
     /// A streamable HTTP server on loopback.
     Http(http::Uri),
+    /// A server of the older HTTP+SSE transport (2024-11-05) on loopback; one event stream per session.
+    Sse(http::Uri),
 }
 
 /// How to start a server process.

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::lines::LineError;
-use crate::link::{End, Inbox, Link, Opener};
+use crate::link::{End, Heard, Inbox, Link, Opener};
 use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
 use crate::reply::{Delivery, Outlet, Reply};
@@ -70,7 +70,7 @@ impl Inner {
 #[derive(Debug)]
 enum Pending {
     /// The bridge itself.
-    Own(oneshot::Sender<Bytes>),
+    Own(oneshot::Sender<Result<Bytes, Failure>>),
     /// A client of the stateless mode.
     Client(Caller),
 }
@@ -100,6 +100,13 @@ impl Caller {
     fn fail(self, failure: &Failure) {
         let answer = failure.answer(Some(&self.id), Some(&self.method));
         self.finish(answer.into(), Some(failure.kind));
+    }
+}
+
+fn not_taken(failure: Failure) -> CallError {
+    match failure.kind {
+        Kind::ServerUnreachable => CallError::Unreachable(failure.message),
+        _ => CallError::NotMcp(failure.message),
     }
 }
 
@@ -146,7 +153,7 @@ impl Kept {
     async fn exchange(
         &self,
         line: Bytes,
-        receiver: oneshot::Receiver<Bytes>,
+        receiver: oneshot::Receiver<Result<Bytes, Failure>>,
         timeout: Duration,
     ) -> Result<Rpc, CallError> {
         let mut over = self.over.subscribe();
@@ -154,7 +161,7 @@ impl Kept {
         let _ = self.link.write(line);
         tokio::select! {
             biased;
-            Ok(answer) = receiver => Rpc::parse(&answer),
+            Ok(answer) = receiver => Rpc::parse(&answer.map_err(not_taken)?),
             Ok(over) = over.wait_for(Option::is_some) => Err(over.clone().map_or(CallError::TimedOut, CallError::Over)),
             () = tokio::time::sleep(timeout) => Err(CallError::TimedOut),
         }
@@ -283,6 +290,11 @@ impl Kept {
         let _ = kept.link.write(cancelled(&Id::number(id)));
     }
 
+    /// Where the server's messages come, in words.
+    pub(crate) fn voice(&self) -> &'static str {
+        self.link.voice()
+    }
+
     /// The first line that was not MCP, shortened.
     pub(crate) fn garbage(&self) -> Option<String> {
         lock(&self.inner).garbage.clone()
@@ -311,7 +323,8 @@ impl Kept {
     async fn read(self: Arc<Self>, mut inbox: Inbox) {
         let over = loop {
             match inbox.next().await {
-                Ok(Some(line)) => self.take_line(&line),
+                Ok(Some(Heard::Message(line))) => self.take_line(&line),
+                Ok(Some(Heard::Refused { id, failure })) => self.take_refusal(&id, failure),
                 Ok(None) | Err(LineError::Io(_)) => {
                     break match tokio::time::timeout(EXIT_AFTER_EOF, self.link.ended()).await {
                         Ok(end) => Over::Ended(end),
@@ -364,16 +377,28 @@ impl Kept {
     }
 
     fn take_answer(&self, id: &Id, line: &Bytes) {
-        let waiting = id.as_json().parse().ok().and_then(|id: u64| lock(&self.inner).pending.remove(&id));
-        match waiting {
+        match self.take_pending(id) {
             // It may have given up a moment ago.
-            Some(Pending::Own(waiting)) => drop(waiting.send(Bytes::copy_from_slice(line))),
+            Some(Pending::Own(waiting)) => drop(waiting.send(Ok(Bytes::copy_from_slice(line)))),
             Some(Pending::Client(caller)) => match with_id(line, &caller.id) {
                 Some(answer) => caller.finish(answer, None),
                 None => caller.fail(&Failure::new(Kind::BadServerReply, "the server's answer has no id")),
             },
             None => {}
         }
+    }
+
+    /// The server did not take a request.
+    fn take_refusal(&self, id: &Id, failure: Failure) {
+        match self.take_pending(id) {
+            Some(Pending::Own(waiting)) => drop(waiting.send(Err(failure))),
+            Some(Pending::Client(caller)) => caller.fail(&failure),
+            None => {}
+        }
+    }
+
+    fn take_pending(&self, id: &Id) -> Option<Pending> {
+        id.as_json().parse().ok().and_then(|id: u64| lock(&self.inner).pending.remove(&id))
     }
 
     /// Progress is the client's whose call was given the token; once that is over it is nobody's.

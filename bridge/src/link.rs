@@ -5,18 +5,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use portolan_mcp::envelope::Id;
+use portolan_mcp::failure::Failure;
 use portolan_mcp::wire::ExitCause;
 
 use crate::config::ServerCommand;
+use crate::event_stream::{EventStream, Events};
 use crate::lines::LineError;
 use crate::process::{Process, SpawnError, Stdout};
 use crate::state::State;
+use crate::upstream::Server;
 
 /// How links are opened.
 #[derive(Clone, Debug)]
 pub(crate) enum Opener {
     /// By starting a process.
     Process(ServerCommand),
+    /// By opening an event stream of an HTTP+SSE server.
+    Sse(Server),
 }
 
 impl Opener {
@@ -27,6 +33,10 @@ impl Opener {
                 let (process, stdout) = Process::spawn(state, command, name)?;
                 Ok((Link::Process(process), Inbox::Process(stdout)))
             }
+            Self::Sse(server) => {
+                let (stream, events) = EventStream::open(state, server, name);
+                Ok((Link::Sse(stream), Inbox::Sse(events)))
+            }
         }
     }
 
@@ -35,6 +45,7 @@ impl Opener {
     pub(crate) fn is_cheap(&self) -> bool {
         match self {
             Self::Process(_) => false,
+            Self::Sse(_) => true,
         }
     }
 }
@@ -44,6 +55,8 @@ impl Opener {
 pub(crate) enum Link {
     /// With a process of its own.
     Process(Process),
+    /// With an HTTP+SSE server.
+    Sse(EventStream),
 }
 
 impl Link {
@@ -51,6 +64,7 @@ impl Link {
     pub(crate) fn rename(&self, name: &str) {
         match self {
             Self::Process(process) => process.rename(name),
+            Self::Sse(stream) => stream.rename(name),
         }
     }
 
@@ -58,6 +72,7 @@ impl Link {
     pub(crate) fn write(&self, line: Bytes) -> Result<(), NotReading> {
         match self {
             Self::Process(process) => process.write(line),
+            Self::Sse(stream) => stream.write(line),
         }
     }
 
@@ -65,6 +80,7 @@ impl Link {
     pub(crate) fn terminate(&self, cause: ExitCause) {
         match self {
             Self::Process(process) => process.terminate(cause),
+            Self::Sse(stream) => drop(stream.terminate(cause)),
         }
     }
 
@@ -72,6 +88,7 @@ impl Link {
     pub(crate) fn kill(&self, cause: ExitCause) -> bool {
         match self {
             Self::Process(process) => process.kill(cause),
+            Self::Sse(stream) => stream.terminate(cause),
         }
     }
 
@@ -79,12 +96,14 @@ impl Link {
     pub(crate) async fn ended(&self) -> Arc<End> {
         match self {
             Self::Process(process) => process.ended().await,
+            Self::Sse(stream) => stream.ended().await,
         }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Process(process) => process.has_ended(),
+            Self::Sse(stream) => stream.has_ended(),
         }
     }
 
@@ -92,6 +111,15 @@ impl Link {
     pub(crate) fn is_ending(&self) -> bool {
         match self {
             Self::Process(process) => process.is_reaped(),
+            Self::Sse(stream) => stream.has_ended(),
+        }
+    }
+
+    /// Where its messages come, in words.
+    pub(crate) fn voice(&self) -> &'static str {
+        match self {
+            Self::Process(_) => "stdout",
+            Self::Sse(_) => "its event stream",
         }
     }
 
@@ -99,6 +127,7 @@ impl Link {
     pub(crate) fn guard(&self) -> Option<Pid> {
         match self {
             Self::Process(process) => Some(process.guard),
+            Self::Sse(_) => None,
         }
     }
 }
@@ -108,15 +137,27 @@ impl Link {
 pub(crate) enum Inbox {
     /// The process's stdout.
     Process(Stdout),
+    /// The server's event stream.
+    Sse(Events),
 }
 
 impl Inbox {
     /// The next message; `None` when no more will come. Nothing is lost when the future is dropped.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LineError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Heard>, LineError> {
         match self {
-            Self::Process(stdout) => stdout.next().await,
+            Self::Process(stdout) => Ok(stdout.next().await?.map(Heard::Message)),
+            Self::Sse(events) => events.recv().await.transpose(),
         }
     }
+}
+
+/// What comes over a link.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// What should be a message of the server.
+    Message(Bytes),
+    /// The server did not take the request `id`, so it will not answer it either.
+    Refused { id: Id, failure: Failure },
 }
 
 /// A server that does not read what is written to it.
@@ -137,13 +178,21 @@ pub(crate) enum How {
     NotStarted(String),
     /// The process is gone; nothing is known of one whose end nobody saw.
     Exited { code: Option<i32>, signal: Option<i32>, last_stderr: String },
+    /// Nothing listens where the server should.
+    Unreachable(String),
+    /// What answered is no HTTP+SSE server.
+    NotSse(String),
+    /// The event stream is over.
+    Disconnected(String),
 }
 
 impl End {
     /// The end in words.
     pub(crate) fn describe(&self) -> String {
         match &self.how {
-            How::NotStarted(error) => error.clone(),
+            How::NotStarted(words) | How::Unreachable(words) | How::NotSse(words) | How::Disconnected(words) => {
+                words.clone()
+            }
             How::Exited { .. } if self.cause == ExitCause::MemoryPressure => {
                 "the server was ended because the container's memory ran short and it held the most; \
                  raise spec.container.resources.limits.memory"

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use portolan_bridge::config::Upstream;
 use portolan_bridge::{Bridge, Config, guard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,7 +38,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             reaper::follow()?;
             serve(&args.shared, || args.config())
         }
-        Command::Http(args) => serve(&args.shared, || args.config()),
+        Command::Http(args) => serve(&args.shared, || args.config(Upstream::Http)),
+        Command::Sse(args) => serve(&args.shared, || args.config(Upstream::Sse)),
     }
 }
 

@@ -93,6 +93,14 @@ impl Peer {
         }
     }
 
+    /// Where the server's messages come, in words.
+    pub(crate) fn voice(&self) -> &'static str {
+        match self {
+            Self::Kept(kept) => kept.voice(),
+            Self::Http(_) => "HTTP",
+        }
+    }
+
     /// The first line that was not MCP, shortened.
     pub(crate) fn garbage(&self) -> Option<String> {
         match self {

@@ -86,7 +86,9 @@ impl Problem {
             CallError::Over(Over::Ended(end)) => {
                 let reason = match end.how {
                     How::NotStarted(_) => ProbeReason::SpawnFailed,
-                    How::Exited { .. } => ProbeReason::ServerExited,
+                    How::Exited { .. } | How::Disconnected(_) => ProbeReason::ServerExited,
+                    How::Unreachable(_) => ProbeReason::Unreachable,
+                    How::NotSse(_) => ProbeReason::NotMcp,
                 };
                 Self::new(reason, end.describe())
             }
@@ -200,7 +202,7 @@ impl Prober {
         let result = match answer {
             Ok(Rpc::Result(result)) => result,
             Ok(Rpc::Error { code, message }) => return Err(self.refused(peer, code, &message).await),
-            Err(CallError::TimedOut) => return Err(silence(peer.garbage(), timeout)),
+            Err(CallError::TimedOut) => return Err(silence(peer, timeout)),
             Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize")),
         };
         let server = read_initialize(&result)?;
@@ -348,16 +350,16 @@ fn modern_revisions(answer: Result<Rpc, CallError>) -> Vec<String> {
     }
 }
 
-fn silence(garbage: Option<String>, waited: Duration) -> Problem {
-    let waited = waited.as_millis();
-    match garbage {
+fn silence(peer: &Peer, waited: Duration) -> Problem {
+    let (voice, waited) = (peer.voice(), waited.as_millis());
+    match peer.garbage() {
         Some(line) => Problem::new(
             ProbeReason::NotMcp,
-            format!("no answer to initialize within {waited} ms, and what came on stdout is not MCP: {line}"),
+            format!("no answer to initialize within {waited} ms, and what came on {voice} is not MCP: {line}"),
         ),
         None => Problem::new(
             ProbeReason::HandshakeTimeout,
-            format!("the server did not answer initialize within {waited} ms, and wrote nothing to stdout"),
+            format!("the server did not answer initialize within {waited} ms, and nothing came on {voice}"),
         ),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,14 +21,12 @@ use crate::descendants::{kill_marked, signal_below};
 use crate::guard::{SPAWN_FAILED, SPAWN_FAILED_CODE};
 use crate::lines::Lines;
 use crate::link::{End, How, NotReading};
+use crate::outbox::{Outbox, Outgoing};
 use crate::state::{State, lock, unix_millis};
 use crate::stderr::{self, LastLine};
 
 /// Set in the environment of everything a session starts.
 const MARKER: &str = "PORTOLAN_SESSION";
-/// Messages that wait for a server which does not read: as many as calls may, since a burst is no refusal to read. Their
-/// bytes have a bound of their own.
-const STDIN_QUEUE: usize = 1024;
 /// A guard that is still there so long after its grace is killed itself.
 const GUARD_LIMIT: Duration = Duration::from_secs(35);
 /// How long the last bytes of stderr are waited for once the guard is gone.
@@ -49,7 +47,7 @@ pub(crate) struct Process {
     /// Process id of the guard: the root of everything the server starts.
     pub(crate) guard: Pid,
     name: Arc<Mutex<String>>,
-    stdin: Mutex<Option<StdinQueue>>,
+    stdin: Mutex<Option<Outbox>>,
     cause: Arc<Mutex<Option<ExitCause>>>,
     terminate: CancellationToken,
     reaped: Arc<AtomicBool>,
@@ -58,13 +56,6 @@ pub(crate) struct Process {
 
 /// The server's side of the pipes that its owner reads.
 pub(crate) type Stdout = Lines<ChildStdout>;
-
-#[derive(Debug)]
-struct StdinQueue {
-    lines: mpsc::Sender<Bytes>,
-    bytes: Arc<AtomicUsize>,
-    limit: usize,
-}
 
 impl Process {
     /// Starts `command` under a guard; `name` is what logs and exits call it.
@@ -101,15 +92,10 @@ impl Process {
             reaped: Arc::clone(&reaped),
         };
         tokio::spawn(waiter.run(log, last, end_sender));
-        let process = Self {
-            guard: Pid::from_raw(guard),
-            name,
-            stdin: Mutex::new(Some(StdinQueue::start(stdin, state.config.max_message_bytes))),
-            cause,
-            terminate,
-            reaped,
-            end,
-        };
+        let (outbox, outgoing) = Outbox::new(state.config.max_message_bytes);
+        tokio::spawn(write_lines(stdin, outgoing));
+        let process =
+            Self { guard: Pid::from_raw(guard), name, stdin: Mutex::new(Some(outbox)), cause, terminate, reaped, end };
         Ok((process, Lines::new(stdout, state.config.max_message_bytes)))
     }
 
@@ -187,37 +173,13 @@ fn guarded(state: &State, command: &ServerCommand, marker: &SessionKey) -> Comma
     guard
 }
 
-impl StdinQueue {
-    fn start(stdin: ChildStdin, limit: usize) -> Self {
-        let (lines, queue) = mpsc::channel(STDIN_QUEUE);
-        let bytes = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(write_lines(stdin, queue, Arc::clone(&bytes)));
-        Self { lines, bytes, limit }
-    }
-
-    fn push(&self, line: Bytes) -> Result<(), NotReading> {
-        let queued = self.bytes.load(Ordering::Relaxed);
-        if queued > 0 && queued + line.len() > self.limit {
-            return Err(NotReading);
-        }
-        let length = line.len();
-        self.bytes.fetch_add(length, Ordering::Relaxed);
-        self.lines.try_send(line).map_err(|_| {
-            self.bytes.fetch_sub(length, Ordering::Relaxed);
-            NotReading
-        })
-    }
-}
-
-async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>, bytes: Arc<AtomicUsize>) {
-    while let Some(line) = queue.recv().await {
-        let mut framed = Vec::with_capacity(line.len() + 1);
-        framed.extend_from_slice(&line);
+async fn write_lines(mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(outgoing) = queue.recv().await {
+        let mut framed = Vec::with_capacity(outgoing.message.len() + 1);
+        framed.extend_from_slice(&outgoing.message);
         framed.push(b'\n');
         // A broken pipe means that the process is going: its end is told by whoever waits for it.
-        let written = stdin.write_all(&framed).await;
-        bytes.fetch_sub(line.len(), Ordering::Relaxed);
-        if written.is_err() {
+        if stdin.write_all(&framed).await.is_err() {
             return;
         }
     }
@@ -294,6 +256,7 @@ impl Waiter {
         let (code, signal, last_stderr) = match &end.how {
             How::NotStarted(error) => (None, None, error.clone()),
             How::Exited { code, signal, last_stderr } => (*code, *signal, last_stderr.clone()),
+            How::Unreachable(_) | How::NotSse(_) | How::Disconnected(_) => (None, None, String::new()),
         };
         tracing::info!(session, ?cause, code, signal, "server process ended");
         self.state.exits.push(SessionExit { session, at: unix_millis(), cause, code, signal, last_stderr });

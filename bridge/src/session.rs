@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_mcp::envelope::Message;
+use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::session::{Accepted, Attachment, Event, Limits, Output, Refusal, Session, StreamId};
+use portolan_mcp::session::{Accepted, Attachment, Event, IdKey, Limits, Output, Refusal, Session, StreamId};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::ExitCause;
 use tokio::task::AbortHandle;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lines::LineError;
-use crate::link::{End, Inbox, Link};
+use crate::link::{End, Heard, How, Inbox, Link};
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
@@ -290,7 +290,8 @@ impl ClientSession {
                 () = self.over.cancelled() => return,
             };
             match line {
-                Ok(Some(line)) => self.take_line(line).await,
+                Ok(Some(Heard::Message(line))) => self.take_line(line).await,
+                Ok(Some(Heard::Refused { id, failure })) => self.take_refusal(&id, &failure).await,
                 Ok(None) | Err(LineError::Io(_)) => return self.server_is_gone().await,
                 Err(error @ LineError::TooLong { .. }) => {
                     self.state.counters.oversized_messages.add(1);
@@ -323,6 +324,19 @@ impl ClientSession {
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
         inner.stop_timers();
         out
+    }
+
+    /// The server did not take a request.
+    async fn take_refusal(&self, id: &Id, failure: &Failure) {
+        let mut out = Vec::new();
+        {
+            let mut inner = lock(&self.inner);
+            inner.machine.refused(&IdKey::from(id), failure, &mut out);
+            inner.stop_timers();
+        }
+        for output in out {
+            self.carry_out(output).await;
+        }
     }
 
     /// Like [`Self::write_all`], but waits for a client that reads slowly.
@@ -363,7 +377,12 @@ impl ClientSession {
 
 /// The failure that calls see when their server ended.
 pub(crate) fn exited(end: &End) -> Failure {
-    let kind = if end.cause == ExitCause::MemoryPressure { Kind::MemoryPressure } else { Kind::ServerExited };
+    let kind = match &end.how {
+        How::Unreachable(_) => Kind::ServerUnreachable,
+        How::NotSse(_) => Kind::BadServerReply,
+        _ if end.cause == ExitCause::MemoryPressure => Kind::MemoryPressure,
+        _ => Kind::ServerExited,
+    };
     Failure::new(kind, format!("{}. Open a new session and ask again", end.describe()))
 }
 

@@ -1,4 +1,4 @@
-//! A streamable HTTP server on loopback, as the bridge reaches it.
+//! A server that speaks HTTP on loopback, as the bridge reaches it.
 
 use bytes::Bytes;
 use http::header::{
@@ -40,7 +40,7 @@ pub(crate) struct Unreachable {
     reason: String,
 }
 
-/// The server's endpoint.
+/// The server's endpoint. Redirects are answers like others: nobody follows them.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     endpoint: Uri,
@@ -56,6 +56,15 @@ impl Server {
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
         Self { endpoint, client }
+    }
+
+    /// The same server, asked at another of its addresses over the same connections.
+    pub(crate) fn at(&self, endpoint: Uri) -> Self {
+        Self { endpoint, client: self.client.clone() }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Uri {
+        &self.endpoint
     }
 
     /// Sends a request with `headers` for the server's session `session`, and gives the answer as soon as it begins.

@@ -51,11 +51,29 @@ pub struct EventTooLong {
     pub limit: usize,
 }
 
-/// Reads `data` of events from a byte stream, holding at most `limit` bytes.
+/// One event as it came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its type; empty where the stream gives none, which is a `message`.
+    pub event: Vec<u8>,
+    /// Its data; lines are joined by `\n`.
+    pub data: Vec<u8>,
+}
+
+impl Named {
+    /// Whether it carries a message of the protocol.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        self.event.is_empty() || self.event == b"message"
+    }
+}
+
+/// Reads events from a byte stream, holding at most `limit` bytes.
 #[derive(Debug)]
 pub struct Decoder {
     limit: usize,
     line: Vec<u8>,
+    event: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
     after_cr: bool,
@@ -65,14 +83,23 @@ impl Decoder {
     /// A reader that refuses events of more than `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, line: Vec::new(), data: Vec::new(), has_data: false, after_cr: false }
+        Self { limit, line: Vec::new(), event: Vec::new(), data: Vec::new(), has_data: false, after_cr: false }
     }
 
-    /// Takes the next bytes and returns the data of every event that they complete.
+    /// Takes the next bytes and returns the data of every event that they complete, whatever its type.
     ///
     /// # Errors
     /// An event grew past the bound; the stream cannot be read further.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, EventTooLong> {
+        Ok(self.push_named(bytes)?.into_iter().map(|event| event.data).collect())
+    }
+
+    /// Takes the next bytes and returns every event that they complete. One without data is none (HTML Living Standard,
+    /// "Interpreting an event stream").
+    ///
+    /// # Errors
+    /// An event grew past the bound; the stream cannot be read further.
+    pub fn push_named(&mut self, bytes: &[u8]) -> Result<Vec<Named>, EventTooLong> {
         let mut events = Vec::new();
         for &byte in bytes {
             match byte {
@@ -84,7 +111,7 @@ impl Decoder {
                 _ => {
                     self.after_cr = false;
                     self.line.push(byte);
-                    if self.line.len() + self.data.len() > self.limit {
+                    if self.line.len() + self.event.len() + self.data.len() > self.limit {
                         return Err(EventTooLong { limit: self.limit });
                     }
                 }
@@ -93,21 +120,27 @@ impl Decoder {
         Ok(events)
     }
 
-    fn end_line(&mut self, events: &mut Vec<Vec<u8>>) {
+    fn end_line(&mut self, events: &mut Vec<Named>) {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
+            let event = std::mem::take(&mut self.event);
             if std::mem::take(&mut self.has_data) {
-                events.push(std::mem::take(&mut self.data));
+                events.push(Named { event, data: std::mem::take(&mut self.data) });
             }
-            return;
+        } else if let Some(value) = line.strip_prefix(b"data:") {
+            if self.has_data {
+                self.data.push(b'\n');
+            }
+            self.has_data = true;
+            self.data.extend_from_slice(without_space(value));
+        } else if let Some(value) = line.strip_prefix(b"event:") {
+            self.event = without_space(value).to_vec();
         }
-        let Some(value) = line.strip_prefix(b"data:") else { return };
-        if self.has_data {
-            self.data.push(b'\n');
-        }
-        self.has_data = true;
-        self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
     }
+}
+
+fn without_space(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b" ").unwrap_or(value)
 }
 
 /// Follows a stream of events that passes by and holds nothing of it.
@@ -182,6 +215,22 @@ mod tests {
         let mut decoder = Decoder::new(64);
         let events = decoder.push(b": hi\n\nid: 4\nevent: message\n\r\ndata:a\r\ndata: b\r\r").expect("fits");
         assert_eq!(events, vec![b"a\nb".to_vec()]);
+    }
+
+    #[test]
+    fn an_event_has_the_type_that_it_was_given_last_and_the_next_has_none_of_it() {
+        let text = b"event: ping\n\nevent: a\nevent:endpoint\ndata: /post\n\nevent: message\ndata: 1\n\ndata: 2\n\n";
+        let events = Decoder::new(64).push_named(text).expect("fits");
+        let told: Vec<_> = events.iter().map(|event| (&event.event[..], &event.data[..], event.is_message())).collect();
+        let expected: [(&[u8], &[u8], bool); 3] =
+            [(b"endpoint", b"/post", false), (b"message", b"1", true), (b"", b"2", true)];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn an_endless_type_is_refused_at_the_bound() {
+        let mut decoder = Decoder::new(15);
+        assert_eq!(decoder.push(b"event: 12345678\ndata: 12"), Err(EventTooLong { limit: 15 }));
     }
 
     #[test]

@@ -198,7 +198,8 @@ pub struct SessionExit {
     /// Signal number, when one ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// The last line it wrote to stderr, shortened.
+    /// The last line it wrote to stderr, shortened; why there is none where it did not start, or where what ended by itself
+    /// is a connection to it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_stderr: String,
 }
@@ -232,7 +233,7 @@ pub struct Counters {
     pub refused_mac: u64,
     /// Sessions refused at `maxPerReplica`.
     pub refused_sessions: u64,
-    /// Messages refused because too many wait already, or because the server does not read.
+    /// Messages refused because too many wait already, or because the server does not read, or refused by an HTTP+SSE server.
     #[serde(default)]
     pub refused_calls: u64,
     /// Lines of stdout that were no JSON-RPC message.

@@ -117,9 +117,17 @@ impl Rig {
     }
 
     pub fn http(flags: &[&str], upstream: &str) -> Self {
+        Self::beside("http", flags, upstream)
+    }
+
+    pub fn sse(flags: &[&str], upstream: &str) -> Self {
+        Self::beside("sse", flags, upstream)
+    }
+
+    fn beside(subcommand: &str, flags: &[&str], upstream: &str) -> Self {
         let mut args: Vec<String> = vec!["--upstream".into(), upstream.into()];
         args.extend(flags.iter().map(ToString::to_string));
-        Self::launch("http", &args)
+        Self::launch(subcommand, &args)
     }
 
     fn launch(subcommand: &str, args: &[String]) -> Self {

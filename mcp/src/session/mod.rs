@@ -284,6 +284,14 @@ impl Session {
         true
     }
 
+    /// The server did not take the call that the client knows as `key`: it is answered with `failure`. Nobody need tell the
+    /// server, which will not answer it either.
+    pub fn refused(&mut self, key: &IdKey, failure: &Failure, out: &mut Vec<Output>) {
+        let Some((stream, call)) = self.calls.iter().find(|(_, call)| call.key == *key) else { return };
+        let answer = failure.answer(Some(&call.id), Some(&call.method));
+        self.finish(*stream, answer.into(), Some(failure.kind), out);
+    }
+
     /// The client takes a request back. The server need not answer it any more, so nobody waits for that.
     fn client_cancelled(&mut self, key: Option<&IdKey>, out: &mut Vec<Output>) {
         let cancelled = self.calls.iter().find(|(_, call)| Some(&call.key) == key);

@@ -214,6 +214,21 @@ fn a_call_that_is_given_up_is_answered_cancelled_and_its_late_answer_dropped() {
 }
 
 #[test]
+fn a_call_that_the_server_did_not_take_is_answered_and_its_id_is_free_again() {
+    let mut session = Session::new(Limits::default());
+    let (attachment, other) = (call(&mut session, "5"), call(&mut session, "6"));
+    let mut out = Vec::new();
+    let failure = Failure::new(Kind::BadServerReply, "not taken");
+    session.refused(&IdKey::from(&crate::envelope::Id::number(5)), &failure, &mut out);
+    let [Output::Event(event)] = &out[..] else { panic!("the server needs not be told: {out:?}") };
+    assert_eq!((event.stream, event.failure, event.last), (attachment.stream, Some(Kind::BadServerReply), true));
+    assert!(session.is_open(other.stream));
+    session.refused(&IdKey::from(&crate::envelope::Id::number(5)), &failure, &mut out);
+    assert_eq!(out.len(), 1, "it is refused once");
+    assert!(accept(&mut session, &request("5", "x")).0.is_ok());
+}
+
+#[test]
 fn a_newer_get_takes_over_and_the_older_ones_goodbye_does_no_harm() {
     let mut session = Session::new(Limits::default());
     let (older, _) = open(&mut session, None);
