@@ -38,6 +38,8 @@ deps: ## Install the Debian packages that the suites need (root), or list them
 lint: ## Formatting, clippy, licences and bans, shell scripts, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy $(FUZZ) --all-targets --locked -- -D warnings
 	$(MAKE) --no-print-directory deny
 	hack/lint-shell
 	$(MAKE) --no-print-directory drift
@@ -65,6 +67,18 @@ drift: ## Fail when generated files differ from their source
 .PHONY: unit
 unit: ## Tests of every crate, without a cluster
 	cargo test --workspace --exclude portolan-tests --all-features --locked
+
+.PHONY: fuzz-replay
+fuzz-replay: ## Fuzz targets on the stable compiler: their corpora and FUZZ_RUNS seeded changes of each
+	cargo test $(FUZZ) --locked
+
+.PHONY: fuzz
+fuzz: $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzz with libFuzzer (nightly), FUZZ_SECONDS a target (600)
+	CARGO_FUZZ=$< hack/fuzz
+
+$(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ_VERSION):
+	cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked --root $(TOOLS)
+	mv $(TOOLS)/bin/cargo-fuzz $@
 
 .PHONY: static
 static: ## Static release binaries in target/dist

@@ -1,0 +1,72 @@
+//! Values of headers: MACs, session keys, event ids, names of failures.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use portolan_mcp::envelope::Message;
+use portolan_mcp::failure::Kind;
+use portolan_mcp::mac::{KEY_LEN, MacKey, Subject, WINDOW_MILLIS};
+use portolan_mcp::session::{Accepted, Limits, Session, StreamId};
+use portolan_mcp::token::SessionKey;
+
+const SUBJECT: Subject<'static> = Subject { method: "POST", path: "/mcp", session: "key", pod: "uid" };
+const NOW: u64 = 1_700_000_000_000;
+
+static KEY: LazyLock<MacKey> = LazyLock::new(|| MacKey::new(&[7; KEY_LEN]).expect("the right length"));
+static SIGNED: LazyLock<String> = LazyLock::new(|| KEY.sign(SUBJECT, NOW));
+
+/// `input` is the value of a header.
+pub fn check(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    mac(&text);
+    changed(input);
+    event_id(&text);
+    if let Some(key) = SessionKey::parse(&text) {
+        assert_eq!((key.as_str(), key.as_str().len()), (&*text, 22));
+    }
+    if let Some(kind) = Kind::parse(&text) {
+        assert_eq!(kind.as_str(), text);
+    }
+}
+
+/// A header is good only where it is the one that would be written for its time.
+fn mac(text: &str) {
+    for now in [0, NOW, u64::MAX] {
+        if KEY.verify(Some(text), SUBJECT, now).is_ok() {
+            let times = now.saturating_sub(WINDOW_MILLIS)..=now.saturating_add(WINDOW_MILLIS);
+            let time = text.strip_prefix("v1 t=").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let time = time.expect("it was read");
+            assert!(times.contains(&time), "{text} at {now}");
+            assert_eq!(text, KEY.sign(SUBJECT, time));
+        }
+    }
+    let own = KEY.sign(Subject { session: text, ..SUBJECT }, NOW);
+    assert_eq!(KEY.verify(Some(&own), SUBJECT, NOW).is_ok(), text == SUBJECT.session);
+}
+
+/// Triples of place, how many characters are taken out there, and one that is put in.
+fn changed(input: &[u8]) {
+    let mut header = SIGNED.as_bytes().to_vec();
+    for edit in input.chunks_exact(3) {
+        let place = usize::from(edit[0]) * header.len() / 256;
+        let end = (place + usize::from(edit[1] % 3)).min(header.len());
+        header.splice(place..end, [edit[2]]);
+    }
+    let header = String::from_utf8_lossy(&header);
+    assert_eq!(KEY.verify(Some(&header), SUBJECT, NOW).is_ok(), *header == **SIGNED, "{header}");
+}
+
+/// Whatever a client sends as `Last-Event-ID`, it holds a stream of this session or none, where that stands.
+fn event_id(text: &str) {
+    let mut session = Session::new(Limits::default());
+    let mut out = Vec::new();
+    let call = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let message = Message::parse(&call).expect("a message");
+    let Ok(Accepted::Call(first)) = session.accept(&message, &call, &mut out) else { panic!("a call") };
+    let log = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/message"}"#);
+    session.server_line(&log, &mut out).expect("a message");
+    let Ok(held) = session.open(Some(text), &mut out) else { return };
+    assert!([StreamId::GET, first.stream].contains(&held.stream));
+    let again = session.open(Some(&held.event_id()), &mut out).expect("it was opened a moment ago");
+    assert_eq!((again.stream, again.event_id()), (held.stream, held.event_id()));
+}

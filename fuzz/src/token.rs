@@ -1,0 +1,68 @@
+//! Session tokens: nothing opens that was not sealed, and what was sealed opens for its caller on its route only.
+
+use std::sync::LazyLock;
+
+use portolan_mcp::token::{Binding, Claims, KEY_LEN, Keyring, SessionKey, TokenError};
+
+const ALICE: Binding<'static> = Binding { principal: &[1; 32], route: "default/everything" };
+const NOW: u64 = 1_000;
+
+static RING: LazyLock<Keyring> =
+    LazyLock::new(|| Keyring::new([[9; KEY_LEN].as_slice(), &[8; KEY_LEN]]).expect("two keys of the right length"));
+
+/// A session that is named the same in every run.
+fn claims(revision: &str, pod: Option<&str>) -> Claims {
+    let session = SessionKey::parse("AAECAwQFBgcICQoLDA0ODw").expect("128 bits");
+    Claims { session, revision: revision.into(), pod: pod.map(Into::into), issued: NOW - 1, expires: NOW + 1 }
+}
+
+static SEALED: LazyLock<String> =
+    LazyLock::new(|| RING.seal(&claims("everything-0a1b2c3d", Some("uid")), ALICE).expect("seals"));
+
+/// `input` is taken as a token, as changes of a good one, and as what a token says.
+pub fn check(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    assert!(RING.open(&text, ALICE, NOW).is_err(), "nobody sealed this");
+    let _ = SessionKey::parse(&text).map(|key| assert_eq!(SessionKey::parse(key.as_str()), Some(key)));
+    changed(input);
+    says(&text);
+}
+
+/// Pairs of place and character, put over a good token; or an end cut off, or something behind.
+fn changed(input: &[u8]) {
+    let mut token = SEALED.as_bytes().to_vec();
+    for edit in input.chunks(2) {
+        match *edit {
+            [place, character] => {
+                let place = usize::from(place) * token.len() / 256;
+                token[place] = character;
+            }
+            [_] => token.truncate(token.len().saturating_sub(1).max(1)),
+            _ => {}
+        }
+    }
+    let token = String::from_utf8_lossy(&token);
+    let opened = RING.open(&token, ALICE, NOW);
+    assert_eq!(opened.is_ok(), *token == **SEALED, "{token}: {opened:?}");
+    let longer = format!("{}{}", *SEALED, String::from_utf8_lossy(input));
+    assert_eq!(RING.open(&longer, ALICE, NOW).is_ok(), input.is_empty(), "{longer}");
+}
+
+fn says(text: &str) {
+    let (revision, pod) = text.split_once(' ').map_or((text, None), |(revision, pod)| (revision, Some(pod)));
+    let claims = claims(revision, pod);
+    let token = RING.seal(&claims, ALICE).expect("seals");
+    if token.len() > 1024 {
+        assert_eq!(RING.open(&token, ALICE, NOW), Err(TokenError::Malformed), "longer than any header");
+        return;
+    }
+    assert_eq!(RING.open(&token, ALICE, NOW), Ok(claims));
+    assert_eq!(RING.open(&token, ALICE, NOW + 1), Err(TokenError::Expired));
+    let bob = Binding { principal: &[2; 32], ..ALICE };
+    assert_eq!(RING.open(&token, bob, NOW), Err(TokenError::NotYours));
+    if text != ALICE.route {
+        assert_eq!(RING.open(&token, Binding { route: text, ..ALICE }, NOW), Err(TokenError::NotYours));
+    }
+    let other = Keyring::new([[7; KEY_LEN].as_slice()]).expect("a key");
+    assert_eq!(other.open(&token, ALICE, NOW), Err(TokenError::UnknownKey));
+}
