@@ -16,6 +16,7 @@ mod limit;
 mod listen;
 mod message;
 mod metrics;
+mod modern;
 mod negotiate;
 mod options;
 mod record;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
+use http::{HeaderName, HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
+    revision::Era,
     scan,
     token::{self, SessionKey},
 };
@@ -21,7 +22,7 @@ use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
 use crate::upstream::{Call, GRACE};
-use crate::{body, negotiate, session};
+use crate::{body, modern, negotiate, session};
 
 /// Takes one message and hands back the server's answer.
 pub(crate) async fn post(
@@ -41,8 +42,14 @@ pub(crate) async fn post(
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
     let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
+    if negotiate::era(headers, &message) == Era::Modern {
+        return modern::post(gateway, asked, &message, &buffered.bytes, record, held).await;
+    }
     let is_initialize = matches!(&message, Message::Request(request) if request.method == "initialize");
-    era(headers, &message, is_initialize)?;
+    // `initialize` says in its body what it speaks, whatever its headers say.
+    if !is_initialize {
+        negotiate::version(headers)?;
+    }
     let deadline = Instant::now() + asked.entry.route.settings.request_timeout;
     if is_initialize {
         enter(asked, deadline, record, held).await?;
@@ -68,19 +75,13 @@ pub(crate) async fn post(
     Ok(hand_back(response, session.pod, call.timeout, record))
 }
 
-/// A client of the sessionless era is told so, and a revision that nobody serves is refused. `initialize` says in its
-/// body what it speaks, whatever its headers say.
-fn era(headers: &HeaderMap, message: &Message<'_>, is_initialize: bool) -> Result<(), Failure> {
-    if is_initialize {
-        return Ok(());
-    }
-    if message.is_modern() {
-        return Err(negotiate::modern());
-    }
-    negotiate::version(headers)
-}
-
-async fn enter(asked: &Asked<'_>, deadline: Instant, record: &mut Record, held: &mut Held) -> Result<(), Failure> {
+/// Takes a place at the server, for as long as the answer lasts.
+pub(crate) async fn enter(
+    asked: &Asked<'_>,
+    deadline: Instant,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<(), Failure> {
     held.place = Some(record.wait(asked.entry.limiter.enter(deadline)).await?);
     Ok(())
 }
@@ -105,7 +106,7 @@ async fn initialize(
         let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;
         let failure = match &sent {
             Ok(response) => relay::failure_of(response.headers()),
-            Err(failure) => Some(failure.kind),
+            Err(lost) => Some(lost.failure.kind),
         };
         if pods.peek().is_some() && failure.is_some_and(is_worth_another_pod) {
             continue;
@@ -134,13 +135,19 @@ fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: 
     Ok(())
 }
 
-fn hand_back(response: Response<Incoming>, pod: &Pod, timeout: Duration, record: &mut Record) -> Response<Body> {
+/// The client's answer out of the pod's.
+pub(crate) fn hand_back(
+    response: Response<Incoming>,
+    pod: &Pod,
+    timeout: Duration,
+    record: &mut Record,
+) -> Response<Body> {
     record.set_answer(response.status(), relay::failure_of(response.headers()));
     let (id, method) = record.request();
     let purpose = For::Post { id: id.cloned(), method: method.map(Into::into), silence: timeout + GRACE };
     relay::answer(response, pod, purpose)
 }
 
-fn left(deadline: Instant) -> Duration {
+pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }

@@ -2,12 +2,11 @@
 
 use http::{HeaderMap, header};
 use portolan_mcp::{
+    envelope::Message,
     failure::{Failure, Kind},
-    revision,
+    modern,
+    revision::{self, Era},
 };
-
-/// Header that names the protocol revision (2025-11-25, "Protocol Version Header").
-const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
@@ -43,23 +42,28 @@ pub(crate) fn get(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// The revision that a request inside a session names; none means the one that had no header yet.
 pub(crate) fn version(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut values = headers.get_all(PROTOCOL_VERSION).iter();
+    let mut values = headers.get_all(modern::VERSION_HEADER).iter();
     let Some(value) = values.next() else { return Ok(()) };
     let named = value.to_str().unwrap_or_default();
-    if values.next().is_none() && revision::is_legacy(named) {
-        return Ok(());
+    if values.next().is_some() {
+        return Err(Failure::new(Kind::HeaderMismatch, "send MCP-Protocol-Version once"));
     }
     if revision::MODERN.contains(&named) {
-        return Err(modern());
+        let message = format!("revision {named} has neither GET, DELETE nor answers of clients");
+        return Err(Failure::new(Kind::MethodNotAllowed, message));
     }
-    let served = revision::LEGACY.join(", ");
-    Err(Failure::new(Kind::UnsupportedVersion, format!("send MCP-Protocol-Version once, as one of {served}")))
+    if revision::is_legacy(named) { Ok(()) } else { Err(modern::unsupported(named)) }
 }
 
-/// The refusal that makes a client of the sessionless era fall back to `initialize`.
-pub(crate) fn modern() -> Failure {
-    let message = format!("this endpoint serves revisions up to {}: open with initialize", revision::LATEST_LEGACY);
-    Failure::new(Kind::ModernEra, message)
+/// The era in which a message is served. Its body decides (2026-07-28, "Versioning and Compatibility"); one that says
+/// nothing although its headers name a revision without sessions is told what it lacks.
+pub(crate) fn era(headers: &HeaderMap, message: &Message<'_>) -> Era {
+    if matches!(message, Message::Response { .. }) || message.method() == Some("initialize") {
+        return Era::Legacy;
+    }
+    let named = headers.get(modern::VERSION_HEADER).and_then(|value| value.to_str().ok());
+    let is_modern = message.is_modern() || named.is_some_and(|named| revision::MODERN.contains(&named));
+    if is_modern { Era::Modern } else { Era::Legacy }
 }
 
 /// Whether `Accept` admits `wanted`. The most specific range decides; no header admits everything (RFC 9110 §12.5.1).
@@ -141,15 +145,30 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_served_refused_or_answered_with_the_fallback() {
+    fn a_revision_is_served_or_refused_and_one_without_sessions_has_no_streams_to_open() {
         let kind = |values: &[&'static str]| {
-            let pairs: Vec<_> = values.iter().map(|value| (PROTOCOL_VERSION, *value)).collect();
+            let pairs: Vec<_> = values.iter().map(|value| (modern::VERSION_HEADER, *value)).collect();
             version(&headers(&pairs)).map_err(|failure| failure.kind)
         };
         assert_eq!(kind(&[]), Ok(()));
         assert_eq!(kind(&["2025-11-25"]), Ok(()));
-        assert_eq!(kind(&["2026-07-28"]), Err(Kind::ModernEra));
+        assert_eq!(kind(&["2026-07-28"]), Err(Kind::MethodNotAllowed));
         assert_eq!(kind(&["1999-01-01"]), Err(Kind::UnsupportedVersion));
-        assert_eq!(kind(&["2025-11-25", "2025-11-25"]), Err(Kind::UnsupportedVersion));
+        assert_eq!(kind(&["2025-11-25", "2025-11-25"]), Err(Kind::HeaderMismatch));
+    }
+
+    #[test]
+    fn the_body_decides_the_era_and_a_header_only_where_it_says_nothing() {
+        let of = |body: &str, version: &'static str| {
+            era(&headers(&[(modern::VERSION_HEADER, version)]), &Message::parse(body.as_bytes()).expect("a message"))
+        };
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
+        let named = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"x"}}}"#;
+        assert_eq!(of(list, "2025-11-25"), Era::Legacy);
+        assert_eq!(of(list, "2026-07-28"), Era::Modern);
+        assert_eq!(of(named, "2025-11-25"), Era::Modern);
+        assert_eq!(of(initialize, "2026-07-28"), Era::Legacy);
+        assert_eq!(of(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, "2026-07-28"), Era::Legacy);
     }
 }

@@ -12,6 +12,7 @@ use hyper::body::{Body as HttpBody, Incoming};
 use portolan_mcp::{
     envelope::Id,
     failure::{Failure, Kind},
+    modern::meta,
     sse, wire,
 };
 use portolan_snapshot::snapshot::Pod;
@@ -40,8 +41,29 @@ pub(crate) enum For {
     /// The answer of a POST; silence for longer than this is a failure, but never for less than [`MIN_SILENCE`].
     /// The id is that of the request.
     Post { id: Option<Id>, method: Option<Box<str>>, silence: Duration },
-    /// The standing stream: it lasts until either side, or this replica, goes.
-    Stream(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// A stream of what a server says by itself: it lasts until either side, or this replica, goes.
+    Stream {
+        /// When this replica goes.
+        closing: Pin<Box<WaitForCancellationFutureOwned>>,
+        /// What the client is told then.
+        farewell: Bytes,
+    },
+}
+
+impl For {
+    /// A session's standing stream. The session goes on: another replica has it.
+    pub(crate) fn standing(closing: WaitForCancellationFutureOwned) -> Self {
+        Self::Stream { closing: Box::pin(closing), farewell: sse::retry(COME_BACK) }
+    }
+
+    /// The stream of notifications that request `id` opened: it ends as its server would end it (2026-07-28,
+    /// "SubscriptionsListenResult").
+    pub(crate) fn listen(id: &Id, closing: WaitForCancellationFutureOwned) -> Self {
+        let id = id.as_json();
+        let result = format!(r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#, meta::SUBSCRIPTION_ID);
+        let farewell = sse::encode(None, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).as_bytes());
+        Self::Stream { closing: Box::pin(closing), farewell }
+    }
 }
 
 /// The failure that a bridge says it answered in the server's stead.
@@ -89,7 +111,7 @@ impl RelayBody {
                 *silence = (*silence).max(MIN_SILENCE);
                 Some(Box::pin(tokio::time::sleep(*silence)))
             }
-            For::Stream(_) => None,
+            For::Stream { .. } => None,
         };
         Self {
             inner,
@@ -161,11 +183,11 @@ impl HttpBody for RelayBody {
             });
         }
         match &mut this.purpose {
-            For::Stream(closing) => {
+            For::Stream { closing, farewell } => {
                 ready!(closing.as_mut().poll(cx));
+                let farewell = std::mem::take(farewell);
                 this.ended = true;
-                // The session goes on: another replica has it.
-                Poll::Ready(this.is_between_events().then(|| Ok(Frame::data(sse::retry(COME_BACK)))))
+                Poll::Ready(this.is_between_events().then(|| Ok(Frame::data(farewell))))
             }
             For::Post { silence, .. } => {
                 let silence = *silence;

@@ -25,8 +25,7 @@ pub(crate) async fn open(
     record.set_method(metrics::STREAM);
     negotiate::get(&asked.request.headers)?;
     let (response, pod) = forward(gateway, asked, &Method::GET, record, held).await?;
-    let closing = Box::pin(gateway.drain.streams.clone().cancelled_owned());
-    Ok(relay::answer(response, pod, For::Stream(closing)))
+    Ok(relay::answer(response, pod, For::standing(gateway.drain.streams.clone().cancelled_owned())))
 }
 
 /// Ends a session.

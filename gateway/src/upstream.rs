@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use portolan_mcp::{
     failure::{Failure, Kind},
     mac,
-    token::SessionKey,
+    token::{self, SessionKey},
     wire,
 };
 use portolan_snapshot::snapshot::{Pod, Settings};
@@ -32,13 +32,16 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// When a caller may come back after a pod could not be reached.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-/// Headers of a client that mean something to a server. Its credential is not among them, and nothing of ours is.
-const FORWARDED: [HeaderName; 4] = [
-    header::CONTENT_TYPE,
-    header::ACCEPT,
-    HeaderName::from_static("mcp-protocol-version"),
-    HeaderName::from_static("last-event-id"),
-];
+/// Headers of a client that mean something to a server, besides those of the protocol itself. Its credential is not among
+/// them, and nothing of ours is.
+const FORWARDED: [&str; 6] = ["content-type", "accept", "last-event-id", "traceparent", "tracestate", "baggage"];
+
+/// Whether a client's header goes on: an `Mcp-Param-*` that nobody here knows too (2026-07-28, "Server Behavior for Custom
+/// Headers").
+fn is_forwarded(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    FORWARDED.contains(&name) || (name.starts_with("mcp-") && name != token::HEADER)
+}
 
 /// The pool of connections to bridges.
 pub(crate) struct Upstream(Client<HttpConnector, Full<Bytes>>);
@@ -52,6 +55,30 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Bytes,
     /// How long the caller still waits.
     pub(crate) timeout: Duration,
+}
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) failure: Failure,
+    /// Whether the server may have begun: then nobody but the caller knows whether asking again does harm.
+    pub(crate) may_have_begun: bool,
+}
+
+impl Lost {
+    fn before(failure: Failure) -> Self {
+        Self { failure, may_have_begun: false }
+    }
+
+    fn midway(failure: Failure) -> Self {
+        Self { failure, may_have_begun: true }
+    }
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        lost.failure
+    }
 }
 
 impl Upstream {
@@ -78,13 +105,13 @@ impl Upstream {
         call: &Call<'_>,
         pod: &Pod,
         settings: &Settings,
-    ) -> Result<Response<Incoming>, Failure> {
-        let request = request(call, pod, settings)?;
+    ) -> Result<Response<Incoming>, Lost> {
+        let request = request(call, pod, settings).map_err(Lost::before)?;
         match tokio::time::timeout(call.timeout + GRACE, self.0.request(request)).await {
-            Ok(Ok(response)) if is_refusal_of_us(&response) => Err(refused(pod)),
+            Ok(Ok(response)) if is_refusal_of_us(&response) => Err(Lost::before(refused(pod))),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(unreachable(pod, &error)),
-            Err(_) => Err(timed_out(call.timeout)),
+            Err(_) => Err(Lost::midway(timed_out(call.timeout))),
         }
     }
 }
@@ -104,11 +131,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    for name in FORWARDED {
+    for (name, value) in call.headers.iter().filter(|(name, _)| is_forwarded(name)) {
         // Each of several: what a client accepts may be written in more than one header.
-        for value in call.headers.get_all(&name) {
-            headers.append(&name, value.clone());
-        }
+        headers.append(name, value.clone());
     }
     headers.insert(wire::SESSION, value(call.session.as_str())?);
     headers.insert(wire::POD, value(&pod.uid)?);
@@ -150,12 +175,12 @@ fn refused(pod: &Pod) -> Failure {
         .retry_after(COME_BACK)
 }
 
-/// The words say whether the server may have begun: only the caller knows whether asking again does harm.
-fn unreachable(pod: &Pod, error: &Error) -> Failure {
+/// The words say whether the server may have begun, too.
+fn unreachable(pod: &Pod, error: &Error) -> Lost {
     tracing::warn!(pod = %pod.name, address = %pod.address, error = error as &(dyn std::error::Error + 'static), "no answer from a pod");
     if error.is_connect() {
         let message = "the server's pod cannot be reached, so the call did not begin; try again";
-        return Failure::new(Kind::ServerUnreachable, message).retry_after(COME_BACK);
+        return Lost::before(Failure::new(Kind::ServerUnreachable, message).retry_after(COME_BACK));
     }
-    broke_off()
+    Lost::midway(broke_off())
 }

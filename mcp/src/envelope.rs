@@ -45,7 +45,9 @@ impl Id {
         Self(serde_json::Value::from(text).to_string().into())
     }
 
-    fn parse(raw: &RawValue) -> Option<Self> {
+    /// Reads a string or a number; `None` for everything else.
+    #[must_use]
+    pub fn parse(raw: &RawValue) -> Option<Self> {
         let text = raw.get();
         let is_string = text.starts_with('"');
         let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());

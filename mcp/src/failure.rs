@@ -54,10 +54,14 @@ pub enum Kind {
     MissingSession,
     /// The session does not exist, ended, or is someone else's.
     UnknownSession,
-    /// `MCP-Protocol-Version` names a revision that is not served.
+    /// The revision that is named is not served.
     UnsupportedVersion,
-    /// A request of the sessionless era, which this endpoint does not serve yet.
-    ModernEra,
+    /// Headers do not say what the body says (2026-07-28, "Server Validation").
+    HeaderMismatch,
+    /// `params` lacks what every request of its kind must have.
+    InvalidParams,
+    /// The method is not one of the revision that is named.
+    UnknownMethod,
     /// No pod of the server is ready.
     NotReady,
     /// A bound on calls or sessions is reached.
@@ -100,7 +104,9 @@ impl Kind {
             Self::MissingSession => "MissingSession",
             Self::UnknownSession => "UnknownSession",
             Self::UnsupportedVersion => "UnsupportedVersion",
-            Self::ModernEra => "ModernEra",
+            Self::HeaderMismatch => "HeaderMismatch",
+            Self::InvalidParams => "InvalidParams",
+            Self::UnknownMethod => "UnknownMethod",
             Self::NotReady => "NotReady",
             Self::Overloaded => "Overloaded",
             Self::Draining => "Draining",
@@ -135,7 +141,9 @@ impl Kind {
             | Self::MissingSession
             | Self::UnknownSession
             | Self::UnsupportedVersion
-            | Self::ModernEra
+            | Self::HeaderMismatch
+            | Self::InvalidParams
+            | Self::UnknownMethod
             | Self::Cancelled => Source::Client,
             Self::Unauthenticated | Self::HostNotAllowed | Self::OriginNotAllowed => Source::Policy,
             Self::AuthenticatorUnavailable | Self::Overloaded | Self::Draining | Self::Internal => Source::Gateway,
@@ -188,7 +196,8 @@ impl Kind {
             | Self::InvalidRequest
             | Self::MissingSession
             | Self::UnsupportedVersion
-            | Self::ModernEra => S::BAD_REQUEST,
+            | Self::HeaderMismatch
+            | Self::InvalidParams => S::BAD_REQUEST,
             Self::BodyTooLarge => S::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => S::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => S::UNSUPPORTED_MEDIA_TYPE,
@@ -196,7 +205,7 @@ impl Kind {
             Self::Unauthenticated => S::UNAUTHORIZED,
             Self::OriginNotAllowed => S::FORBIDDEN,
             Self::HostNotAllowed => S::MISDIRECTED_REQUEST,
-            Self::UnknownRoute | Self::UnknownSession => S::NOT_FOUND,
+            Self::UnknownRoute | Self::UnknownSession | Self::UnknownMethod => S::NOT_FOUND,
             Self::MethodNotAllowed => S::METHOD_NOT_ALLOWED,
             Self::AuthenticatorUnavailable | Self::NotReady | Self::Overloaded | Self::Draining => {
                 S::SERVICE_UNAVAILABLE
@@ -207,8 +216,7 @@ impl Kind {
         }
     }
 
-    /// The JSON-RPC code: the standard ones where they fit, else of the server's range (-32000…-32099, but
-    /// never -32020…-32099, which MCP keeps for itself).
+    /// The JSON-RPC code: the standard ones and those of MCP (-32020…-32099) where they fit, else one of -32000…-32019.
     #[must_use]
     pub fn code(self) -> i32 {
         match self {
@@ -227,7 +235,11 @@ impl Kind {
             Self::RequestTimeout => -32006,
             Self::BadServerReply => -32007,
             Self::Cancelled => -32008,
-            Self::MissingSession | Self::UnsupportedVersion | Self::ModernEra => -32000,
+            Self::MissingSession => -32000,
+            Self::HeaderMismatch => -32020,
+            Self::UnsupportedVersion => -32022,
+            Self::UnknownMethod => -32601,
+            Self::InvalidParams => -32602,
         }
     }
 }
@@ -242,13 +254,22 @@ pub struct Failure {
     pub message: String,
     /// When asking again makes sense.
     pub retry_after: Option<Duration>,
+    /// What a program reads of it besides, as members of `error.data`.
+    details: Vec<(&'static str, serde_json::Value)>,
 }
 
 impl Failure {
     /// A failure without a time to come back at.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, details: Vec::new() }
+    }
+
+    /// The same failure, with a member of `error.data` that the protocol asks for.
+    #[must_use]
+    pub fn detail(mut self, member: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.details.push((member, value.into()));
+        self
     }
 
     /// The same failure, with a time to come back at.
@@ -287,12 +308,16 @@ impl Failure {
     }
 
     fn details(&self) -> serde_json::Value {
-        json!({
+        let mut details = json!({
             "error": self.message,
             "error_type": self.kind.as_str(),
             "retryable": self.kind.is_retryable(),
             "retry_after_seconds": self.retry_after_seconds(),
-        })
+        });
+        for (member, value) in &self.details {
+            details[*member] = value.clone();
+        }
+        details
     }
 }
 

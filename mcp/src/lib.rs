@@ -6,9 +6,13 @@
 pub mod envelope;
 pub mod failure;
 pub mod mac;
+pub mod members;
+pub mod modern;
+pub mod parked;
 pub mod revision;
 pub mod scan;
 pub mod session;
 pub mod sse;
 pub mod token;
+pub mod translate;
 pub mod wire;

@@ -63,6 +63,14 @@ impl MacKey {
         (bytes.len() == KEY_LEN).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
+    /// Another key, for what `label` says.
+    #[must_use]
+    pub(crate) fn derived(&self, label: &[u8]) -> [u8; KEY_LEN] {
+        let mut key = [0; KEY_LEN];
+        key.copy_from_slice(hmac::sign(&self.0, label).as_ref());
+        key
+    }
+
     /// The header's value for `subject` at `now` (Unix milliseconds).
     #[must_use]
     pub fn sign(&self, subject: Subject<'_>, now: u64) -> String {

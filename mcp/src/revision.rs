@@ -34,6 +34,12 @@ pub fn is_primed(revision: &str) -> bool {
     is_legacy(revision) && revision >= PRIMED_SINCE
 }
 
+/// Every revision that clients are served in, the newest first.
+pub fn served() -> impl Iterator<Item = &'static str> {
+    // Of the oldest, HTTP had another shape: no client of it can arrive here.
+    MODERN.iter().rev().chain(LEGACY.iter().skip(1).rev()).copied()
+}
+
 /// How a server or client opens a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Era {

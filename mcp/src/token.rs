@@ -36,6 +36,16 @@ impl SessionKey {
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes).into()))
     }
 
+    /// The key of a caller without sessions: the same for all it asks of one route.
+    #[must_use]
+    pub fn of_caller(Binding { principal, route }: Binding<'_>) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"portolan caller v1");
+        context.update(principal);
+        context.update(route.as_bytes());
+        Self(URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16]).into())
+    }
+
     /// Reads a key from a header; `None` unless it has the shape that [`Self::generate`] gives.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -45,6 +45,7 @@ struct Memory {
     seen: Vec<Seen>,
     forged: usize,
     connections: usize,
+    open: usize,
     streams: HashMap<String, mpsc::Sender<Bytes>>,
     waiting: HashMap<String, oneshot::Sender<Value>>,
     full: bool,
@@ -54,7 +55,7 @@ struct Memory {
 /// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one
 /// (or after the `frames`, under the `type` that its arguments name),
 /// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB,
-/// `flood` streams without end, `down` answers 503 and not when to come back.
+/// `flood` streams without end, `down` answers 503 and not when to come back. `subscriptions/listen` opens a stream.
 pub struct Bridge {
     pub address: SocketAddr,
     pub uid: String,
@@ -79,10 +80,15 @@ impl Bridge {
                 let mut connections = tokio::task::JoinSet::new();
                 loop {
                     let (stream, _) = socket.accept().await.expect("accepts");
-                    memory.lock().expect("no panic").connections += 1;
+                    {
+                        let mut memory = memory.lock().expect("no panic");
+                        memory.connections += 1;
+                        memory.open += 1;
+                    }
                     stream.set_nodelay(true).expect("nodelay");
                     let (memory, release) = (memory.clone(), release.clone());
                     connections.spawn(async move {
+                        let at_end = memory.clone();
                         let service = service_fn(move |request| {
                             serve(memory.clone(), release.clone(), MacKey::new(&key).expect("a key"), request)
                         });
@@ -90,6 +96,7 @@ impl Bridge {
                         let _ended = hyper::server::conn::http1::Builder::new()
                             .serve_connection(TokioIo::new(stream), service)
                             .await;
+                        at_end.lock().expect("no panic").open -= 1;
                     });
                 }
             }
@@ -110,6 +117,11 @@ impl Bridge {
     /// Connections that were ever opened.
     pub fn connections(&self) -> usize {
         self.memory.lock().expect("no panic").connections
+    }
+
+    /// Connections that are open now.
+    pub fn open_connections(&self) -> usize {
+        self.memory.lock().expect("no panic").open
     }
 
     /// Writes an event on every open stream.
@@ -168,6 +180,9 @@ async fn post(
     let id = &message["id"];
     if id.is_null() {
         return Ok(empty(StatusCode::ACCEPTED));
+    }
+    if method == "subscriptions/listen" {
+        return Ok(open_stream(&memory, session.to_owned()));
     }
     let arguments = message["params"]["arguments"].clone();
     let result = match (method, message["params"]["name"].as_str().unwrap_or_default()) {

@@ -13,6 +13,7 @@ mod drain;
 #[cfg(feature = "kube")]
 mod last_good;
 mod log;
+mod modern;
 mod real_bridge;
 mod refusals;
 mod sessions;

@@ -386,24 +386,11 @@ async fn an_unsupported_protocol_version_is_400() {
     let session = fixture.initialize().await;
     let client = fixture.client().session(&session);
     let answer = client.clone().with("mcp-protocol-version", "1999-01-01").call("echo", json!({})).await;
-    fixture.refused(&answer, 400, -32000, "UnsupportedVersion").await;
+    fixture.refused(&answer, 400, -32022, "UnsupportedVersion").await;
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let answer = client.clone().with("mcp-protocol-version", version).call("echo", json!({})).await;
         assert_eq!(answer.status, 200, "{version}");
     }
-}
-
-#[tokio::test]
-async fn a_request_of_the_sessionless_era_is_told_to_fall_back() {
-    let fixture = Fixture::start().await;
-    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
-    let modern = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}).to_string();
-    let answer = fixture.client().post(ROUTE, modern).await;
-    fixture.refused(&answer, 400, -32000, "ModernEra").await;
-    let discover = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover"}).to_string();
-    let by_header = fixture.client().with("mcp-protocol-version", "2026-07-28");
-    fixture.refused(&by_header.post(ROUTE, discover).await, 400, -32000, "ModernEra").await;
-    fixture.refused(&by_header.get(ROUTE).await, 400, -32000, "ModernEra").await;
 }
 
 #[tokio::test]

@@ -93,14 +93,49 @@ fn replaced(body: &[u8], old: &str, id: &Id) -> Option<Bytes> {
     Some(message.freeze())
 }
 
+/// `body` with the subscription that it belongs to replaced by `id`, as [`with_id`] does it: a notification of a
+/// stream of them, or the answer that ends one, for a client that knows its request by another id. `None` where it belongs
+/// to none.
+#[must_use]
+pub fn with_subscription_id(body: &[u8], id: &Id) -> Option<Bytes> {
+    replaced(body, subscription_of(body)?.get(), id)
+}
+
+/// The id of the subscription that a notification or answer says it belongs to.
+pub(crate) fn subscription_of(body: &[u8]) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        params: Option<Holder<'a>>,
+        #[serde(borrow)]
+        result: Option<Holder<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Holder<'a> {
+        #[serde(borrow, rename = "_meta")]
+        meta: Option<Meta<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Meta<'a> {
+        #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+        subscription: Option<&'a RawValue>,
+    }
+    let message: Message<'_> = serde_json::from_slice(body).ok()?;
+    message.params.or(message.result)?.meta?.subscription
+}
+
 /// The notification that tells a peer that nobody waits for request `id` any more.
 #[must_use]
 pub fn cancelled(id: &Id) -> Bytes {
-    let id = id.as_json();
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"timed out"}}}}"#
-    )
-    .into()
+    cancelled_because(id, "timed out")
+}
+
+/// The notification that tells a peer that nobody waits for request `id` any more, and why.
+#[must_use]
+pub fn cancelled_because(id: &Id, reason: &'static str) -> Bytes {
+    let (id, reason) = (id.as_json(), serde_json::Value::from(reason));
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#)
+        .into()
 }
 
 #[cfg(test)]

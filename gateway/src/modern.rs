@@ -1,0 +1,145 @@
+//! POST of the sessionless era (2026-07-28): every request finds a pod by itself.
+//!
+//! A caller has a name at the bridges all the same, derived from who it is: what is kept for it there, such as a call
+//! that waits for its answer to a question, is found again by whoever asked and nobody else.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response};
+use portolan_crds::server::SessionType;
+use portolan_mcp::{
+    envelope::Message,
+    failure::{Failure, Kind},
+    modern::Head,
+    parked::{Opened, Parked, ParkingKey},
+    token::{Binding, SessionKey},
+};
+use portolan_snapshot::snapshot::Pod;
+use ring::digest;
+use tokio::time::Instant;
+
+use crate::gateway::Gateway;
+use crate::message::{self, hand_back, left};
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::relay::{self, For};
+use crate::respond::Body;
+use crate::route::Asked;
+use crate::session;
+use crate::upstream::Call;
+
+/// Takes one request or notification and hands back the server's answer.
+pub(crate) async fn post(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    message: &Message<'_>,
+    body: &Bytes,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let headers = &asked.request.headers;
+    let head = Head::of(message)
+        .ok_or_else(|| Failure::new(Kind::InvalidRequest, "a client of this revision sends no answers"))?;
+    head.check(headers)?;
+    let route = &asked.entry.route;
+    let deadline = Instant::now() + route.settings.request_timeout;
+    let caller = SessionKey::of_caller(Binding { principal: &asked.caller.principal, route: route.name.as_str() });
+    let pods = pods(asked, &caller, head.request_state.as_deref())?;
+    let listens = match message {
+        Message::Request(request) if head.is_listen() => Some(&request.id),
+        _ => None,
+    };
+    // A stream of notifications lasts: like a session's standing stream, it takes no place of a call.
+    if matches!(message, Message::Request(_)) && listens.is_none() {
+        message::enter(asked, deadline, record, held).await?;
+    }
+    let sender = Sender { gateway, asked, headers, caller: &caller, body, deadline };
+    let (response, pod) = sender.send_to_first(&pods, record, held).await?;
+    if let Some(id) = listens {
+        record.set_answer(response.status(), relay::failure_of(response.headers()));
+        let closing = gateway.drain.streams.clone().cancelled_owned();
+        return Ok(relay::answer(response, pod, For::listen(id, closing)));
+    }
+    Ok(hand_back(response, pod, left(deadline), record))
+}
+
+/// Pods that may answer, best first: the one where a half-done call waits, else every ready one.
+fn pods<'a>(asked: &'a Asked<'_>, caller: &SessionKey, state: Option<&str>) -> Result<Vec<&'a Pod>, Failure> {
+    let settings = &asked.entry.route.settings;
+    match state.and_then(|state| Some(ParkingKey::of(&settings.mac)?.open(state, caller))) {
+        Some(Opened::Ours(parked)) => Ok(vec![waiting_at(asked, &parked)?]),
+        Some(Opened::Refused) => Err(stale()),
+        Some(Opened::Foreign) | None => {
+            let mut pods = session::candidates(asked.entry)?;
+            if settings.sessions == SessionType::Stateful {
+                // What a pod keeps for a caller serves that caller's next request too.
+                pods.sort_by_cached_key(|pod| rank(pod, caller));
+            }
+            Ok(pods)
+        }
+    }
+}
+
+fn waiting_at<'a>(asked: &'a Asked<'_>, parked: &Parked) -> Result<&'a Pod, Failure> {
+    asked.entry.route.pods.get(&parked.pod).filter(|pod| pod.serving).ok_or_else(stale)
+}
+
+/// What a client is told whose half-done call is gone.
+fn stale() -> Failure {
+    let message = "the call that this requestState belongs to is over; make the call again without requestState";
+    Failure::new(Kind::InvalidParams, message)
+}
+
+/// The same order of pods for one caller on every replica, another one for the next (rendezvous hashing).
+fn rank(pod: &Pod, caller: &SessionKey) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(caller.as_str().as_bytes());
+    context.update(pod.uid.as_bytes());
+    let mut rank = [0; 32];
+    rank.copy_from_slice(context.finish().as_ref());
+    rank
+}
+
+struct Sender<'a> {
+    gateway: &'a Gateway,
+    asked: &'a Asked<'a>,
+    headers: &'a HeaderMap,
+    caller: &'a SessionKey,
+    body: &'a Bytes,
+    deadline: Instant,
+}
+
+impl<'a> Sender<'a> {
+    /// Sends to the first pod that takes the request; to the next one only where it cannot have begun.
+    async fn send_to_first(
+        &self,
+        pods: &[&'a Pod],
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<(Response<hyper::body::Incoming>, &'a Pod), Failure> {
+        let settings = &self.asked.entry.route.settings;
+        for (position, pod) in pods.iter().enumerate() {
+            let call = Call {
+                method: &Method::POST,
+                headers: self.headers,
+                session: self.caller,
+                body: self.body.clone(),
+                timeout: left(self.deadline),
+            };
+            held.pod = Some(self.asked.entry.begin_call(&pod.uid));
+            let is_last = position + 1 == pods.len();
+            match record.wait(self.gateway.upstream.send(&call, pod, settings)).await {
+                Ok(response) if !is_last && was_turned_away(&response) => {}
+                Err(lost) if !is_last && !lost.may_have_begun => {}
+                Ok(response) => return Ok((response, pod)),
+                Err(lost) => return Err(lost.failure),
+            }
+        }
+        Err(session::not_ready(&self.asked.entry.route))
+    }
+}
+
+/// Whether the bridge says that it did not begin.
+fn was_turned_away<B>(response: &Response<B>) -> bool {
+    let kind = relay::failure_of(response.headers());
+    matches!(kind, Some(Kind::Overloaded | Kind::Draining | Kind::NotReady))
+}

@@ -1,0 +1,105 @@
+//! Streams of notifications: who listens for what, and what the server was asked to watch for it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::super::{ServerIntro, Step, notification};
+use crate::members::Members;
+use crate::modern::meta;
+
+const UPDATED: &str = "notifications/resources/updated";
+
+/// Changes of lists: the notification, the filter's member, and the capability that announces it.
+const LISTS: [(&str, &str, &str); 3] = [
+    ("notifications/tools/list_changed", "toolsListChanged", "tools"),
+    ("notifications/prompts/list_changed", "promptsListChanged", "prompts"),
+    ("notifications/resources/list_changed", "resourcesListChanged", "resources"),
+];
+
+/// Whether `method` is what a stream of notifications carries.
+pub(super) fn is_change(method: &str) -> bool {
+    method == UPDATED || LISTS.iter().any(|(name, _, _)| *name == method)
+}
+
+#[derive(Debug, Default)]
+struct Filter {
+    lists: Vec<&'static str>,
+    resources: Vec<String>,
+}
+
+/// What came of a request to listen.
+pub(super) struct Begun {
+    /// The first message of the stream.
+    pub(super) acknowledgement: Bytes,
+    /// Resources that nobody listened to before.
+    pub(super) subscribe: Vec<String>,
+}
+
+/// Who listens, by the number of the request.
+#[derive(Debug, Default)]
+pub(super) struct Listens(BTreeMap<u64, Filter>);
+
+impl Listens {
+    /// Begins a stream, with what the server has of what is asked for.
+    pub(super) fn begin(&mut self, id: u64, asked: &Members<'_>, server: &ServerIntro) -> Begun {
+        let mut honoured = Members::default();
+        let mut filter = Filter::default();
+        for (method, member, capability) in LISTS {
+            if asked.get(member) == Some("true") && server.says(capability, "listChanged") {
+                honoured.set(member, "true");
+                filter.lists.push(method);
+            }
+        }
+        let resources: Vec<String> =
+            asked.get("resourceSubscriptions").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        if !resources.is_empty() && server.says("resources", "subscribe") {
+            honoured.set("resourceSubscriptions", serde_json::Value::from(resources.clone()).to_string());
+            filter.resources = resources;
+        }
+        let params = format!(r#"{{"notifications":{honoured},"_meta":{{"{}":{id}}}}}"#, meta::SUBSCRIPTION_ID);
+        let subscribe = filter.resources.iter().filter(|uri| !self.watches(uri)).cloned().collect();
+        self.0.insert(id, filter);
+        Begun { acknowledgement: notification("notifications/subscriptions/acknowledged", &params), subscribe }
+    }
+
+    /// Ends a stream; says which resources nobody listens to any more.
+    pub(super) fn end(&mut self, id: u64) -> Vec<String> {
+        let Some(filter) = self.0.remove(&id) else { return Vec::new() };
+        filter.resources.into_iter().filter(|uri| !self.watches(uri)).collect()
+    }
+
+    fn watches(&self, uri: &str) -> bool {
+        self.0.values().any(|filter| filter.resources.iter().any(|watched| watched == uri))
+    }
+
+    /// Tells whoever listens for it.
+    pub(super) fn changed(&self, method: &str, params: Option<&str>, out: &mut Vec<Step>) {
+        let params = params.and_then(Members::of).unwrap_or_default();
+        let uri = params.string("uri").unwrap_or_default();
+        for (id, filter) in &self.0 {
+            let hears = match method {
+                UPDATED => filter.resources.iter().any(|watched| covers(watched, &uri)),
+                _ => filter.lists.contains(&method),
+            };
+            if hears {
+                out.push(Step::ToClient(notification(method, &addressed(&params, *id))));
+            }
+        }
+    }
+}
+
+/// What changed may be a part of what is watched ("ResourceUpdatedNotification").
+fn covers(watched: &str, uri: &str) -> bool {
+    uri.strip_prefix(watched)
+        .is_some_and(|rest| rest.is_empty() || watched.ends_with('/') || rest.starts_with(['/', '?', '#']))
+}
+
+fn addressed(params: &Members<'_>, id: u64) -> String {
+    let mut params = params.clone();
+    let mut of_message = params.get("_meta").and_then(Members::of).unwrap_or_default();
+    of_message.set(meta::SUBSCRIPTION_ID, id.to_string());
+    let of_message = of_message.to_string();
+    params.set("_meta", of_message);
+    params.to_string()
+}
