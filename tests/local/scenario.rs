@@ -3,11 +3,10 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use portolan_tests::dev::Dev;
+use portolan_tests::dev::{Dev, free_port};
 use portolan_tests::thirdparty::{Place, scenario, server};
 use serde_json::{Value, json};
 
@@ -58,12 +57,6 @@ fn write(folder: &Path, name: &str, port: u16) {
 /// Whether a server got ready, or did not start.
 fn is_through(line: &Value) -> bool {
     line["ready"] == true || ["SpawnFailed", "ServerExited"].iter().any(|reason| line["reason"] == *reason)
-}
-
-/// A port that nobody has at the moment.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("bound").port()
 }
 
 fn text(played: &Value) -> &str {

@@ -1,5 +1,6 @@
 //! `portolan dev` as a process: started on a folder, read by its JSON lines, ended with its children.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +13,16 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::paths;
 use crate::wait::PATIENCE;
+
+/// A port of loopback that nobody has at the moment.
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("bound").port()
+}
 
 /// A running `portolan dev`.
 pub struct Dev {

@@ -11,6 +11,7 @@ pub mod mcp;
 pub mod paths;
 pub mod puppet;
 pub mod refusal;
+pub mod suite;
 pub mod thirdparty;
 pub mod tidy;
 pub mod wait;

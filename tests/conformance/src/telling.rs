@@ -12,7 +12,7 @@ pub(crate) const TOOLS: &[Definition] = &[
     Definition::plain("test_tool_with_logging", "Logs three messages"),
     Definition::plain("test_logging_tool", "Logs a message when its caller asked for log messages"),
     Definition::plain("test_tool_with_progress", "Tells three times how far it is"),
-    Definition::plain("test_reconnection", "Takes a moment"),
+    Definition::plain("test_reconnection", "Takes a while"),
     Definition::plain("test_trigger_tool_change", "Tells who listens that the list of tools changed"),
     Definition::plain("test_trigger_prompt_change", "Tells who listens that the list of prompts changed"),
     Definition {
@@ -24,6 +24,8 @@ pub(crate) const TOOLS: &[Definition] = &[
 
 /// The suite wants notifications that do not all come at once.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Long enough that a server which answers quick calls without a stream opens one.
+const A_WHILE: Duration = Duration::from_millis(300);
 
 pub(crate) async fn call(call: &Call<'_>) -> Answer {
     match call.request.name.as_ref() {
@@ -35,7 +37,7 @@ pub(crate) async fn call(call: &Call<'_>) -> Answer {
         }
         "test_logging_tool" => log(call, LoggingLevel::Error, "A message that was asked for").await?,
         "test_tool_with_progress" => progress(call).await?,
-        "test_reconnection" => tokio::time::sleep(PAUSE).await,
+        "test_reconnection" => tokio::time::sleep(A_WHILE).await,
         "test_trigger_tool_change" => call.server.listeners().tell(Change::Tools).await,
         "test_trigger_prompt_change" => call.server.listeners().tell(Change::Prompts).await,
         "test_trigger_resource_update" => call.server.listeners().tell(Change::Resource(call.text("uri")?)).await,
