@@ -52,6 +52,29 @@ fn a_server_that_speaks_http_is_started_replaced_and_ended_with_all_that_it_star
 }
 
 #[test]
+fn a_server_of_the_older_sse_transport_is_served_at_its_usual_path() {
+    let files = tempfile::tempdir().expect("a directory");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../bridge/tests/servers/sse.py");
+    let port = free_port();
+    let text = server(port, "one")
+        .replace("StreamableHTTP", "SSE")
+        .replace("    path: /mcp\n", "")
+        .replace(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/http_server.py"), script)
+        .replace("$(PORT), one", "well, $(PORT)");
+    std::fs::write(files.path().join("web.yaml"), text).expect("writes");
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("web");
+    let output = run(&["call", &url, "echo", "message=ahoy"]);
+    assert_eq!((output.status.success(), stdout(&output).trim()), (true, "ahoy"), "{output:?}");
+    let session = || stdout(&run(&["call", &url, "session"]));
+    assert_ne!(session(), session(), "every session has an event stream of its own");
+    let mark = format!("MARK={}", marker(port));
+    assert!(!marked(&mark).is_empty());
+    assert_eq!(dev.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    assert_eq!(marked(&mark), Vec::<i32>::new());
+}
+
+#[test]
 fn a_server_that_ends_by_itself_is_told_with_its_last_words_and_started_again() {
     let files = tempfile::tempdir().expect("a directory");
     let file = files.path().join("web.yaml");

@@ -130,7 +130,7 @@ impl Fleet {
             }
             server.revisions.push(revision);
         } else {
-            let port = launch.http.as_ref().map(|(port, _)| *port);
+            let port = launch.http.as_ref().map(|http| http.port);
             if port.is_some() && launch.find_program().is_ok() {
                 // One machine has each port once: the old process makes way, with its sessions.
                 server.revisions.iter_mut().filter(|old| old.port == port).for_each(Revision::stop);

@@ -29,8 +29,8 @@ pub(super) struct Launch {
     pub(super) args: Vec<OsString>,
     /// Its whole environment.
     pub(super) env: Vec<(OsString, OsString)>,
-    /// Port and path, for a server that speaks HTTP.
-    pub(super) http: Option<(u16, String)>,
+    /// Where it listens, if it speaks HTTP.
+    pub(super) http: Option<Http>,
     /// Whether any process may answer any request.
     pub(super) stateless: bool,
     /// Most sessions.
@@ -43,6 +43,15 @@ pub(super) struct Launch {
     pub(super) request_timeout: Duration,
     /// How the server is checked.
     pub(super) check: Check,
+}
+
+/// Where a server that speaks HTTP listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Http {
+    pub(super) port: u16,
+    pub(super) path: String,
+    /// Whether it speaks the older HTTP+SSE transport.
+    pub(super) sse: bool,
 }
 
 /// How a server is checked.
@@ -64,10 +73,11 @@ pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Re
         let path = "spec.container.command".to_owned();
         return Err(vec![Unresolved { reason: reasons::SPAWN_FAILED, path, message: message.into() }]);
     };
-    let http = match (container.transport, container.port) {
-        (Transport::StreamableHttp, Some(port)) => Some((port, container.http_path().to_owned())),
-        _ => None,
-    };
+    let http = container.port.filter(|_| container.transport.is_http()).map(|port| Http {
+        port,
+        path: container.http_path().to_owned(),
+        sse: container.transport == Transport::Sse,
+    });
     Ok(Launch {
         program,
         args: command.chain(environment::words(&container.args, &variables)).collect(),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::http_process::{self, HttpProcess};
-use super::launch::Launch;
+use super::launch::{Http, Launch};
 use super::objects::Name;
 
 /// How often is looked whether a draining revision still serves anyone.
@@ -89,7 +89,7 @@ impl Revision {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (goal, wanted) = watch::channel(Goal::Run);
-        let (name, port) = (launch.revision(&server.name), launch.http.as_ref().map(|(port, _)| *port));
+        let (name, port) = (launch.revision(&server.name), launch.http.as_ref().map(|http| http.port));
         let life = Life { server: server.clone(), uid: uid.clone(), launch, mac, events, wanted };
         let task = tokio::spawn(life.run());
         let (state, health) = (RevisionState::Pending, Health::pending());
@@ -151,7 +151,7 @@ impl Life {
         if let Some(command) = self.command().await {
             match self.launch.http.clone() {
                 None => self.bridge(Upstream::Stdio(command), None).await,
-                Some((port, path)) => self.http(command, port, &path).await,
+                Some(http) => self.http(command, &http).await,
             }
         }
         self.tell(News::Ended).await;
@@ -174,8 +174,9 @@ impl Life {
         Some(command)
     }
 
-    async fn http(&mut self, command: ServerCommand, port: u16, path: &str) {
-        while let Err(message) = http_process::port_is_free(port).await {
+    async fn http(&mut self, command: ServerCommand, http: &Http) {
+        let Http { port, path, sse } = http;
+        while let Err(message) = http_process::port_is_free(*port).await {
             self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, message))).await;
             if self.stops_within(LOOK_AGAIN).await {
                 return;
@@ -184,7 +185,8 @@ impl Life {
         match format!("http://127.0.0.1:{port}{path}").parse() {
             Ok(uri) => {
                 let process = HttpProcess::start(self.server.to_string(), command);
-                self.bridge(Upstream::Http(uri), Some(process)).await;
+                let upstream = if *sse { Upstream::Sse(uri) } else { Upstream::Http(uri) };
+                self.bridge(upstream, Some(process)).await;
             }
             Err(error) => {
                 let message = format!("spec.container.path makes no URL: {error}");

@@ -17,13 +17,16 @@ use super::Volume;
         .message("Stdio needs the program to run: write command, such as [node, index.js] (the image's entrypoint is not used)")
         .field_path(".command"),
     validation = Rule::new("self.transport != 'Stdio' || !has(self.port)")
-        .message("a Stdio server listens on no port: remove port, or write transport: StreamableHTTP")
+        .message("a Stdio server listens on no port: remove port, or write transport: StreamableHTTP or SSE")
         .field_path(".port"),
     validation = Rule::new("self.transport != 'Stdio' || !has(self.path)")
-        .message("a Stdio server has no HTTP path: remove path, or write transport: StreamableHTTP")
+        .message("a Stdio server has no HTTP path: remove path, or write transport: StreamableHTTP or SSE")
         .field_path(".path"),
     validation = Rule::new("self.transport != 'StreamableHTTP' || has(self.port)")
         .message("StreamableHTTP needs the port that the server listens on: write port, such as 3000")
+        .field_path(".port"),
+    validation = Rule::new("self.transport != 'SSE' || has(self.port)")
+        .message("SSE needs the port that the server listens on: write port, such as 3000")
         .field_path(".port"),
     validation = Rule::new("!has(self.volumeMounts) || self.volumeMounts.all(mount, has(self.volumes) && self.volumes.exists(volume, volume.name == mount.name))")
         .message("every volumeMounts[].name must be the name of one of volumes")
@@ -61,14 +64,15 @@ pub struct Container {
     #[schemars(length(max = 16))]
     pub env_from: Vec<EnvFrom>,
 
-    /// The port on which a `StreamableHTTP` server listens. Listening on loopback is enough.
+    /// The port on which a `StreamableHTTP` or `SSE` server listens. Listening on loopback is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     #[x_kube(validation = Rule::new("self != 8700 && self != 8701")
         .message("8700 and 8701 are the bridge's ports in the same pod: let the server listen on another one"))]
     pub port: Option<u16>,
 
-    /// The HTTP path of the MCP endpoint of a `StreamableHTTP` server: `/mcp` when not set.
+    /// The HTTP path of the MCP endpoint of a `StreamableHTTP` server, `/mcp` when not set, or of the event stream of an
+    /// `SSE` server, `/sse` when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^/[!$&-;=@A-Z_a-z~%]*$')")
@@ -105,10 +109,11 @@ pub struct Container {
 }
 
 impl Container {
-    /// The HTTP path of a `StreamableHTTP` server's endpoint.
+    /// The HTTP path of the endpoint, or of the event stream of an `SSE` server.
     #[must_use]
     pub fn http_path(&self) -> &str {
-        self.path.as_deref().unwrap_or("/mcp")
+        let usual = if self.transport == Transport::Sse { "/sse" } else { "/mcp" };
+        self.path.as_deref().unwrap_or(usual)
     }
 }
 
@@ -120,6 +125,21 @@ pub enum Transport {
     /// The streamable HTTP transport on a port of the container.
     #[serde(rename = "StreamableHTTP")]
     StreamableHttp,
+    /// The older HTTP+SSE transport (2024-11-05) on a port of the container: one event stream per session. Clients see
+    /// streamable HTTP all the same.
+    #[serde(rename = "SSE")]
+    Sse,
+}
+
+impl Transport {
+    /// Whether the server listens on a port, so that the bridge stands beside it.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        match self {
+            Self::Stdio => false,
+            Self::StreamableHttp | Self::Sse => true,
+        }
+    }
 }
 
 /// When the kubelet pulls an image.

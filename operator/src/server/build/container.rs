@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use portolan_crds::{
     ports,
-    server::{self, EnvSource},
+    server::{self, EnvSource, Transport},
 };
 use portolan_mcp::wire;
 
@@ -103,7 +103,8 @@ pub(super) fn http(parts: &Parts<'_>) -> Container {
 
 /// The bridge in front of an HTTP server.
 pub(super) fn sidecar(parts: &Parts<'_>) -> Container {
-    let mut command = vec![BRIDGE_IN_IMAGE.to_owned(), "http".into()];
+    let subcommand = if parts.spec.container.transport == Transport::Sse { "sse" } else { "http" };
+    let mut command = vec![BRIDGE_IN_IMAGE.to_owned(), subcommand.into()];
     command.extend(flags::http(parts.spec));
     Container {
         name: BRIDGE.into(),

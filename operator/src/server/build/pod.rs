@@ -60,7 +60,7 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
     let pod = &parts.spec.pod;
     let containers = match parts.spec.container.transport {
         Transport::Stdio => vec![container::stdio(parts)],
-        Transport::StreamableHttp => vec![container::http(parts), container::sidecar(parts)],
+        Transport::StreamableHttp | Transport::Sse => vec![container::http(parts), container::sidecar(parts)],
     };
     PodSpec {
         init_containers: Some(vec![container::install(parts)]),
@@ -85,7 +85,7 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
 /// As the first process of a container a server that handles no SIGTERM does not get it either, and would stay for the
 /// whole grace period after its bridge has drained. A stdio server's first process is the bridge.
 fn shares_processes(spec: &MCPServerSpec) -> Option<bool> {
-    (spec.container.transport == Transport::StreamableHttp).then_some(true)
+    spec.container.transport.is_http().then_some(true)
 }
 
 /// The drain timeout and some seconds more, so that the bridge ends by itself.

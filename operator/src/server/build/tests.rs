@@ -78,6 +78,17 @@ fn an_http_server_runs_beside_the_bridge() {
 }
 
 #[test]
+fn an_sse_server_runs_beside_a_bridge_that_is_told_so() {
+    let http = pod_spec(&fixtures::server(HTTP));
+    let mut sse = pod_spec(&fixtures::server(&HTTP.replace("StreamableHTTP", "SSE").replace("  path: /rpc\n", "")));
+    let command = sse.containers[1].command.as_mut().unwrap();
+    assert_eq!(command[..4], ["/portolan-bridge", "sse", "--upstream", "http://127.0.0.1:3000/sse"]);
+    command[1] = "http".into();
+    command[3] = "http://127.0.0.1:3000/rpc".into();
+    assert_eq!(sse, http, "in nothing else do they differ");
+}
+
+#[test]
 fn what_surrounds_the_pods() {
     let objects = with(&fixtures::stdio(), |parts| {
         (
