@@ -22,6 +22,7 @@ mod tools;
 use std::net::SocketAddr;
 
 use clap::{ArgGroup, Parser};
+use rmcp::service::ServerInitializeError;
 
 use crate::server::Everything;
 
@@ -42,9 +43,12 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().listen {
         Some(address) => http::serve(address, Everything::default()).await,
         None => {
-            let running = rmcp::serve_server(Everything::default(), rmcp::transport::stdio()).await?;
-            running.waiting().await?;
-            Ok(())
+            match rmcp::serve_server(Everything::default(), rmcp::transport::stdio()).await {
+                Ok(running) => running.waiting().await.map(drop).map_err(Into::into),
+                // A client that goes away unheard is no news here.
+                Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
         }
     }
 }
