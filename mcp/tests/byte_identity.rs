@@ -1,5 +1,7 @@
 //! What goes in comes out with every byte as it was, in either direction, but for the ids that are replaced on purpose.
 
+#![allow(clippy::expect_used, reason = "a panic is the report")]
+
 use bytes::Bytes;
 use portolan_mcp::envelope::{Id, Message, Meta};
 use portolan_mcp::scan::scan;
