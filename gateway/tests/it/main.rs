@@ -10,6 +10,7 @@ mod bounds;
 mod bridge;
 mod client;
 mod drain;
+mod identity;
 #[cfg(feature = "kube")]
 mod last_good;
 mod log;
