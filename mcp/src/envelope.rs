@@ -4,8 +4,11 @@
 //! and number text are none of its business.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Why a body is not one JSON-RPC message.
@@ -89,7 +92,7 @@ pub struct Request<'a> {
     pub params: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Members<'a> {
     #[serde(borrow, default, deserialize_with = "text")]
     jsonrpc: Option<Cow<'a, str>>,
@@ -112,14 +115,30 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// Takes a string only: to one reader `"method": null` has a method, to another it has none.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     Text::deserialize(deserializer).map(|text| Some(text.0))
 }
 
-/// Whether `json` is an object. What derives `Deserialize` would take an array's values for its members, in their order.
-pub(crate) fn is_object(json: &[u8]) -> bool {
-    json.trim_ascii_start().starts_with(b"{")
+/// Reads an object as `T`. What derives `Deserialize` would also take an array, its values for its members in their order.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 impl<'a> Message<'a> {
@@ -195,21 +214,20 @@ impl Meta {
     /// Reads `params._meta`; `None` where there is none or it is no object.
     #[must_use]
     pub fn of(params: &RawValue) -> Option<Self> {
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         struct Params<'a> {
             #[serde(borrow, rename = "_meta")]
-            meta: Option<&'a RawValue>,
+            meta: Option<Object<Members<'a>>>,
         }
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         struct Members<'a> {
             #[serde(borrow, rename = "progressToken")]
             progress_token: Option<&'a RawValue>,
             #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
             version: Option<&'a RawValue>,
         }
-        let params = is_object(params.get().as_bytes()).then_some(params.get())?;
-        let meta = serde_json::from_str::<Params<'_>>(params).ok()?.meta?.get();
-        let meta: Members<'_> = is_object(meta.as_bytes()).then(|| serde_json::from_str(meta).ok())??;
+        let Object(params) = serde_json::from_str::<Object<Params<'_>>>(params.get()).ok()?;
+        let Object(meta) = params.meta?;
         Some(Self { progress_token: meta.progress_token.and_then(Id::parse), modern: meta.version.is_some() })
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{LISTEN, METHOD_HEADER, NAME_HEADER, NAMED, VERSION_HEADER};
-use crate::envelope::{Id, Message, Request};
+use crate::envelope::{Id, Message, Object, Request};
 use crate::failure::{Failure, Kind};
 use crate::revision;
 
@@ -44,7 +44,7 @@ struct Params<'a> {
     #[serde(borrow, rename = "requestState")]
     request_state: Option<&'a RawValue>,
     #[serde(borrow, rename = "_meta")]
-    meta: Option<Meta<'a>>,
+    meta: Option<Object<Meta<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,8 +80,9 @@ impl<'a> Head<'a> {
     }
 
     fn read(method: Cow<'a, str>, params: Option<&'a RawValue>) -> Self {
-        let params: Params<'a> = params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
-        let meta = params.meta.unwrap_or_default();
+        let params = params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let params: Params<'a> = params.map(|Object(params)| params).unwrap_or_default();
+        let meta = params.meta.map(|Object(meta)| meta).unwrap_or_default();
         let named = NAMED.iter().find(|(of, _)| *of == method).map(|(_, member)| *member);
         let name = match named {
             Some("uri") => params.uri,
@@ -231,6 +232,14 @@ mod tests {
         assert_eq!(lacking("protocolVersion", "x"), Err(Kind::InvalidParams));
         assert_eq!(lacking("\"2026-07-28\"", "7"), Err(Kind::InvalidParams));
         assert_eq!(lacking("\"name\"", "\"nome\""), Err(Kind::InvalidParams));
+        let members = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+        for params in [
+            format!(r#"["café",null,null,null,{members}]"#),
+            r#"{"name":"café","_meta":[null,"2026-07-28",null,{}]}"#.into(),
+        ] {
+            let positional = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+            assert_eq!(check(&positional, &headers), Err(Kind::InvalidParams), "an array has no members: {params}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::envelope::{Id, is_object};
+use crate::envelope::{Id, Object};
 
 /// `body` as one line: JSON holds raw line breaks only between tokens, where a space means the same.
 #[must_use]
@@ -71,7 +71,7 @@ fn params(body: &[u8]) -> Option<&[u8]> {
 }
 
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
-    is_object(json).then(|| serde_json::from_slice(json).ok())?
+    serde_json::from_slice(json).ok().map(|Object(object)| object)
 }
 
 #[derive(Deserialize)]
@@ -106,22 +106,22 @@ pub(crate) fn subscription_of(body: &[u8]) -> Option<&RawValue> {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow)]
-        params: Option<Holder<'a>>,
+        params: Option<Object<Holder<'a>>>,
         #[serde(borrow)]
-        result: Option<Holder<'a>>,
+        result: Option<Object<Holder<'a>>>,
     }
     #[derive(Deserialize)]
     struct Holder<'a> {
         #[serde(borrow, rename = "_meta")]
-        meta: Option<Meta<'a>>,
+        meta: Option<Object<Meta<'a>>>,
     }
     #[derive(Deserialize)]
     struct Meta<'a> {
         #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
         subscription: Option<&'a RawValue>,
     }
-    let message: Message<'_> = serde_json::from_slice(body).ok()?;
-    message.params.or(message.result)?.meta?.subscription
+    let message: Message<'_> = object(body)?;
+    message.params.or(message.result)?.0.meta?.0.subscription
 }
 
 /// The notification that tells a peer that nobody waits for request `id` any more.
@@ -173,9 +173,10 @@ mod tests {
     fn an_array_has_no_members_to_replace() {
         let id = Id::number(1);
         assert_eq!(with_id(b"[7]", &id), None);
-        for params in ["[7]", r#"[{"progressToken":7}]"#, r#"{"_meta":[7]}"#] {
+        for params in ["[7]", r#"[{"progressToken":7}]"#, r#"{"_meta":[7]}"#, "[[7]]"] {
             let body = format!(r#"{{"params":{params}}}"#);
-            for rewrite in [with_request_id, with_progress_token_asked, with_progress_token_told] {
+            for rewrite in [with_request_id, with_progress_token_asked, with_progress_token_told, with_subscription_id]
+            {
                 assert_eq!(rewrite(body.as_bytes(), &id), None, "{body}");
             }
         }
