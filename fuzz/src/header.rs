@@ -1,11 +1,14 @@
-//! Values of headers: MACs, session keys, event ids, names of failures.
+//! Values of headers: MACs, session keys, event ids, names of failures, and those that must say what a body says.
 
 use std::sync::LazyLock;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::Kind;
 use portolan_mcp::mac::{KEY_LEN, MacKey, Subject, WINDOW_MILLIS};
+use portolan_mcp::modern::{Head, METHOD_HEADER, NAME_HEADER, VERSION_HEADER};
 use portolan_mcp::session::{Accepted, Limits, Session, StreamId};
 use portolan_mcp::token::SessionKey;
 
@@ -21,6 +24,7 @@ pub fn check(input: &[u8]) {
     mac(&text);
     changed(input);
     event_id(&text);
+    repeated(&text);
     if let Some(key) = SessionKey::parse(&text) {
         assert_eq!((key.as_str(), key.as_str().len()), (&*text, 22));
     }
@@ -54,6 +58,33 @@ fn changed(input: &[u8]) {
     }
     let header = String::from_utf8_lossy(&header);
     assert_eq!(KEY.verify(Some(&header), SUBJECT, NOW).is_ok(), *header == **SIGNED, "{header}");
+}
+
+/// A name in a header is the one in a body where it is written as it is, or as base64 of it, and nowhere else.
+fn repeated(text: &str) {
+    let (header, name) = text.split_once('\n').unwrap_or((text, text));
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":{},"_meta":{{
+        "io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#,
+        serde_json::Value::from(name)
+    );
+    let head = Head::of(&Message::parse(body.as_bytes()).expect("a message")).expect("a request");
+    let is_same = |value: &[u8]| {
+        let value = HeaderValue::from_bytes(value).ok()?;
+        let mut headers = HeaderMap::new();
+        headers.insert(VERSION_HEADER, HeaderValue::from_static("2026-07-28"));
+        headers.insert(METHOD_HEADER, HeaderValue::from_static("tools/call"));
+        headers.insert(NAME_HEADER, value);
+        Some(head.check(&headers).is_ok())
+    };
+    let encoded = format!("=?base64?{}?=", STANDARD.encode(name));
+    assert_eq!(is_same(encoded.as_bytes()), Some(true), "{encoded}");
+    let is_plain = header == name && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t');
+    let is_wrapped = header.starts_with("=?base64?") && header.ends_with("?=") && header.len() >= "=?base64??=".len();
+    let wanted = if is_wrapped { header == encoded } else { is_plain };
+    if let Some(found) = is_same(header.as_bytes()) {
+        assert_eq!(found, wanted, "{header:?} for {name:?}");
+    }
 }
 
 /// Whatever a client sends as `Last-Event-ID`, it holds a stream of this session or none, where that stands.

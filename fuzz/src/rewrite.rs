@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use portolan_mcp::envelope::{Id, Message, scalar_param};
+use portolan_mcp::members::Members;
 use portolan_mcp::scan::scan;
 use portolan_mcp::session::{
     cancelled, single_line, with_id, with_progress_token_asked, with_progress_token_told, with_request_id,
+    with_subscription_id,
 };
 use serde_json::Value;
 
@@ -18,6 +20,10 @@ const REWRITES: [(&str, Rewrite); 4] = [
     ("/params/progressToken", with_progress_token_told),
 ];
 
+/// Where the id of a subscription may stand; the first that is there counts.
+const SUBSCRIPTION: [&str; 2] =
+    ["/params/_meta/io.modelcontextprotocol~1subscriptionId", "/result/_meta/io.modelcontextprotocol~1subscriptionId"];
+
 /// `body` is a message, or nearly one.
 pub fn check(body: &[u8]) {
     let value = scan(body).ok().map(|()| serde_json::from_slice::<Value>(body).expect("what passes is JSON"));
@@ -30,7 +36,13 @@ pub fn check(body: &[u8]) {
             only_this(body, &rewritten, value.as_ref(), place);
         }
     }
+    if let Some(rewritten) = with_subscription_id(body, &marker(body)) {
+        let place =
+            SUBSCRIPTION.iter().find(|place| value.as_ref().is_some_and(|value| value.pointer(place).is_some()));
+        only_this(body, &rewritten, value.as_ref(), place.unwrap_or(&""));
+    }
     is_one_line(body, value.as_ref());
+    members(body);
     if let Ok(Message::Request(request)) = Message::parse(body) {
         let notification = cancelled(&request.id);
         let Ok(Message::Notification { method, params: Some(params) }) = Message::parse(&notification) else {
@@ -64,6 +76,24 @@ fn only_this(body: &[u8], rewritten: &[u8], value: Option<&Value>, place: &str) 
     let mut wanted = value.clone();
     *wanted.pointer_mut(place).expect("is there") = serde_json::from_slice(id).expect("JSON");
     assert_eq!(serde_json::from_slice::<Value>(rewritten).expect("still JSON"), wanted, "{place}");
+}
+
+/// An object read member by member and written again has the same members in the same order, each value as it was written.
+fn members(body: &[u8]) {
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    let Some(members) = Members::of(text) else {
+        assert!(!serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object()));
+        return;
+    };
+    let again = members.to_string();
+    assert_eq!(Members::of(&again).as_ref(), Some(&members));
+    if scan(body).is_ok() {
+        assert_eq!(
+            serde_json::from_str::<Value>(&again).expect("JSON"),
+            serde_json::from_str::<Value>(text).expect("JSON")
+        );
+        assert!(members.iter().all(|(_, value)| text.contains(value)));
+    }
 }
 
 fn is_one_line(body: &[u8], value: Option<&Value>) {

@@ -1,7 +1,10 @@
-//! Session tokens: nothing opens that was not sealed, and what was sealed opens for its caller on its route only.
+//! Session tokens and names of calls that wait: nothing opens that was not sealed, and what was sealed opens for its caller
+//! at its place only.
 
 use std::sync::LazyLock;
 
+use portolan_mcp::mac::MacKey;
+use portolan_mcp::parked::{Opened, Parked, ParkingKey};
 use portolan_mcp::token::{Binding, Claims, KEY_LEN, Keyring, SessionKey, TokenError};
 
 const ALICE: Binding<'static> = Binding { principal: &[1; 32], route: "default/everything" };
@@ -26,6 +29,25 @@ pub fn check(input: &[u8]) {
     let _ = SessionKey::parse(&text).map(|key| assert_eq!(SessionKey::parse(key.as_str()), Some(key)));
     changed(input);
     says(&text);
+    parked(&text);
+}
+
+static PARKING: LazyLock<ParkingKey> =
+    LazyLock::new(|| MacKey::new(&[6; 32]).as_ref().and_then(ParkingKey::of).expect("a key of the right length"));
+
+/// `text` as what a client presents, and as what it is given.
+fn parked(text: &str) {
+    let alice = SessionKey::of_caller(ALICE);
+    assert!(!matches!(PARKING.open(text, &alice), Opened::Ours(_)), "nobody sealed this");
+    let waits = Parked { pod: "uid".into(), call: text.into() };
+    let state = PARKING.seal(&waits, &alice).expect("seals");
+    let opened = PARKING.open(&state, &alice);
+    // A server's own state is as long as it likes; ours is not.
+    assert!(opened == Opened::Ours(waits) || (opened == Opened::Foreign && state.len() > 512), "{opened:?}");
+    let bob = SessionKey::of_caller(Binding { principal: &[2; 32], ..ALICE });
+    assert!(!matches!(PARKING.open(&state, &bob), Opened::Ours(_)));
+    let behind = format!("{state}{text}");
+    assert!(text.is_empty() || !matches!(PARKING.open(&behind, &alice), Opened::Ours(_)));
 }
 
 /// Pairs of place and character, put over a good token; or an end cut off, or something behind.
