@@ -13,7 +13,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What each part of the process watches to know how far the end has come.
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
-    draining: CancellationToken,
+    /// Unready, but serving.
+    pub(crate) draining: CancellationToken,
     /// No new connections; idle ones close.
     pub(crate) closing: CancellationToken,
     /// Standing streams end. A client that has one opens it again at a replica that stays.

@@ -57,9 +57,8 @@ impl Gateway {
         Listener {
             name: "http",
             socket,
-            max_connections: bounds.max_connections,
-            header_timeout: bounds.header_timeout,
-            unread_timeout: bounds.unread_timeout,
+            bounds,
+            leaving: self.drain.draining.clone(),
             closing: self.drain.closing.clone(),
             connections: self.drain.connections.clone(),
             metrics: self.metrics.clone(),
@@ -71,9 +70,8 @@ impl Gateway {
         Listener {
             name: "admin",
             socket,
-            max_connections: MAX_ADMIN_CONNECTIONS,
-            header_timeout: bounds.header_timeout,
-            unread_timeout: bounds.unread_timeout,
+            bounds: Bounds { max_connections: MAX_ADMIN_CONNECTIONS, ..bounds },
+            leaving: self.drain.done.clone(),
             closing: self.drain.done.clone(),
             connections: TaskTracker::new(),
             metrics: self.metrics.clone(),

@@ -1,16 +1,12 @@
 //! Accepts connections: bounded in number, in the size of a request's head and in the time it takes.
 
-use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,11 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+use crate::options::Bounds;
 use crate::record::{self, Record};
-use crate::respond::Body;
+use crate::respond::{Body, BoxError};
+use crate::socket::{Socket, Version};
+use crate::{http1, http2};
 
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEAD_BYTES: usize = 32 * 1024;
+pub(crate) const MAX_HEADERS: usize = 100;
+/// The bound that a client hits which does not read.
+pub(crate) const UNREAD: &str = "Unread";
 /// After a failed accept (out of file descriptors, say): long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,9 +32,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     pub(crate) name: &'static str,
     pub(crate) socket: TcpListener,
-    pub(crate) max_connections: usize,
-    pub(crate) header_timeout: Duration,
-    pub(crate) unread_timeout: Duration,
+    pub(crate) bounds: Bounds,
+    /// Whoever is answered from here on had better go to another replica.
+    pub(crate) leaving: CancellationToken,
     /// Ends accepting; open connections finish what they are at.
     pub(crate) closing: CancellationToken,
     pub(crate) connections: TaskTracker,
@@ -59,7 +60,7 @@ impl Listener {
         S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let places = Arc::new(Semaphore::new(self.max_connections));
+        let places = Arc::new(Semaphore::new(self.bounds.max_connections));
         loop {
             let accepted = tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -88,18 +89,35 @@ impl Listener {
         S: Fn(SocketAddr, Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        tune(&stream, peer, self.unread_timeout);
+        tune(&stream, peer, self.bounds.unread_timeout);
         let gauge = self.metrics.connections.with_label_values(&[self.name]);
         gauge.inc();
         let open = Open { gauge, _permit: permit };
-        let connection = connection(stream, peer, self.header_timeout, self.closing.clone(), service);
-        let metrics = self.metrics.clone();
+        let (bounds, metrics) = (self.bounds, self.metrics.clone());
+        let (leaving, closing) = (self.leaving.clone(), self.closing.clone());
         self.connections.spawn(async move {
-            if let Err(early) = connection.await {
+            let service = |request| service(peer, request);
+            let ended = match tell(stream, &bounds, &closing).await {
+                Ok((Version::Http1, socket)) => http1::serve(socket, &bounds, &closing, service).await,
+                Ok((Version::Http2, socket)) => {
+                    http2::serve(socket, &bounds, &leaving, &closing, metrics.clone(), peer, service).await
+                }
+                Err(early) => Err(early),
+            };
+            if let Err(early) = ended {
                 note(&early, peer, metrics);
             }
             drop(open);
         });
+    }
+}
+
+/// Which version a client speaks; idle connections close when the replica does.
+async fn tell(stream: TcpStream, bounds: &Bounds, closing: &CancellationToken) -> Result<(Version, Socket), Early> {
+    tokio::select! {
+        biased;
+        told = Socket::open(stream, bounds) => told,
+        () = closing.cancelled() => Err(Early::gone("closed before its first request")),
     }
 }
 
@@ -114,64 +132,73 @@ fn tune(stream: &TcpStream, peer: SocketAddr, unread_timeout: Duration) {
     }
 }
 
-/// How a connection ended early.
-struct Early {
-    error: hyper::Error,
-    /// Whether a head had begun and was not whole yet. Without that a connection was idle.
-    is_mid_head: bool,
+/// Why a connection, or in HTTP/2 a request, ended early.
+pub(crate) enum Early {
+    /// A head over its bounds; refused with 431.
+    LongHead,
+    /// No HTTP that is spoken here; refused with 400.
+    BadHead,
+    /// No HTTP/2 that is spoken here, so that there is nothing to answer.
+    BadFrames,
+    /// A head that began and was not whole in time; closed.
+    LateHead,
+    /// The client does not read.
+    Unread,
+    /// The client does not answer pings.
+    Silent,
+    /// The client begins streams only to take them back.
+    Resets,
+    /// The client went away, or had nothing more to ask.
+    Gone(BoxError),
 }
 
-async fn connection<S, F>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    header_timeout: Duration,
-    closing: CancellationToken,
-    service: S,
-) -> Result<(), Early>
-where
-    S: Fn(SocketAddr, Request<Incoming>) -> F,
-    F: Future<Output = Response<Body>>,
-{
-    let service = service_fn(|request| {
-        let answer = service(peer, request);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        () = closing.cancelled() => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+impl Early {
+    pub(crate) fn gone(error: impl Into<BoxError>) -> Self {
+        Self::Gone(error.into())
+    }
+
+    /// The bound that was hit.
+    fn bound(&self) -> Option<&'static str> {
+        match self {
+            Self::LongHead => Some("Head"),
+            Self::LateHead => Some(record::HEAD_TIMEOUT),
+            Self::Unread => Some(UNREAD),
+            Self::Silent => Some("Ping"),
+            Self::Resets => Some("Resets"),
+            Self::BadHead | Self::BadFrames | Self::Gone(_) => None,
+        }
+    }
+}
+
+/// Writes down why a connection ended early. What was no request that anybody could answer leaves a line too.
+pub(crate) fn note(early: &Early, peer: SocketAddr, metrics: Arc<Metrics>) {
+    if let Some(bound) = early.bound() {
+        metrics.bound_hit(bound);
+    }
+    let (status, outcome) = match early {
+        Early::LongHead => (Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), record::BAD_HEAD),
+        Early::BadHead => (Some(StatusCode::BAD_REQUEST), record::BAD_HEAD),
+        Early::BadFrames => (None, record::BAD_HEAD),
+        Early::LateHead => (None, record::HEAD_TIMEOUT),
+        // Their requests have lines of their own.
+        Early::Unread | Early::Silent | Early::Resets => return,
+        Early::Gone(error) => {
+            // Clients that go away are no news.
+            tracing::debug!(%error, %peer, "a connection ended early");
+            return;
         }
     };
-    ended.map_err(|error| Early { error, is_mid_head: !connection.into_parts().read_buf.is_empty() })
+    Record::unreadable(metrics, peer, status, outcome);
 }
 
-/// Writes down why a connection ended early. A head that cannot be read is refused by hyper, with these statuses; one
-/// that is late, or HTTP/2's, gets no answer.
-fn note(early: &Early, peer: SocketAddr, metrics: Arc<Metrics>) {
-    let Early { error, is_mid_head } = early;
-    if error.is_parse_too_large() {
-        metrics.bound_hit("Head");
-        Record::unreadable(metrics, peer, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), record::BAD_HEAD);
-    } else if error.is_parse_version_h2() {
-        Record::unreadable(metrics, peer, None, record::BAD_HEAD);
-    } else if error.is_parse() {
-        Record::unreadable(metrics, peer, Some(StatusCode::BAD_REQUEST), record::BAD_HEAD);
-    } else if error.is_timeout() && *is_mid_head {
-        metrics.bound_hit(record::HEAD_TIMEOUT);
-        Record::unreadable(metrics, peer, None, record::HEAD_TIMEOUT);
-    } else {
-        // Clients that go away are no news.
-        tracing::debug!(%error, %peer, "a connection ended early");
+/// The `E` among the causes of `error`.
+pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
     }
+    None
 }

@@ -21,14 +21,21 @@ pub struct Config {
 pub struct Bounds {
     /// Connections open at once; the next one is closed at once.
     pub max_connections: usize,
+    /// Requests that one HTTP/2 connection may have under way; a client that begins one more has that one refused.
+    pub max_streams: u32,
     /// Bytes of request bodies held at once, all requests together; past it callers get 503.
     pub max_buffered_bytes: usize,
-    /// From the first byte of a request, or from the last answer, to the end of the next request's head.
+    /// From the first byte of a request's head to its end.
     pub header_timeout: Duration,
+    /// How long a connection may be open without a request; then it is closed.
+    pub idle_timeout: Duration,
+    /// How long an HTTP/2 client may say nothing before it is asked whether it is there; as long again without an
+    /// answer, and its connection is closed.
+    pub ping_interval: Duration,
     /// From the end of a request's head to the end of its body.
     pub body_timeout: Duration,
     /// How long a client may leave unread what was written to it, in whole milliseconds; then its connection is closed,
-    /// and what its requests held is free again.
+    /// or in HTTP/2 its stream, and what its requests held is free again.
     pub unread_timeout: Duration,
 }
 
@@ -36,8 +43,12 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_streams: 100,
             max_buffered_bytes: 64 * 1024 * 1024,
-            header_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(10),
+            // Above what load balancers grant their idle connections, so that they close first.
+            idle_timeout: Duration::from_secs(75),
+            ping_interval: Duration::from_secs(20),
             body_timeout: Duration::from_secs(15),
             unread_timeout: Duration::from_secs(60),
         }

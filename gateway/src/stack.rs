@@ -42,7 +42,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
         cors::admit(origin, response.headers_mut());
     }
     if gateway.drain.is_draining() {
-        // Moves clients with open connections to a replica that stays.
+        // Moves clients with open connections to a replica that stays; those of HTTP/2 get a GOAWAY.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     recorded::tie(response, record, held)
@@ -96,7 +96,7 @@ fn refuse(failure: &Failure, record: &mut Record) -> Response<Body> {
 
 fn misdirected(refusal: Refusal) -> Failure {
     let kind = match refusal {
-        Refusal::Host => Kind::HostNotAllowed,
+        Refusal::Host | Refusal::TwoHosts => Kind::HostNotAllowed,
         Refusal::Origin => Kind::OriginNotAllowed,
     };
     Failure::new(kind, refusal.to_string())

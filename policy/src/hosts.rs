@@ -25,6 +25,9 @@ pub enum Refusal {
     /// `Host` is absent, repeated, malformed or not one of the gateway's.
     #[error("this gateway does not answer to that Host; add it to spec.http.allowedHosts of the MCPGateway")]
     Host,
+    /// `Host` and the target name two hosts.
+    #[error("Host and the target of the request name different hosts; send one and the same")]
+    TwoHosts,
     /// `Origin` is repeated, `null`, malformed or not allowed.
     #[error("requests from that Origin are not allowed; add it to spec.http.allowedOrigins of the MCPGateway")]
     Origin,
@@ -113,17 +116,20 @@ impl HostRules {
     }
 
     /// Checks `Host`, the target's authority where it has one, and `Origin`. HTTP lets the authority take the place of
-    /// `Host` (RFC 9112 §3.2.2), but a proxy on the way may have gone by the other: both have to be the gateway's.
+    /// `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1), but a proxy on the way may have gone by the other: both have to be the
+    /// gateway's, and the same.
     ///
     /// # Errors
-    /// Says which of the two is refused.
+    /// Says what is refused.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let host = single(headers, &header::HOST).ok_or(Refusal::Host)?;
-        for named in [Some(host), uri.authority().map(Authority::as_str)].into_iter().flatten() {
-            let named = Host::parse(named).ok_or(Refusal::Host)?;
-            if !self.hosts.iter().any(|rule| rule.admits(&named)) {
-                return Err(Refusal::Host);
-            }
+        let host = single(headers, &header::HOST).and_then(Host::parse).ok_or(Refusal::Host)?;
+        if !self.hosts.iter().any(|rule| rule.admits(&host)) {
+            return Err(Refusal::Host);
+        }
+        if let Some(authority) = uri.authority()
+            && Host::parse(authority.as_str()).ok_or(Refusal::Host)? != host
+        {
+            return Err(Refusal::TwoHosts);
         }
         if !headers.contains_key(header::ORIGIN) {
             return Ok(());
@@ -227,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_and_host_must_both_be_the_gateways() {
+    fn an_absolute_target_and_host_must_be_the_same_and_the_gateways() {
         let (rules, _) = HostRules::new([], &[], &[]);
         let check = |target: &'static str, hosts: &[&str]| {
             let mut headers = HeaderMap::new();
@@ -237,7 +243,11 @@ mod tests {
             rules.check(&Uri::from_static(target), &headers)
         };
         assert_eq!(check("http://localhost/", &["localhost"]), Ok(()));
-        assert_eq!(check("http://evil.example/", &["localhost"]), Err(Refusal::Host));
+        assert_eq!(check("http://LOCALHOST:8080/", &["localhost:8080"]), Ok(()));
+        assert_eq!(check("http://evil.example/", &["localhost"]), Err(Refusal::TwoHosts));
+        assert_eq!(check("http://127.0.0.1/", &["localhost"]), Err(Refusal::TwoHosts), "each by itself is answered");
+        assert_eq!(check("http://localhost:1/", &["localhost:2"]), Err(Refusal::TwoHosts));
+        assert_eq!(check("http://evil.example/", &["evil.example"]), Err(Refusal::Host));
         assert_eq!(check("http://localhost/", &["evil.example"]), Err(Refusal::Host));
         assert_eq!(check("http://user@localhost/", &["localhost"]), Err(Refusal::Host));
         assert_eq!(check("http://localhost/", &[]), Err(Refusal::Host));

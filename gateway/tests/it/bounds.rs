@@ -139,6 +139,7 @@ async fn connections_past_the_bound_are_closed_at_once_and_counted() {
 async fn a_connection_that_says_nothing_is_closed() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let mut config = config();
+    config.bounds.idle_timeout = Duration::from_millis(50);
     config.bounds.header_timeout = Duration::from_millis(50);
     let gateway = Gateway::start_with(config, Some(Objects::new(&[&bridge]).inputs())).await;
     let mut silent = tokio::net::TcpStream::connect(gateway.address).await.expect("connects");
@@ -162,6 +163,7 @@ async fn a_client_that_does_not_read_keeps_no_place() {
         .await;
     assert_eq!(client.call("echo", json!({})).await.status, 503, "the place is taken");
     until("the place is free", async || client.call("echo", json!({})).await.status == 200).await;
+    assert_eq!(gateway.metric(r#"portolan_gateway_bound_hits_total{bound="Unread"}"#).await, 1.0);
     drop(unread);
 }
 

@@ -9,7 +9,12 @@ mod api_server;
 mod bounds;
 mod bridge;
 mod client;
+mod client_http2;
 mod drain;
+mod frames;
+mod http1_bounds;
+mod http2;
+mod http2_bounds;
 mod identity;
 #[cfg(feature = "kube")]
 mod last_good;
