@@ -1,6 +1,7 @@
 //! The strict scan and the envelope: what passes means one thing, and both readings agree on it.
 
 use portolan_mcp::envelope::{Message, Meta, scalar_param, string_param};
+use portolan_mcp::modern::Head;
 use portolan_mcp::revision::META_PROTOCOL_VERSION;
 use portolan_mcp::scan::{Fault, MAX_DEPTH, scan};
 use portolan_mcp::session::IdKey;
@@ -63,6 +64,14 @@ fn agrees(body: &[u8], value: &Value) {
     let meta = params.and_then(|params| params.get("_meta")).filter(|meta| meta.is_object());
     let names_revision = meta.and_then(|meta| meta.get(META_PROTOCOL_VERSION)).is_some_and(|named| !named.is_null());
     assert_eq!(message.is_modern(), message.method() == Some("server/discover") || names_revision);
+    if let Some(head) = Head::of(&message) {
+        // A request whose `_meta` cannot be read is refused, whatever else it says.
+        let is_read =
+            params.and_then(|params| params.get("_meta")).is_none_or(|meta| meta.is_object() || meta.is_null());
+        let state = params.and_then(|params| params.get("requestState")).and_then(Value::as_str);
+        assert_eq!(head.request_state.as_deref(), state.filter(|_| is_read));
+        assert_eq!(head.progress_token, message.params().and_then(Meta::of).and_then(|meta| meta.progress_token));
+    }
     let Some(raw) = message.params() else { return };
     let is_scalar = |value: &&Value| value.is_string() || value.is_number();
     let token = meta.and_then(|meta| meta.get("progressToken")).filter(is_scalar);
