@@ -1,6 +1,6 @@
-//! The three ways to serve sessions, chosen once at start.
+//! The ways to serve clients, chosen once at start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use portolan_mcp::wire::SessionCounts;
 
@@ -16,12 +16,20 @@ use crate::upstream::Server;
 
 /// What stands behind the data port.
 #[derive(Clone, Debug)]
-pub(crate) enum Backend {
+pub(crate) struct Backend {
+    pub(crate) way: Way,
+    /// Links of clients' own, and of callers who have no session.
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// How clients with sessions are served.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
     /// One link per session.
-    Links(Arc<Sessions>),
+    Links,
     /// One link for all.
     Shared(Arc<Shared>),
-    /// A streamable HTTP server.
+    /// A streamable HTTP server, whose answers are relayed.
     Http(Arc<Relay>),
 }
 
@@ -30,55 +38,70 @@ impl Backend {
         match upstream {
             Upstream::Stdio(command) => Self::over_links(state, Opener::Process(command)),
             Upstream::Sse(endpoint) => Self::over_links(state, Opener::Sse(Server::new(endpoint))),
-            Upstream::Http(endpoint) => {
-                let server = Server::new(endpoint);
-                (Self::Http(Relay::start(state, server.clone())), Connector::http(server))
-            }
+            Upstream::Http(endpoint) => Self::over_http(state, Server::new(endpoint)),
         }
     }
 
     fn over_links(state: &Arc<State>, opener: Opener) -> (Self, Connector) {
         let connector = Connector::link(opener.clone());
-        if state.config.sessions.stateless {
-            watch_memory(state, None);
-            return (Self::Shared(Arc::new(Shared::new(state))), connector);
+        let starts_processes = matches!(opener, Opener::Process(_));
+        let sessions = Sessions::start(state, opener, Box::new(|| 0));
+        if let Some(dir) = state.config.cgroup.clone().filter(|_| starts_processes) {
+            // The server's processes share its memory; an HTTP server has a container of its own.
+            tokio::spawn(memory::watch(Arc::clone(state), Arc::clone(&sessions), dir));
         }
-        let sessions = Sessions::start(state, opener);
-        watch_memory(state, Some(Arc::clone(&sessions)));
-        (Self::Links(sessions), connector)
+        let way = if state.config.sessions.stateless { Way::Shared(Arc::new(Shared::new(state))) } else { Way::Links };
+        (Self { way, sessions }, connector)
+    }
+
+    fn over_http(state: &Arc<State>, server: Server) -> (Self, Connector) {
+        let relay = Relay::start(state, server.clone());
+        let of_relay: Weak<Relay> = Arc::downgrade(&relay);
+        let beside = move || of_relay.upgrade().map_or(0, |relay| relay.live());
+        let opener = Opener::Http(server.clone());
+        let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
+        relay.beside(&sessions);
+        (Self { way: Way::Http(relay), sessions }, Connector::http(server, opener))
     }
 
     pub(crate) fn counts(&self) -> SessionCounts {
-        match self {
-            Self::Links(sessions) => sessions.counts(),
-            Self::Shared(shared) => shared.counts(),
-            Self::Http(relay) => relay.counts(),
+        let counts = self.sessions.counts();
+        match &self.way {
+            Way::Links => counts,
+            // What is kept for everyone is nobody's session.
+            Way::Shared(_) => SessionCounts { active: 0, ..counts },
+            Way::Http(relay) => SessionCounts {
+                active: counts.active.saturating_add(u32::try_from(relay.live()).unwrap_or(u32::MAX)),
+                ..counts
+            },
         }
     }
 
     /// Calls that wait for the server and belong to no session that is counted.
     pub(crate) fn in_flight(&self) -> usize {
-        match self {
-            Self::Links(_) => 0,
-            Self::Shared(shared) => shared.in_flight(),
-            Self::Http(relay) => relay.in_flight(),
+        match &self.way {
+            Way::Links => 0,
+            Way::Shared(shared) => shared.in_flight() + self.sessions.busy(),
+            Way::Http(relay) => relay.in_flight(),
         }
+    }
+
+    /// Whether anything would break off if the bridge ended now. What is kept for a caller without a session does not,
+    /// while nothing of it is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        let relayed = match &self.way {
+            Way::Links | Way::Shared(_) => 0,
+            Way::Http(relay) => relay.live(),
+        };
+        relayed > 0 || self.sessions.busy() > 0 || self.in_flight() > 0
     }
 
     /// Ends every session and waits for what it held.
     pub(crate) async fn end_all(&self) {
-        match self {
-            Self::Links(sessions) => sessions.end_all().await,
-            // The kept link is the probe's to end.
-            Self::Shared(_) => {}
-            Self::Http(relay) => relay.end_all().await,
+        // The kept link is the probe's to end.
+        self.sessions.end_all().await;
+        if let Way::Http(relay) = &self.way {
+            relay.end_all().await;
         }
-    }
-}
-
-/// Watches the memory that the server's processes share; an HTTP server has a container of its own.
-fn watch_memory(state: &Arc<State>, sessions: Option<Arc<Sessions>>) {
-    if let Some(dir) = state.config.cgroup.clone() {
-        tokio::spawn(memory::watch(Arc::clone(state), sessions, dir));
     }
 }

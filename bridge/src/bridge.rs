@@ -119,7 +119,7 @@ impl Bridge {
     /// Whether anything would break off if the bridge ended now: a session, or a call that has none.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.reporter.counts().active > 0 || self.reporter.backend.in_flight() > 0
+        self.reporter.backend.is_busy()
     }
 
     /// Takes no new sessions from now on, and waits until the present ones ended or the drain timeout has passed. Calls
@@ -170,9 +170,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         self.reporter.state.draining.send_replace(true);
-        if let Backend::Links(sessions) = &self.reporter.backend {
-            sessions.end_now();
-        }
+        self.reporter.backend.sessions.end_now();
         self.reporter.state.stop.cancel();
     }
 }

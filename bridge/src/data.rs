@@ -11,16 +11,18 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::revision::is_primed;
+use portolan_mcp::revision::{Era, is_primed};
 use portolan_mcp::session::Refusal;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::{mac, wire};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Way};
+use crate::modern;
 use crate::respond::{self, Opening};
 use crate::server::{Body, Handler};
 use crate::session::{ClientSession, PostError, Posted};
-use crate::sessions::{CreateError, Sessions};
+use crate::sessions::CreateError;
+use crate::shared::Shared;
 use crate::state::{State, unix_millis};
 
 /// The header in which a client names the revision that was agreed upon (2025-11-25, "Protocol Version Header").
@@ -46,54 +48,78 @@ impl Handler for Data {
 /// An answer: what was asked for, or what is said instead.
 pub(crate) type Answer = Result<Response<Body>, Response<Body>>;
 
+/// A message that was posted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'r> {
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) message: &'r Message<'r>,
+    /// What `message` was read from.
+    pub(crate) body: &'r Bytes,
+    /// How long its sender waits for an answer.
+    pub(crate) timeout: Duration,
+}
+
 impl Data {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let key = admit(&self.state, &request)?;
-        match &self.backend {
-            Backend::Links(sessions) => PerSession { state: &self.state, sessions }.answer(key, request).await,
-            Backend::Shared(shared) => shared.answer(&key, request).await,
-            Backend::Http(relay) => relay.answer(key, request).await,
-        }
-    }
-}
-
-/// Answers with one link per session.
-struct PerSession<'d> {
-    state: &'d State,
-    sessions: &'d Arc<Sessions>,
-}
-
-impl PerSession<'_> {
-    async fn answer(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
         match *request.method() {
-            Method::POST => self.post(key, request).await,
-            Method::GET => self.get(&key, request.headers()),
-            Method::DELETE if self.sessions.delete(&key) => Ok(respond::empty(StatusCode::NO_CONTENT)),
-            Method::DELETE => Err(unknown_session(None)),
+            Method::POST => self.post(&key, request).await,
+            Method::GET => self.get(&key, request.headers()).await,
+            Method::DELETE => self.delete(&key),
             _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
         }
     }
 
-    async fn post(&self, key: SessionKey, request: Request<Incoming>) -> Answer {
-        let timeout = timeout(self.state, request.headers());
+    async fn post(&self, key: &SessionKey, request: Request<Incoming>) -> Answer {
+        let timeout = timeout(&self.state, request.headers());
         let headers = request.headers().clone();
-        let body = read_body(self.state, request).await?;
+        let body = read_body(&self.state, request).await?;
         let message = parse(&body)?;
-        let session = self.session_for(&key, &message)?;
-        let opening = opening(&headers, Some(&message));
-        match session.post(&message, &body, timeout) {
-            Ok(Posted::Call(reply)) if opens_session(&message) => Ok(respond::initialize(reply, opening).await),
+        let received = Received { headers: &headers, message: &message, body: &body, timeout };
+        if message.is_modern() {
+            return modern::post(&self.state, &self.backend, key, &received).await;
+        }
+        match &self.backend.way {
+            Way::Links => self.post_to_link(key, &received).await,
+            Way::Shared(shared) => shared.post(key, &received).await,
+            Way::Http(relay) => match self.translates() {
+                Some(shared) => shared.post(key, &received).await,
+                None if self.is_linked(key, &message) => self.post_to_link(key, &received).await,
+                None => relay.post(key, &received).await,
+            },
+        }
+    }
+
+    /// Whether a session with an HTTP server has a link of its own: at one that knows no sessions.
+    fn is_linked(&self, key: &SessionKey, message: &Message<'_>) -> bool {
+        let is_modern = *self.state.era.borrow() == Some(Era::Modern);
+        (opens_session(message) && is_modern) || self.backend.sessions.find(key).is_some()
+    }
+
+    /// Who answers everyone, where clients of sessions are no more to an HTTP server that knows none.
+    fn translates(&self) -> Option<Shared> {
+        let is_modern = *self.state.era.borrow() == Some(Era::Modern);
+        (is_modern && self.state.config.sessions.stateless).then(|| Shared::new(&self.state))
+    }
+
+    async fn post_to_link(&self, key: &SessionKey, received: &Received<'_>) -> Answer {
+        let Received { headers, message, body, timeout } = *received;
+        let session = self.session_for(key, message)?;
+        let opening = opening(headers, Some(message));
+        match session.post(message, body, timeout) {
+            Ok(Posted::Call(reply)) if opens_session(message) => Ok(respond::initialize(reply, opening).await),
             Ok(Posted::Call(reply)) => Ok(respond::call(reply, opening).await),
             Ok(Posted::Done) => Ok(respond::empty(StatusCode::ACCEPTED)),
-            Err(error) => Err(not_taken(&error, id_of(&message), message.method())),
+            Err(error) => Err(not_taken(&error, id_of(message), message.method())),
         }
     }
 
     fn session_for(&self, key: &SessionKey, message: &Message<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
+        let sessions = &self.backend.sessions;
         if !opens_session(message) {
-            return self.sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
+            return sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
         }
-        self.sessions.create(key).map_err(|error| match error {
+        sessions.create(key).map_err(|error| match error {
             CreateError::Exists => {
                 respond::invalid(StatusCode::CONFLICT, "a session of this name is already open", id_of(message))
             }
@@ -101,11 +127,28 @@ impl PerSession<'_> {
         })
     }
 
-    fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
-        let session = self.sessions.find(key).ok_or_else(|| unknown_session(None))?;
+    async fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
+        if self.state.config.sessions.stateless {
+            return Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream"));
+        }
+        let session = match (self.backend.sessions.find(key), &self.backend.way) {
+            (Some(session), _) => session,
+            (None, Way::Http(relay)) => return relay.get(key, headers).await,
+            (None, _) => return Err(unknown_session(None)),
+        };
         let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
         let reply = session.open(last).map_err(|failure| respond::failure(&failure, None, None))?;
         Ok(respond::events(reply, None, opening(headers, None)))
+    }
+
+    fn delete(&self, key: &SessionKey) -> Answer {
+        if self.state.config.sessions.stateless || self.backend.sessions.delete(key) {
+            return Ok(respond::empty(StatusCode::NO_CONTENT));
+        }
+        match &self.backend.way {
+            Way::Http(relay) => relay.delete(key),
+            Way::Links | Way::Shared(_) => Err(unknown_session(None)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The stream cannot be resumed in this transport, so its end is the conversation's.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,17 +10,15 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use hyper::body::Incoming;
 use portolan_mcp::sse::Decoder;
-use portolan_mcp::wire::{ExitCause, SessionExit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::conversation::{Conversation, Heards, Party};
 use crate::endpoint;
-use crate::lines::LineError;
-use crate::link::{End, Heard, How, NotReading};
-use crate::outbox::{Outbox, Outgoing};
+use crate::link::{Heard, How};
+use crate::outbox::Outgoing;
 use crate::post::Post;
-use crate::state::{State, lock, unix_millis};
+use crate::state::State;
 use crate::upstream::Server;
 
 /// How long the stream may take to open and to name its endpoint.
@@ -29,113 +27,20 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 const MAX_POSTS: usize = 256;
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// A conversation. Dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct EventStream {
-    name: Arc<Mutex<String>>,
-    outbox: Outbox,
-    cause: Arc<Mutex<Option<ExitCause>>>,
-    terminate: CancellationToken,
-    end: watch::Receiver<Option<Arc<End>>>,
+/// Begins to open the stream at the endpoint of `server`; that it could not be opened is told as its end. Closing the
+/// connection is how this transport ends a session.
+pub(crate) fn open(state: &Arc<State>, server: &Server, name: &str) -> (Conversation, Heards) {
+    let server = server.clone();
+    let converse = |party, outgoing| async move { EventStream { party, server }.converse(outgoing).await };
+    Conversation::begin(state, name, converse, |_| std::future::ready(()))
 }
 
-/// What comes from the server.
-pub(crate) type Events = mpsc::Receiver<Result<Heard, LineError>>;
+struct EventStream {
+    party: Party,
+    server: Server,
+}
 
 impl EventStream {
-    /// Begins to open the stream at the endpoint of `server`; what is written meanwhile waits. That it could not be opened is
-    /// told as its end.
-    pub(crate) fn open(state: &Arc<State>, server: &Server, name: &str) -> (Self, Events) {
-        let name = Arc::new(Mutex::new(name.to_owned()));
-        let (outbox, outgoing) = Outbox::new(state.config.max_message_bytes);
-        // What the session does not take, the server keeps.
-        let (heard, events) = mpsc::channel(1);
-        let (end_sender, end) = watch::channel(None);
-        let cause = Arc::new(Mutex::new(None));
-        let terminate = CancellationToken::new();
-        let conversation = Conversation {
-            state: Arc::clone(state),
-            server: server.clone(),
-            name: Arc::clone(&name),
-            cause: Arc::clone(&cause),
-            heard,
-        };
-        tokio::spawn(conversation.run(outgoing, terminate.clone(), end_sender));
-        (Self { name, outbox, cause, terminate, end }, events)
-    }
-
-    /// From now on logs and exits call it `name`.
-    pub(crate) fn rename(&self, name: &str) {
-        name.clone_into(&mut lock(&self.name));
-    }
-
-    /// Queues one message.
-    pub(crate) fn write(&self, message: Bytes) -> Result<(), NotReading> {
-        self.outbox.push(message)
-    }
-
-    /// Closes the connection, without waiting: that is how this transport ends a session. The first cause is the one that is
-    /// recorded. Says whether there was anything to end.
-    pub(crate) fn terminate(&self, cause: ExitCause) -> bool {
-        lock(&self.cause).get_or_insert(cause);
-        self.terminate.cancel();
-        !self.has_ended()
-    }
-
-    /// Waits until the connection is gone.
-    pub(crate) async fn ended(&self) -> Arc<End> {
-        let mut end = self.end.clone();
-        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        ended.unwrap_or_else(|| {
-            let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
-            Arc::new(End { cause, how: How::Disconnected("the connection to the server was lost".to_owned()) })
-        })
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.end.borrow().is_some()
-    }
-}
-
-impl Drop for EventStream {
-    fn drop(&mut self) {
-        self.terminate(ExitCause::Shutdown);
-    }
-}
-
-struct Conversation {
-    state: Arc<State>,
-    server: Server,
-    name: Arc<Mutex<String>>,
-    cause: Arc<Mutex<Option<ExitCause>>>,
-    heard: mpsc::Sender<Result<Heard, LineError>>,
-}
-
-impl Conversation {
-    async fn run(
-        self,
-        outgoing: mpsc::Receiver<Outgoing>,
-        terminate: CancellationToken,
-        end: watch::Sender<Option<Arc<End>>>,
-    ) {
-        let how = tokio::select! {
-            how = self.converse(outgoing) => how,
-            () = terminate.cancelled() => How::Disconnected("the bridge closed the connection to the server".to_owned()),
-        };
-        let cause = lock(&self.cause).unwrap_or(ExitCause::ServerExited);
-        let ended = End { cause, how };
-        self.record(&ended);
-        end.send_replace(Some(Arc::new(ended)));
-    }
-
-    fn record(&self, end: &End) {
-        let (session, cause) = (lock(&self.name).clone(), end.cause);
-        let words = if cause == ExitCause::ServerExited { end.describe() } else { String::new() };
-        tracing::info!(session, ?cause, reason = words, "a connection to the server ended");
-        let (code, signal, last_stderr) = (None, None, words);
-        self.state.exits.push(SessionExit { session, at: unix_millis(), cause, code, signal, last_stderr });
-    }
-
     async fn converse(&self, outgoing: mpsc::Receiver<Outgoing>) -> How {
         let body = match tokio::time::timeout(OPEN_LIMIT, self.open()).await {
             Ok(Ok(body)) => body,
@@ -182,7 +87,7 @@ impl Conversation {
     /// Hands on what comes until the stream ends; the endpoint that it names goes to `found`.
     async fn listen(&self, mut body: Incoming, found: oneshot::Sender<Uri>) -> How {
         let mut found = Some(found);
-        let mut decoder = Decoder::new(self.state.config.max_message_bytes);
+        let mut decoder = Decoder::new(self.party.state.config.max_message_bytes);
         loop {
             let frame = match http_body_util::BodyExt::frame(&mut body).await {
                 Some(Ok(frame)) => frame,
@@ -190,7 +95,7 @@ impl Conversation {
                 None => return How::Disconnected("the server ended its event stream".to_owned()),
             };
             let Some(data) = frame.data_ref() else { continue };
-            let Ok(events) = decoder.push_named(data) else { return self.too_long().await };
+            let Ok(events) = decoder.push_named(data) else { return self.party.too_long().await };
             for event in events {
                 if endpoint::is_endpoint(&event) {
                     // It is named once: another would be for a session that this is not.
@@ -199,19 +104,13 @@ impl Conversation {
                         Ok(endpoint) => drop(found.send(endpoint)),
                         Err(message) => return How::NotSse(message),
                     }
-                } else if event.is_message() && self.heard.send(Ok(Heard::Message(event.data.into()))).await.is_err() {
+                } else if event.is_message()
+                    && self.party.heard.send(Ok(Heard::Message(event.data.into()))).await.is_err()
+                {
                     return How::Disconnected("nobody listens to the server any more".to_owned());
                 }
             }
         }
-    }
-
-    async fn too_long(&self) -> How {
-        lock(&self.cause).get_or_insert(ExitCause::MessageTooLong);
-        let limit = self.state.config.max_message_bytes;
-        // Whoever does not listen any more has ended it.
-        let _ = self.heard.send(Err(LineError::TooLong { limit })).await;
-        How::Disconnected(format!("the server sent an event of more than {limit} bytes"))
     }
 
     /// Posts what is written, in its order: the next one when the last one was taken.
@@ -227,8 +126,7 @@ impl Conversation {
             if posts.len() >= MAX_POSTS {
                 posts.join_next().await;
             }
-            let session = lock(&self.name).clone();
-            let post = Post::new(&self.state, &server, session, outgoing, self.heard.clone());
+            let post = Post::new(&self.party, &server, outgoing);
             let patience = post.patience();
             let (taken, answered) = oneshot::channel::<()>();
             posts.spawn(async move {

@@ -7,13 +7,20 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::Failure;
+use portolan_mcp::parked::ParkingKey;
+use portolan_mcp::revision::Era;
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::translate::{Introduction, Parking, Step, ToLegacy};
 use portolan_mcp::wire::ExitCause;
 
 use crate::config::ServerCommand;
-use crate::event_stream::{EventStream, Events};
+use crate::conversation::{Conversation, Heards};
+use crate::event_stream;
+use crate::http_link;
 use crate::lines::LineError;
 use crate::process::{Process, SpawnError, Stdout};
 use crate::state::State;
+use crate::translated::{Machine, Messages, Translated};
 use crate::upstream::Server;
 
 /// How links are opened.
@@ -23,19 +30,62 @@ pub(crate) enum Opener {
     Process(ServerCommand),
     /// By opening an event stream of an HTTP+SSE server.
     Sse(Server),
+    /// By posting to a streamable HTTP server.
+    Http(Server),
+}
+
+/// A caller without a session, for whom a link is opened.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Its name.
+    pub(crate) key: SessionKey,
+    /// What it says of itself.
+    pub(crate) introduction: Introduction,
 }
 
 impl Opener {
-    /// Opens a link; `name` is what logs and exits call it.
+    /// Opens a link for someone who begins with `initialize`; `name` is what logs and exits call it.
     pub(crate) fn open(&self, state: &Arc<State>, name: &str) -> Result<(Link, Inbox), SpawnError> {
+        if *state.era.borrow() != Some(Era::Modern) {
+            return self.open_in(Era::Legacy, state, name);
+        }
+        let (link, inbox) = self.open_in(Era::Modern, state, name)?;
+        let machine = Machine::ToModern(Box::default());
+        Ok(translated(link, inbox, machine, Vec::new()))
+    }
+
+    /// Opens a link to a server of `era` for a caller without a session.
+    pub(crate) fn open_for(
+        &self,
+        caller: Caller,
+        era: Era,
+        state: &Arc<State>,
+        name: &str,
+    ) -> Result<(Link, Inbox), SpawnError> {
+        if era != Era::Legacy {
+            return self.open_in(Era::Modern, state, name);
+        }
+        let (link, inbox) = self.open_in(Era::Legacy, state, name)?;
+        let key = ParkingKey::of(&state.config.mac_key).ok_or(SpawnError::NoRandomness)?;
+        let parking = Parking { key, pod: state.config.pod.as_str().into(), caller: caller.key };
+        let mut first = Vec::new();
+        let machine = ToLegacy::new(caller.introduction, parking, &mut first);
+        Ok(translated(link, inbox, Machine::ToLegacy(Box::new(machine)), first))
+    }
+
+    fn open_in(&self, era: Era, state: &Arc<State>, name: &str) -> Result<(Link, Inbox), SpawnError> {
         match self {
             Self::Process(command) => {
                 let (process, stdout) = Process::spawn(state, command, name)?;
                 Ok((Link::Process(process), Inbox::Process(stdout)))
             }
             Self::Sse(server) => {
-                let (stream, events) = EventStream::open(state, server, name);
-                Ok((Link::Sse(stream), Inbox::Sse(events)))
+                let (conversation, heards) = event_stream::open(state, server, name);
+                Ok((Link::Conversation(conversation, Transport::Sse), Inbox::Conversation(heards)))
+            }
+            Self::Http(server) => {
+                let (conversation, heards) = http_link::open(state, server, name, era);
+                Ok((Link::Conversation(conversation, Transport::StreamableHttp), Inbox::Conversation(heards)))
             }
         }
     }
@@ -45,9 +95,14 @@ impl Opener {
     pub(crate) fn is_cheap(&self) -> bool {
         match self {
             Self::Process(_) => false,
-            Self::Sse(_) => true,
+            Self::Sse(_) | Self::Http(_) => true,
         }
     }
+}
+
+fn translated(link: Link, inbox: Inbox, machine: Machine, first: Vec<Step>) -> (Link, Inbox) {
+    let (translated, messages) = Translated::over(link, inbox, machine, first);
+    (Link::Translated(Box::new(translated)), Inbox::Translated(messages))
 }
 
 /// One conversation with a server. Dropping it ends it.
@@ -55,8 +110,19 @@ impl Opener {
 pub(crate) enum Link {
     /// With a process of its own.
     Process(Process),
-    /// With an HTTP+SSE server.
-    Sse(EventStream),
+    /// With a server over HTTP.
+    Conversation(Conversation, Transport),
+    /// With a server of the other era.
+    Translated(Box<Translated>),
+}
+
+/// How a conversation over HTTP is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    /// Messages of the server come on one event stream (2024-11-05).
+    Sse,
+    /// Every message of the client is answered on its own (2025-03-26 and later).
+    StreamableHttp,
 }
 
 impl Link {
@@ -64,7 +130,8 @@ impl Link {
     pub(crate) fn rename(&self, name: &str) {
         match self {
             Self::Process(process) => process.rename(name),
-            Self::Sse(stream) => stream.rename(name),
+            Self::Conversation(conversation, _) => conversation.rename(name),
+            Self::Translated(translated) => translated.inner().rename(name),
         }
     }
 
@@ -72,7 +139,8 @@ impl Link {
     pub(crate) fn write(&self, line: Bytes) -> Result<(), NotReading> {
         match self {
             Self::Process(process) => process.write(line),
-            Self::Sse(stream) => stream.write(line),
+            Self::Conversation(conversation, _) => conversation.write(line),
+            Self::Translated(translated) => translated.write(&line),
         }
     }
 
@@ -80,7 +148,8 @@ impl Link {
     pub(crate) fn terminate(&self, cause: ExitCause) {
         match self {
             Self::Process(process) => process.terminate(cause),
-            Self::Sse(stream) => drop(stream.terminate(cause)),
+            Self::Conversation(conversation, _) => drop(conversation.terminate(cause)),
+            Self::Translated(translated) => translated.inner().terminate(cause),
         }
     }
 
@@ -88,7 +157,8 @@ impl Link {
     pub(crate) fn kill(&self, cause: ExitCause) -> bool {
         match self {
             Self::Process(process) => process.kill(cause),
-            Self::Sse(stream) => stream.terminate(cause),
+            Self::Conversation(conversation, _) => conversation.terminate(cause),
+            Self::Translated(translated) => translated.inner().kill(cause),
         }
     }
 
@@ -96,14 +166,24 @@ impl Link {
     pub(crate) async fn ended(&self) -> Arc<End> {
         match self {
             Self::Process(process) => process.ended().await,
-            Self::Sse(stream) => stream.ended().await,
+            Self::Conversation(conversation, _) => conversation.ended().await,
+            Self::Translated(translated) => Box::pin(translated.inner().ended()).await,
         }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Process(process) => process.has_ended(),
-            Self::Sse(stream) => stream.has_ended(),
+            Self::Conversation(conversation, _) => conversation.has_ended(),
+            Self::Translated(translated) => translated.inner().has_ended(),
+        }
+    }
+
+    /// Whether a call waits here for its client to come back.
+    pub(crate) fn is_awaited(&self) -> bool {
+        match self {
+            Self::Process(_) | Self::Conversation(..) => false,
+            Self::Translated(translated) => translated.is_awaited(),
         }
     }
 
@@ -111,7 +191,8 @@ impl Link {
     pub(crate) fn is_ending(&self) -> bool {
         match self {
             Self::Process(process) => process.is_reaped(),
-            Self::Sse(stream) => stream.has_ended(),
+            Self::Conversation(conversation, _) => conversation.has_ended(),
+            Self::Translated(translated) => translated.inner().is_ending(),
         }
     }
 
@@ -119,7 +200,9 @@ impl Link {
     pub(crate) fn voice(&self) -> &'static str {
         match self {
             Self::Process(_) => "stdout",
-            Self::Sse(_) => "its event stream",
+            Self::Conversation(_, Transport::Sse) => "its event stream",
+            Self::Conversation(_, Transport::StreamableHttp) => "HTTP",
+            Self::Translated(translated) => translated.inner().voice(),
         }
     }
 
@@ -127,7 +210,8 @@ impl Link {
     pub(crate) fn guard(&self) -> Option<Pid> {
         match self {
             Self::Process(process) => Some(process.guard),
-            Self::Sse(_) => None,
+            Self::Conversation(..) => None,
+            Self::Translated(translated) => translated.inner().guard(),
         }
     }
 }
@@ -137,8 +221,10 @@ impl Link {
 pub(crate) enum Inbox {
     /// The process's stdout.
     Process(Stdout),
-    /// The server's event stream.
-    Sse(Events),
+    /// What is heard of a conversation over HTTP.
+    Conversation(Heards),
+    /// What is heard of a server of the other era.
+    Translated(Messages),
 }
 
 impl Inbox {
@@ -146,7 +232,8 @@ impl Inbox {
     pub(crate) async fn next(&mut self) -> Result<Option<Heard>, LineError> {
         match self {
             Self::Process(stdout) => Ok(stdout.next().await?.map(Heard::Message)),
-            Self::Sse(events) => events.recv().await.transpose(),
+            Self::Conversation(heards) => heards.recv().await.transpose(),
+            Self::Translated(messages) => messages.next().await,
         }
     }
 }

@@ -14,7 +14,7 @@ use portolan_mcp::wire::ExitCause;
 
 use crate::descendants::{Tree, resident_bytes};
 use crate::kept::Kept;
-use crate::session::ClientSession;
+use crate::live::Live;
 use crate::sessions::Sessions;
 use crate::state::{State, lock};
 
@@ -72,8 +72,8 @@ impl Files {
     }
 }
 
-/// Watches the control group `dir` until the bridge stops. `sessions` are there unless one process serves everyone.
-pub(crate) async fn watch(state: Arc<State>, sessions: Option<Arc<Sessions>>, dir: PathBuf) {
+/// Watches the control group `dir` until the bridge stops.
+pub(crate) async fn watch(state: Arc<State>, sessions: Arc<Sessions>, dir: PathBuf) {
     let Some(files) = Files::of(&dir) else { return };
     loop {
         tokio::select! {
@@ -81,31 +81,31 @@ pub(crate) async fn watch(state: Arc<State>, sessions: Option<Arc<Sessions>>, di
             () = state.stop.cancelled() => return,
         }
         if let Some(reading) = files.read().filter(|reading| reading.is_pressing()) {
-            relieve(&state, sessions.as_deref(), reading).await;
+            relieve(&state, &sessions, reading).await;
         }
     }
 }
 
 /// Whose a process tree is.
 enum Holder {
-    Session(Arc<ClientSession>),
+    Session(Live),
     Kept(Arc<Kept>),
     Warm(Pid),
 }
 
 impl Holder {
-    fn all(state: &State, sessions: Option<&Sessions>) -> Vec<Self> {
-        let mut all: Vec<Self> = sessions.into_iter().flat_map(Sessions::all).map(Self::Session).collect();
+    fn all(state: &State, sessions: &Sessions) -> Vec<Self> {
+        let mut all: Vec<Self> = sessions.all().into_iter().map(Self::Session).collect();
         all.extend(lock(&state.kept).clone().map(Self::Kept));
         // Last, because of two that hold the same the later one ends: nobody misses a warm process.
-        all.extend(sessions.into_iter().flat_map(Sessions::warm).map(Self::Warm));
+        all.extend(sessions.warm().into_iter().map(Self::Warm));
         all
     }
 
     /// The root of its processes, if they are in this container.
     fn guard(&self) -> Option<Pid> {
         match self {
-            Self::Session(session) => session.link.guard(),
+            Self::Session(session) => session.link().guard(),
             Self::Kept(kept) => kept.link.guard(),
             Self::Warm(guard) => Some(*guard),
         }
@@ -113,7 +113,7 @@ impl Holder {
 
     fn name(&self) -> &str {
         match self {
-            Self::Session(session) => session.key.as_str(),
+            Self::Session(session) => session.key().as_str(),
             Self::Kept(_) => "probe",
             Self::Warm(_) => "warm",
         }
@@ -121,18 +121,18 @@ impl Holder {
 
     /// Ends what it holds, without a grace: what it allocates meanwhile may cost everyone. What is returned completes when
     /// that is gone; `None` when there is no such process any more: one that ended by itself is told as that.
-    fn end(&self, sessions: Option<&Sessions>) -> Option<BoxFuture<'static, ()>> {
+    fn end(&self, sessions: &Sessions) -> Option<BoxFuture<'static, ()>> {
         match self {
             Self::Session(session) => {
-                if session.link.is_ending() {
+                if session.link().is_ending() {
                     return None;
                 }
                 let message = "the session was ended to save the others: the container's memory ran short and it held the \
                                most; ask for less, or raise spec.container.resources.limits.memory";
                 session.end(ExitCause::MemoryPressure, Failure::new(Kind::MemoryPressure, message));
-                let ended = session.link.kill(ExitCause::MemoryPressure);
-                let session = Arc::clone(session);
-                ended.then(|| async move { drop(session.link.ended().await) }.boxed())
+                let ended = session.link().kill(ExitCause::MemoryPressure);
+                let session = session.clone();
+                ended.then(|| async move { drop(session.link().ended().await) }.boxed())
             }
             Self::Kept(kept) => {
                 let message = "the server was started again: the container's memory ran short and it held the most; ask \
@@ -143,7 +143,7 @@ impl Holder {
                 ended.then(|| async move { drop(kept.link.ended().await) }.boxed())
             }
             Self::Warm(guard) => {
-                let link = sessions?.take_warm(*guard)?;
+                let link = sessions.take_warm(*guard)?;
                 let ended = link.kill(ExitCause::MemoryPressure);
                 ended.then(|| async move { drop(link.ended().await) }.boxed())
             }
@@ -151,7 +151,7 @@ impl Holder {
     }
 }
 
-async fn relieve(state: &State, sessions: Option<&Sessions>, reading: Reading) {
+async fn relieve(state: &State, sessions: &Sessions, reading: Reading) {
     let tree = Tree::read();
     let sized = Holder::all(state, sessions)
         .into_iter()

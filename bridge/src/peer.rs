@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_mcp::revision::Era;
 use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
 
@@ -18,7 +19,12 @@ use crate::upstream::Server;
 #[derive(Debug)]
 pub(crate) enum Connector {
     Link(Opener),
-    Http { server: Server, current: Option<Arc<HttpPeer>> },
+    /// A server that knows no sessions is asked over a link, which translates.
+    Http {
+        server: Server,
+        current: Option<Arc<HttpPeer>>,
+        opener: Opener,
+    },
 }
 
 impl Connector {
@@ -26,8 +32,8 @@ impl Connector {
         Self::Link(opener)
     }
 
-    pub(crate) fn http(server: Server) -> Self {
-        Self::Http { server, current: None }
+    pub(crate) fn http(server: Server, opener: Opener) -> Self {
+        Self::Http { server, current: None, opener }
     }
 
     /// Whether a new peer costs no more than a connection.
@@ -40,12 +46,9 @@ impl Connector {
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match self {
-            Self::Link(opener) => {
-                let kept = Kept::open(state, opener)?;
-                *lock(&state.kept) = Some(Arc::clone(&kept));
-                Ok(Peer::Kept(kept))
-            }
-            Self::Http { server, current } => {
+            Self::Link(opener) => Self::keep(state, opener),
+            Self::Http { opener, .. } if *state.era.borrow() == Some(Era::Modern) => Self::keep(state, opener),
+            Self::Http { server, current, .. } => {
                 let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
                 *current = Some(Arc::clone(&peer));
                 Ok(Peer::Http(peer))
@@ -53,19 +56,21 @@ impl Connector {
         }
     }
 
+    fn keep(state: &Arc<State>, opener: &Opener) -> Result<Peer, SpawnError> {
+        let kept = Kept::open(state, opener)?;
+        *lock(&state.kept) = Some(Arc::clone(&kept));
+        Ok(Peer::Kept(kept))
+    }
+
     pub(crate) async fn disconnect(&mut self, state: &State, cause: ExitCause) {
-        match self {
-            Self::Link(_) => {
-                let kept = lock(&state.kept).take();
-                if let Some(kept) = kept {
-                    kept.end(cause).await;
-                }
-            }
-            Self::Http { current, .. } => {
-                if let Some(peer) = current.take() {
-                    peer.close().await;
-                }
-            }
+        let kept = lock(&state.kept).take();
+        if let Some(kept) = kept {
+            kept.end(cause).await;
+        }
+        if let Self::Http { current, .. } = self
+            && let Some(peer) = current.take()
+        {
+            peer.close().await;
         }
     }
 }

@@ -1,6 +1,5 @@
 //! One message posted to an HTTP+SSE server, and what becomes of one that it does not take.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -9,12 +8,10 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
-use tokio::sync::mpsc;
 
-use crate::lines::LineError;
+use crate::conversation::Party;
 use crate::link::Heard;
 use crate::outbox::Outgoing;
-use crate::state::State;
 use crate::stderr::shorten;
 use crate::upstream::Server;
 
@@ -31,29 +28,21 @@ const MAX_QUOTE: usize = 120;
 /// A message that is posted.
 #[derive(Debug)]
 pub(crate) struct Post {
-    state: Arc<State>,
+    party: Party,
     server: Server,
-    session: String,
     outgoing: Outgoing,
     /// Set when an answer is waited for.
     call: Option<Id>,
-    heard: mpsc::Sender<Result<Heard, LineError>>,
 }
 
 impl Post {
-    /// `outgoing` for the endpoint of `server`; that a call was not taken is told on `heard`.
-    pub(crate) fn new(
-        state: &Arc<State>,
-        server: &Server,
-        session: String,
-        outgoing: Outgoing,
-        heard: mpsc::Sender<Result<Heard, LineError>>,
-    ) -> Self {
+    /// `outgoing` for the endpoint of `server`; that a call was not taken is told to `party`.
+    pub(crate) fn new(party: &Party, server: &Server, outgoing: Outgoing) -> Self {
         let call = match Message::parse(&outgoing.message) {
             Ok(Message::Request(request)) => Some(request.id),
             _ => None,
         };
-        Self { state: Arc::clone(state), server: server.clone(), session, outgoing, call, heard }
+        Self { party: party.clone(), server: server.clone(), outgoing, call }
     }
 
     /// How long the next message waits for this one to be taken.
@@ -63,7 +52,7 @@ impl Post {
 
     /// Posts it and waits for the answer, which says no more than whether it was taken.
     pub(crate) async fn send(self) {
-        let limit = self.state.config.request_timeout;
+        let limit = self.party.state.config.request_timeout;
         match tokio::time::timeout(limit, self.exchange()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => self.was_not_taken(failure).await,
@@ -92,12 +81,12 @@ impl Post {
     }
 
     async fn was_not_taken(self, failure: Failure) {
-        self.state.counters.refused_calls.add(1);
+        self.party.state.counters.refused_calls.add(1);
         match self.call {
             // A session that has ended needs not be told.
-            Some(id) => drop(self.heard.send(Ok(Heard::Refused { id, failure })).await),
+            Some(id) => drop(self.party.heard.send(Ok(Heard::Refused { id, failure })).await),
             None => {
-                tracing::warn!(session = self.session, error = %failure, "the server did not take a message of its client");
+                tracing::warn!(session = self.party.name(), error = %failure, "the server did not take a message of its client");
             }
         }
     }

@@ -21,10 +21,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
 const MAX_QUOTE: usize = 200;
-/// JSON-RPC: no such method.
-const METHOD_NOT_FOUND: i64 = -32601;
-/// JSON-RPC: the method's parameters are not what it takes.
-const INVALID_PARAMS: i64 = -32602;
 /// 2026-07-28: headers and body of a request differ. Only a server of the sessionless era knows the code.
 const HEADER_MISMATCH: i64 = -32020;
 /// 2026-07-28: the revision that was asked for is not spoken.
@@ -105,6 +101,20 @@ impl Problem {
     }
 }
 
+/// Why a peer is not watched any more.
+enum Setback {
+    /// It is not the peer for this server.
+    KnowsNoSessions,
+    /// The server does not answer as it should.
+    Problem(Problem),
+}
+
+impl From<Problem> for Setback {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
 /// What `initialize` and `tools/list` found.
 struct Found {
     server: ServerFound,
@@ -143,8 +153,20 @@ impl Prober {
         let mut backoff = FIRST_BACKOFF;
         loop {
             let ready_before = self.state.is_ready();
-            if let Err(problem) = self.watch(&mut backoff).await {
-                self.failed(&problem, ready_before);
+            match self.watch(&mut backoff).await {
+                Ok(()) => {}
+                Err(Setback::KnowsNoSessions) => {
+                    tracing::info!("the server knows no sessions: it is asked as its revision wants it");
+                    self.connector.disconnect(&self.state, ExitCause::Replaced).await;
+                    continue;
+                }
+                Err(Setback::Problem(problem)) => {
+                    self.failed(&problem, ready_before);
+                    if *self.state.era.borrow() == Some(Era::Modern) {
+                        // What it speaks is asked anew: it may be another server by now.
+                        self.state.era.send_replace(None);
+                    }
+                }
             }
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
             tokio::time::sleep(backoff).await;
@@ -155,7 +177,7 @@ impl Prober {
     }
 
     /// Opens a session and asks for the tools again and again, until something fails for good.
-    async fn watch(&mut self, backoff: &mut Duration) -> Result<(), Problem> {
+    async fn watch(&mut self, backoff: &mut Duration) -> Result<(), Setback> {
         let peer = self.connect()?;
         let mut found = self.handshake(&peer).await?;
         *backoff = FIRST_BACKOFF;
@@ -169,12 +191,12 @@ impl Prober {
                     self.succeeded(&found);
                     self.find_eras(&peer, &mut found).await;
                 }
-                Err(problem) if problem.reason == ProbeReason::ServerExited => return Err(problem),
+                Err(problem) if problem.reason == ProbeReason::ServerExited => return Err(problem.into()),
                 Err(problem) => {
                     in_a_row += 1;
                     self.failed(&problem, true);
                     if in_a_row >= config.unhealthy_threshold {
-                        return Err(problem);
+                        return Err(problem.into());
                     }
                 }
             }
@@ -182,7 +204,7 @@ impl Prober {
                 () = tokio::time::sleep(config.interval) => {}
                 over = peer.over() => {
                     let error = CallError::Over(over);
-                    return Err(Problem::of(error, ProbeReason::ProbeTimeout, config.timeout, "tools/list"));
+                    return Err(Problem::of(error, ProbeReason::ProbeTimeout, config.timeout, "tools/list").into());
                 }
             }
         }
@@ -192,7 +214,7 @@ impl Prober {
         self.connector.connect(&self.state).map_err(|error| Problem::new(ProbeReason::SpawnFailed, error.to_string()))
     }
 
-    async fn handshake(&self, peer: &Peer) -> Result<Found, Problem> {
+    async fn handshake(&self, peer: &Peer) -> Result<Found, Setback> {
         let timeout = self.state.config.probe.handshake_timeout;
         let params = format!(
             r#"{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bridge","version":"{}"}}}}"#,
@@ -202,45 +224,53 @@ impl Prober {
         let result = match answer {
             Ok(Rpc::Result(result)) => result,
             Ok(Rpc::Error { code, message }) => return Err(self.refused(peer, code, &message).await),
-            Err(CallError::TimedOut) => return Err(silence(peer, timeout)),
-            Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize")),
+            Err(CallError::TimedOut) => return Err(silence(peer, timeout).into()),
+            Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize").into()),
         };
-        let server = read_initialize(&result)?;
+        let mut server = read_initialize(&result)?;
+        if *self.state.era.borrow() == Some(Era::Modern) {
+            // What answered `initialize` is a translation.
+            server.era = Era::Modern;
+            server.supported_versions = MODERN.iter().map(|version| (*version).to_owned()).collect();
+            MODERN[0].clone_into(&mut server.protocol_version);
+        }
         peer.opened(&result, &server.protocol_version, self.state.config.probe.timeout).await;
         Ok(Found { server, tools: None })
     }
 
-    /// Tells a server that opens no sessions at all from one that does not know what it was asked.
-    async fn refused(&self, peer: &Peer, code: i64, message: &str) -> Problem {
-        let modern_only = match code {
-            UNSUPPORTED_PROTOCOL_VERSION => true,
-            METHOD_NOT_FOUND | INVALID_PARAMS => {
-                let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
-                matches!(answer, Ok(Rpc::Result(_)))
-            }
-            _ => false,
-        };
+    /// Tells a server that opens no sessions at all from one that does not know what it was asked. No code alone says which
+    /// it is (2026-07-28, "Backward Compatibility").
+    async fn refused(&self, peer: &Peer, code: i64, message: &str) -> Setback {
         let told = format!("initialize was answered with error {code}: {}", quote(message));
-        if modern_only {
-            let message =
-                format!("{told}; the server speaks only revisions without sessions, which are not served yet");
-            Problem::new(ProbeReason::UnsupportedProtocol, message)
-        } else {
-            Problem::new(ProbeReason::NotMcp, told)
+        if *self.state.era.borrow() == Some(Era::Modern) {
+            return Problem::new(ProbeReason::UnsupportedProtocol, format!("{told}, for server/discover")).into();
         }
+        let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
+        if modern_revisions(answer).is_empty() {
+            let is_about_revisions = code == UNSUPPORTED_PROTOCOL_VERSION;
+            let reason = if is_about_revisions { ProbeReason::UnsupportedProtocol } else { ProbeReason::NotMcp };
+            return Problem::new(reason, told).into();
+        }
+        self.state.era.send_replace(Some(Era::Modern));
+        Setback::KnowsNoSessions
     }
 
     /// Asks a server that works, once, whether it speaks the sessionless era too. Readiness does not wait for the answer,
     /// and a server that ends over the question is not asked again.
     async fn find_eras(&mut self, peer: &Peer, found: &mut Found) {
-        if self.modern.is_none() {
+        if self.modern.is_none() && found.server.era != Era::Modern {
             self.modern = Some(Vec::new());
             let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
             self.modern = Some(modern_revisions(answer));
         }
+        if found.server.era == Era::Modern {
+            return;
+        }
         let modern = self.modern.as_deref().unwrap_or_default();
-        if found.server.era == Era::Legacy && !modern.is_empty() {
-            found.server.era = Era::Both;
+        let era = if modern.is_empty() { Era::Legacy } else { Era::Both };
+        self.state.era.send_replace(Some(era));
+        if found.server.era == Era::Legacy && era == Era::Both {
+            found.server.era = era;
             found.server.supported_versions.extend_from_slice(modern);
             if self.state.is_ready() {
                 self.tell_ready(found);

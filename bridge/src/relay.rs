@@ -2,30 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token::SessionKey;
-use portolan_mcp::wire::SessionCounts;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::awaited::Pending;
-use crate::data::{self, Answer, id_of, refused, unknown_session};
+use crate::data::{self, Answer, Received, id_of, unknown_session};
 use crate::opening::Opening;
 use crate::relayed::{self, Call};
 use crate::respond::{self, QUICK};
 use crate::server::Body;
+use crate::sessions::Sessions;
 use crate::state::{State, lock};
 use crate::upstream::{SESSION_ID, Server, forwarded};
 
@@ -44,6 +44,7 @@ pub(crate) struct Relay {
     state: Arc<State>,
     server: Server,
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    beside: OnceLock<Weak<Sessions>>,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -83,15 +84,26 @@ impl Drop for InFlight {
 
 impl Relay {
     pub(crate) fn start(state: &Arc<State>, server: Server) -> Arc<Self> {
-        let relay =
-            Arc::new(Self { state: Arc::clone(state), server, sessions: Mutex::default(), in_flight: Arc::default() });
+        let relay = Arc::new(Self {
+            state: Arc::clone(state),
+            server,
+            sessions: Mutex::default(),
+            beside: OnceLock::new(),
+            in_flight: Arc::default(),
+        });
         tokio::spawn(Arc::clone(&relay).end_idle());
         relay
     }
 
-    pub(crate) fn counts(&self) -> SessionCounts {
-        let active = u32::try_from(lock(&self.sessions).len()).unwrap_or(u32::MAX);
-        SessionCounts { active, warm: 0, max: self.state.config.sessions.max }
+    /// Sessions that are open here.
+    pub(crate) fn live(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
+    /// The sessions that count against the same bound.
+    pub(crate) fn beside(&self, sessions: &Arc<Sessions>) {
+        // It is said once, at the start.
+        let _ = self.beside.set(Arc::downgrade(sessions));
     }
 
     /// Messages of clients whose answer is under way.
@@ -109,36 +121,16 @@ impl Relay {
         }
     }
 
-    pub(crate) async fn answer(self: &Arc<Self>, key: SessionKey, request: Request<Incoming>) -> Answer {
-        let stateless = self.state.config.sessions.stateless;
-        match *request.method() {
-            Method::POST => self.post(key, request).await,
-            Method::GET if stateless => {
-                Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream"))
-            }
-            Method::GET => self.get(&key, request.headers()).await,
-            Method::DELETE if stateless => Ok(respond::empty(StatusCode::NO_CONTENT)),
-            Method::DELETE => self.delete(&key),
-            _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
-        }
-    }
-
-    async fn post(self: &Arc<Self>, key: SessionKey, request: Request<Incoming>) -> Answer {
-        let timeout = data::timeout(&self.state, request.headers());
-        let headers = request.headers().clone();
-        let body = data::read_body(&self.state, request).await?;
-        let message = data::parse(&body)?;
-        let is_initialize = data::opens_session(&message);
-        let session = self.session_for(&key, &message, is_initialize)?;
+    /// Relays a message of a client with a session.
+    pub(crate) async fn post(self: &Arc<Self>, key: &SessionKey, received: &Received<'_>) -> Answer {
+        let Received { headers, message, body, timeout } = *received;
+        let is_initialize = data::opens_session(message);
+        let session = self.session_for(key, message, is_initialize)?;
         let has_sessions = !self.state.config.sessions.stateless;
-        let opening = (is_initialize && has_sessions).then(|| Opening::new(self, &key, &session));
+        let opening = (is_initialize && has_sessions).then(|| Opening::new(self, key, &session));
         let in_flight = InFlight::new(&session, &self.in_flight);
-        let call = Call {
-            id: id_of(&message).cloned(),
-            method: message.method().map(str::to_owned),
-            deadline: Instant::now() + timeout,
-            timeout,
-        };
+        let call = Call::of(message, timeout);
+        let headers = headers.clone();
         let mut pending = Arc::clone(self).ask(key.clone(), Arc::clone(&session), is_initialize, headers, body.clone());
         let (relay, held) = (Arc::clone(self), Arc::clone(&session));
         let gave_up = move |call: &Call| relay.give_up(&held, call);
@@ -159,6 +151,32 @@ impl Relay {
             Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
             Err(failure) => Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref())),
         }
+    }
+
+    /// Relays a request or notification of the sessionless era as it is. A client that hangs up closes the request at the
+    /// server too, which takes it back there.
+    pub(crate) async fn pass(self: &Arc<Self>, received: &Received<'_>, listens: bool) -> Answer {
+        let Received { headers, message, body, timeout } = *received;
+        let call = Call::of(message, timeout);
+        let sent = self.server.send(Method::POST, headers, None, body.clone());
+        let answer = match tokio::time::timeout(timeout, sent).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
+            Err(_) => {
+                self.state.counters.timeouts.add(1);
+                Err(call.timed_out())
+            }
+        };
+        let response =
+            answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
+        let session = fresh();
+        if listens && response.status().is_success() {
+            return Ok(relayed::stream(response, session.over.clone(), || {}));
+        }
+        let in_flight = InFlight::new(&session, &self.in_flight);
+        let relay = Arc::clone(self);
+        let gave_up = move |_: &Call| relay.state.counters.timeouts.add(1);
+        Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, None))
     }
 
     /// Sends a message on, and learns from the head of its answer.
@@ -184,14 +202,6 @@ impl Relay {
         message: &Message<'_>,
         is_initialize: bool,
     ) -> Result<Arc<Session>, Response<Body>> {
-        let fresh = || {
-            Arc::new(Session {
-                id: Mutex::new(None),
-                last_used: Mutex::new(Instant::now()),
-                in_flight: AtomicUsize::new(0),
-                over: CancellationToken::new(),
-            })
-        };
         if self.state.config.sessions.stateless {
             return Ok(fresh());
         }
@@ -204,7 +214,7 @@ impl Relay {
             return Err(respond::invalid(StatusCode::CONFLICT, text, id_of(message)));
         }
         self.state
-            .admit_session(sessions.len())
+            .admit_session(sessions.len() + self.beside.get().and_then(Weak::upgrade).map_or(0, |beside| beside.live()))
             .map_err(|failure| respond::failure(&failure, id_of(message), Some("initialize")))?;
         let session = fresh();
         sessions.insert(key.clone(), Arc::clone(&session));
@@ -230,7 +240,7 @@ impl Relay {
         Ok(response)
     }
 
-    async fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
+    pub(crate) async fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
         let session = lock(&self.sessions).get(key).cloned().ok_or_else(|| unknown_session(None))?;
         *lock(&session.last_used) = Instant::now();
         let id = lock(&session.id).clone();
@@ -268,7 +278,7 @@ impl Relay {
         tokio::spawn(async move { relay.say_goodbye(&session).await });
     }
 
-    fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
+    pub(crate) fn delete(self: &Arc<Self>, key: &SessionKey) -> Answer {
         let session = lock(&self.sessions).remove(key).ok_or_else(|| unknown_session(None))?;
         self.part_with(session);
         Ok(respond::empty(StatusCode::NO_CONTENT))
@@ -327,6 +337,15 @@ impl Relay {
             }
         }
     }
+}
+
+fn fresh() -> Arc<Session> {
+    Arc::new(Session {
+        id: Mutex::new(None),
+        last_used: Mutex::new(Instant::now()),
+        in_flight: AtomicUsize::new(0),
+        over: CancellationToken::new(),
+    })
 }
 
 /// The head of a relayed answer.

@@ -9,7 +9,7 @@ use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
-use portolan_mcp::envelope::Id;
+use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::{sse, wire};
 use tokio::time::Instant;
@@ -32,6 +32,15 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What `message` waits for, at most `timeout` from now.
+    pub(crate) fn of(message: &Message<'_>, timeout: Duration) -> Self {
+        let id = match message {
+            Message::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        Self { id, method: message.method().map(str::to_owned), deadline: Instant::now() + timeout, timeout }
+    }
+
     pub(crate) fn timed_out(&self) -> Failure {
         let millis = self.timeout.as_millis();
         let message =

@@ -8,9 +8,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AF
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use portolan_mcp::envelope::Id;
+use portolan_mcp::envelope::{Id, Message, scalar_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::{sse, wire};
+use portolan_mcp::{modern, sse, wire};
 
 use crate::reply::{Delivery, Reply};
 use crate::server::{Body, BodyError};
@@ -72,6 +72,8 @@ pub(crate) enum Opening {
     Primed,
     /// Nothing but events with messages.
     Plain,
+    /// The same, of a stream that nobody comes back to: its end is an end (2026-07-28, "Streamable HTTP").
+    Final,
 }
 
 /// The answer of a call: plain JSON when it is all there is and comes within [`QUICK`], else a stream of events that is
@@ -87,6 +89,36 @@ pub(crate) async fn call(mut reply: Reply, opening: Opening) -> Response<Body> {
 pub(crate) async fn initialize(mut reply: Reply, opening: Opening) -> Response<Body> {
     let first = reply.next().await;
     answer(first, reply, opening)
+}
+
+/// The answer of a request of the sessionless era: an error that comes quickly has the HTTP status that the protocol gives
+/// it.
+pub(crate) async fn answer_of_era(mut reply: Reply) -> Response<Body> {
+    match tokio::time::timeout(QUICK, reply.next()).await {
+        Ok(first) => {
+            let code = first.as_ref().filter(|first| first.last && first.failure.is_none()).and_then(error_code);
+            let mut response = answer(first, reply, Opening::Final);
+            if let Some(code) = code {
+                *response.status_mut() = modern::status_of(code);
+            }
+            response
+        }
+        Err(_) => call_events(reply, None, Opening::Final),
+    }
+}
+
+/// A stream of notifications, for as long as both sides want it.
+pub(crate) fn notifications(reply: Reply) -> Response<Body> {
+    events(reply, None, Opening::Final)
+}
+
+fn error_code(answer: &Delivery) -> Option<i64> {
+    match Message::parse(&answer.message) {
+        Ok(Message::Response { is_error: true, payload, .. }) => {
+            scalar_param(payload, "code").and_then(|code| code.as_json().parse().ok())
+        }
+        _ => None,
+    }
 }
 
 fn answer(first: Option<Delivery>, reply: Reply, opening: Opening) -> Response<Body> {
@@ -117,7 +149,8 @@ fn call_events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Respo
 /// A stream of events.
 pub(crate) fn events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Response<Body> {
     let beginning = reply.beginning.as_deref().filter(|_| opening == Opening::Primed).map(sse::prime);
-    let events = Events { beginning, first, next: Next::Event(reply) };
+    let comes_back = opening != Opening::Final;
+    let events = Events { beginning, first, next: Next::Event(reply), comes_back };
     let frames = stream::unfold(events, |mut events| async move {
         let frame = events.next().await?;
         Some((Ok::<_, BodyError>(frame), events))
@@ -134,6 +167,8 @@ struct Events {
     beginning: Option<Bytes>,
     first: Option<Delivery>,
     next: Next,
+    /// Whether a client may come back to what this stream is for.
+    comes_back: bool,
 }
 
 enum Next {
@@ -166,7 +201,7 @@ impl Events {
         let Some(delivery) = next else {
             // What this stream is for has not ended with it.
             self.next = Next::End;
-            return Some(Frame::data(sse::retry(COME_BACK)));
+            return self.comes_back.then(|| Frame::data(sse::retry(COME_BACK)));
         };
         if delivery.last {
             self.next = delivery.failure.map_or(Next::End, Next::Trailer);

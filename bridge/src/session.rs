@@ -21,7 +21,7 @@ use crate::state::{State, lock};
 use crate::stderr::shorten;
 
 /// How long a server that closed its stdout may take to end.
-const EXIT_AFTER_EOF: Duration = Duration::from_secs(1);
+pub(crate) const EXIT_AFTER_EOF: Duration = Duration::from_secs(1);
 
 /// What came of a client's message.
 #[derive(Debug)]
@@ -377,13 +377,18 @@ impl ClientSession {
 
 /// The failure that calls see when their server ended.
 pub(crate) fn exited(end: &End) -> Failure {
+    ended(end, "Open a new session and ask again")
+}
+
+/// The failure that calls see when their server ended, with what to do next.
+pub(crate) fn ended(end: &End, next: &str) -> Failure {
     let kind = match &end.how {
         How::Unreachable(_) => Kind::ServerUnreachable,
         How::NotSse(_) => Kind::BadServerReply,
         _ if end.cause == ExitCause::MemoryPressure => Kind::MemoryPressure,
         _ => Kind::ServerExited,
     };
-    Failure::new(kind, format!("{}. Open a new session and ask again", end.describe()))
+    Failure::new(kind, format!("{}. {next}", end.describe()))
 }
 
 fn delivery(event: Event) -> Delivery {

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{ExitCause, SessionCounts};
 use tokio::sync::Notify;
 
-use crate::link::{Inbox, Link, Opener};
+use crate::caller::CallerSession;
+use crate::link::{Caller, Inbox, Link, Opener};
+use crate::live::Live;
 use crate::session::ClientSession;
 use crate::state::{State, lock};
 
@@ -26,21 +29,32 @@ pub(crate) enum CreateError {
     Failed(Failure),
 }
 
+/// Counts sessions that are held elsewhere.
+pub(crate) type Beside = Box<dyn Fn() -> usize + Send + Sync>;
+
 /// The registry.
-#[derive(Debug)]
 pub(crate) struct Sessions {
     state: Arc<State>,
     opener: Opener,
-    live: Mutex<HashMap<SessionKey, Arc<ClientSession>>>,
+    /// Sessions that are counted elsewhere under the same bound.
+    beside: Beside,
+    live: Mutex<HashMap<SessionKey, Live>>,
     warm: Mutex<VecDeque<(Link, Inbox)>>,
     changed: Notify,
 }
 
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
 impl Sessions {
-    pub(crate) fn start(state: &Arc<State>, opener: Opener) -> Arc<Self> {
+    pub(crate) fn start(state: &Arc<State>, opener: Opener, beside: Beside) -> Arc<Self> {
         let sessions = Arc::new(Self {
             state: Arc::clone(state),
             opener,
+            beside,
             live: Mutex::default(),
             warm: Mutex::default(),
             changed: Notify::new(),
@@ -50,10 +64,13 @@ impl Sessions {
     }
 
     pub(crate) fn find(&self, key: &SessionKey) -> Option<Arc<ClientSession>> {
-        lock(&self.live).get(key).cloned()
+        match lock(&self.live).get(key) {
+            Some(Live::Client(session)) => Some(Arc::clone(session)),
+            _ => None,
+        }
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<ClientSession>> {
+    pub(crate) fn all(&self) -> Vec<Live> {
         lock(&self.live).values().cloned().collect()
     }
 
@@ -64,6 +81,17 @@ impl Sessions {
             warm: count(lock(&self.warm).len()),
             max: self.state.config.sessions.max,
         }
+    }
+
+    /// Sessions of clients, and callers of whom something is under way.
+    pub(crate) fn busy(&self) -> usize {
+        let is_busy = |live: &&Live| matches!(live, Live::Client(_)) || live.idle_for().is_none();
+        lock(&self.live).values().filter(is_busy).count()
+    }
+
+    /// How many are held here.
+    pub(crate) fn live(&self) -> usize {
+        lock(&self.live).len()
     }
 
     /// The guards of the warm processes.
@@ -85,14 +113,34 @@ impl Sessions {
         if live.contains_key(key) {
             return Err(CreateError::Exists);
         }
-        self.state.admit_session(live.len()).map_err(CreateError::Failed)?;
+        self.state.admit_session(live.len() + (self.beside)()).map_err(CreateError::Failed)?;
         let (link, inbox) = self.take_link().map_err(CreateError::Failed)?;
         let session = ClientSession::start(&self.state, key.clone(), link, inbox);
-        live.insert(key.clone(), Arc::clone(&session));
-        drop(live);
-        tokio::spawn(Arc::clone(self).forget_when_over(Arc::clone(&session)));
-        self.changed.notify_one();
+        self.keep(&mut live, Live::Client(Arc::clone(&session)));
         Ok(session)
+    }
+
+    /// What is kept for `caller` at a server of `era`; made when there is nothing yet.
+    pub(crate) fn caller(self: &Arc<Self>, caller: Caller, era: Era) -> Result<Arc<CallerSession>, Failure> {
+        // A server of sessions is told what its client can do when one begins: who can do something else gets another.
+        let part = if era == Era::Legacy { caller.introduction.digest() } else { Vec::new() };
+        let key = caller.key.derived(&part);
+        let mut live = lock(&self.live);
+        if let Some(Live::Caller(caller)) = live.get(&key) {
+            return Ok(Arc::clone(caller));
+        }
+        self.state.admit_session(live.len() + (self.beside)())?;
+        let opened = self.opener.open_for(caller, era, &self.state, "caller");
+        let (link, inbox) = opened.map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))?;
+        let caller = CallerSession::start(&self.state, key, link, inbox);
+        self.keep(&mut live, Live::Caller(Arc::clone(&caller)));
+        Ok(caller)
+    }
+
+    fn keep(self: &Arc<Self>, sessions: &mut HashMap<SessionKey, Live>, session: Live) {
+        sessions.insert(session.key().clone(), session.clone());
+        tokio::spawn(Arc::clone(self).forget_when_over(session));
+        self.changed.notify_one();
     }
 
     fn take_link(&self) -> Result<(Link, Inbox), Failure> {
@@ -105,15 +153,16 @@ impl Sessions {
         opened.map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))
     }
 
-    async fn forget_when_over(self: Arc<Self>, session: Arc<ClientSession>) {
+    async fn forget_when_over(self: Arc<Self>, session: Live) {
         session.over().await;
-        lock(&self.live).remove(&session.key);
+        lock(&self.live).remove(session.key());
         self.changed.notify_one();
     }
 
     /// Ends the session `key`; says whether there was one.
     pub(crate) fn delete(&self, key: &SessionKey) -> bool {
-        let Some(session) = lock(&self.live).remove(key) else { return false };
+        let Some(session) = self.find(key) else { return false };
+        lock(&self.live).remove(key);
         session.end(ExitCause::Deleted, Failure::new(Kind::UnknownSession, "the session was ended by DELETE"));
         true
     }
@@ -122,7 +171,7 @@ impl Sessions {
     pub(crate) async fn end_all(&self) {
         let (sessions, warm) = self.end_now();
         for session in &sessions {
-            session.link.ended().await;
+            session.link().ended().await;
         }
         for (link, _) in &warm {
             link.ended().await;
@@ -130,7 +179,7 @@ impl Sessions {
     }
 
     /// Ends everything without waiting; says what is ending.
-    pub(crate) fn end_now(&self) -> (Vec<Arc<ClientSession>>, Vec<(Link, Inbox)>) {
+    pub(crate) fn end_now(&self) -> (Vec<Live>, Vec<(Link, Inbox)>) {
         let sessions: Vec<_> = lock(&self.live).drain().map(|(_, session)| session).collect();
         let failure = Failure::new(Kind::Draining, "this replica went away; open a new session");
         for session in &sessions {
@@ -173,7 +222,8 @@ impl Sessions {
     fn refill(&self) {
         let mut warm = lock(&self.warm);
         warm.retain(|(link, _)| !link.has_ended());
-        if self.opener.is_cheap() || !self.state.is_ready() || self.state.is_draining() {
+        let is_wanted = !self.state.config.sessions.stateless && !self.opener.is_cheap();
+        if !is_wanted || !self.state.is_ready() || self.state.is_draining() {
             return;
         }
         while warm.len() < usize::try_from(self.state.config.sessions.warm).unwrap_or(0) {

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 use portolan_mcp::envelope::{self, Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::token::SessionKey;
-use portolan_mcp::wire::SessionCounts;
 
-use crate::data::{self, Answer, refused};
+use crate::data::{self, Answer, Received};
 use crate::kept::{CANCELLED, Kept};
 use crate::respond::{self, Opening};
 use crate::server::Body;
@@ -33,37 +31,23 @@ impl Shared {
         Self { state: Arc::clone(state) }
     }
 
-    /// There are no sessions to count.
-    pub(crate) fn counts(&self) -> SessionCounts {
-        SessionCounts { active: 0, warm: 0, max: self.state.config.sessions.max }
-    }
-
     pub(crate) fn in_flight(&self) -> usize {
         lock(&self.state.kept).as_ref().map_or(0, |kept| kept.in_flight())
     }
 
-    pub(crate) async fn answer(&self, client: &SessionKey, request: Request<Incoming>) -> Answer {
-        match *request.method() {
-            Method::POST => self.post(client, request).await,
-            Method::GET => Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream")),
-            Method::DELETE => Ok(respond::empty(StatusCode::NO_CONTENT)),
-            _ => Err(refused(Kind::MethodNotAllowed, "use POST, GET or DELETE")),
-        }
-    }
-
-    async fn post(&self, client: &SessionKey, request: Request<Incoming>) -> Answer {
-        let timeout = data::timeout(&self.state, request.headers());
-        let body = data::read_body(&self.state, request).await?;
-        match data::parse(&body)? {
+    /// Answers a message of a client with a session.
+    pub(crate) async fn post(&self, client: &SessionKey, received: &Received<'_>) -> Answer {
+        let Received { message, body, timeout, .. } = *received;
+        match message {
             Message::Request(request) if request.method == "initialize" => self.initialize(&request.id),
-            Message::Request(request) => self.call(client, &request, &body, timeout).await,
-            Message::Notification { method, .. } if SAID_BY_BRIDGE.contains(&&*method) => {
+            Message::Request(request) => self.call(client, request, body, timeout).await,
+            Message::Notification { method, .. } if SAID_BY_BRIDGE.contains(&&**method) => {
                 Ok(respond::empty(StatusCode::ACCEPTED))
             }
             Message::Notification { method, params } => {
-                match self.kept(None, &method) {
+                match self.kept(None, method) {
                     Ok(kept) => kept
-                        .notify(client, &method, params, &body)
+                        .notify(client, method, *params, body)
                         .map_err(|failure| respond::failure(&failure, None, None))?,
                     // The call went with its process.
                     Err(_) if method == CANCELLED => {}

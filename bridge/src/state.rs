@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::revision::Era;
 use portolan_mcp::wire::{self, MAX_EXITS, ProbeState, ProbeStatus, SessionExit};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) drained: watch::Sender<bool>,
     /// Nobody can reach the sessions any more.
     pub(crate) abandoned: watch::Sender<bool>,
+    /// Which eras the server speaks, once it was asked.
+    pub(crate) era: watch::Sender<Option<Era>>,
     /// The kept link, from its start: in stateless mode everyone's once it is open.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// KiB that bodies may hold while they arrive.
@@ -53,6 +56,7 @@ impl State {
             draining: watch::Sender::new(false),
             drained: watch::Sender::new(false),
             abandoned: watch::Sender::new(false),
+            era: watch::Sender::new(None),
             kept: Mutex::default(),
             bodies,
             stop: CancellationToken::new(),
@@ -75,6 +79,17 @@ impl State {
             return Err(Failure::new(Kind::Overloaded, message).retry_after(Duration::from_secs(5)));
         }
         Ok(())
+    }
+
+    /// Which eras the server speaks; waits for the probe to find out.
+    pub(crate) async fn era(&self) -> Result<Era, Failure> {
+        let mut era = self.era.subscribe();
+        let found = tokio::time::timeout(self.config.probe.timeout, era.wait_for(Option::is_some)).await;
+        let found = found.ok().and_then(Result::ok).and_then(|era| *era);
+        found.ok_or_else(|| {
+            let message = "the server is not ready: it was not found out yet which revisions it speaks; ask again soon";
+            Failure::new(Kind::NotReady, message).retry_after(Duration::from_secs(1))
+        })
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -46,6 +46,22 @@ impl SessionKey {
         Self(URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16]).into())
     }
 
+    /// The key of what is kept for all callers together.
+    #[must_use]
+    pub fn of_everyone() -> Self {
+        Self(URL_SAFE_NO_PAD.encode([0; 16]).into())
+    }
+
+    /// A key of its own for what belongs to this one and `part` alone.
+    #[must_use]
+    pub fn derived(&self, part: &[u8]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"portolan part v1");
+        context.update(self.0.as_bytes());
+        context.update(part);
+        Self(URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16]).into())
+    }
+
     /// Reads a key from a header; `None` unless it has the shape that [`Self::generate`] gives.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -203,6 +203,16 @@ impl Mux {
         true
     }
 
+    /// The server did not take the request that it knows as `id`: it is answered with `failure`. Returns whether there was
+    /// such a request.
+    pub fn refused(&mut self, id: &Id, failure: &Failure, out: &mut Vec<MuxOutput>) -> bool {
+        let Some((minted, call)) = number(id).and_then(|minted| Some((minted, self.calls.remove(&minted)?))) else {
+            return false;
+        };
+        out.push(fail(Reply(minted), &call, failure));
+        true
+    }
+
     /// The server is gone: every request is answered with `failure`.
     pub fn end(&mut self, failure: &Failure, out: &mut Vec<MuxOutput>) {
         for (minted, call) in std::mem::take(&mut self.calls) {
@@ -320,6 +330,11 @@ mod tests {
         assert!(matches!(&out[0], MuxOutput::Message { failure: Some(Kind::RequestTimeout), last: true, .. }));
         assert_eq!(out[1], MuxOutput::ToServer(cancelled(&Id::number(2))));
         assert_eq!(mux.in_flight(), 0);
+        let (refused, _) = ask(&mut mux, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#);
+        out.clear();
+        assert!(mux.refused(&Id::number(3), &Failure::new(Kind::BadServerReply, "no"), &mut out));
+        assert!(matches!(&out[..], [MuxOutput::Message { reply, last: true, .. }] if *reply == refused), "{out:?}");
+        assert!(!mux.refused(&Id::number(3), &Failure::new(Kind::BadServerReply, "no"), &mut out));
     }
 
     #[test]

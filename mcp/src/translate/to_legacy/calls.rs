@@ -127,6 +127,11 @@ impl Calls {
         }
     }
 
+    /// The server did not take a call: gives the id that its client knows.
+    pub(super) fn refused(&mut self, id: u64) -> Option<u64> {
+        self.calls.remove(&id).map(|call| call.client_id)
+    }
+
     /// The server asks. It does not say in the middle of which call: the newest that may ask is taken.
     pub(super) fn asked(&mut self, request: &Request<'_>, out: &mut Vec<Step>) {
         let newest = |parked: bool| {

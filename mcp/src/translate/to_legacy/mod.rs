@@ -24,6 +24,9 @@ use crate::parked::ParkingKey;
 use crate::revision::LATEST_LEGACY;
 use crate::token::SessionKey;
 
+/// A client that does not say who it is.
+const UNNAMED: &str = r#"{"name":"unnamed","version":""}"#;
+
 /// What names parked calls: the key that seals, the pod, and whose they are.
 #[derive(Debug)]
 pub struct Parking {
@@ -45,12 +48,23 @@ pub struct Introduction {
 }
 
 impl Introduction {
+    /// What tells it from others.
+    #[must_use]
+    pub fn digest(&self) -> Vec<u8> {
+        [self.info.as_bytes(), b"\n", self.capabilities.as_bytes()].concat()
+    }
+
+    /// Of someone who stands for several callers, so that none of them is asked anything.
+    #[must_use]
+    pub fn of_many() -> Self {
+        Self { info: UNNAMED.into(), capabilities: "{}".into() }
+    }
+
     /// What a request says of its sender.
     #[must_use]
     pub fn of(head: &Head<'_>) -> Self {
-        let unnamed = concat!(r#"{"name":"unnamed","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
         Self {
-            info: object(head.client_info).unwrap_or(unnamed).into(),
+            info: object(head.client_info).unwrap_or(UNNAMED).into(),
             capabilities: object(head.capabilities).unwrap_or("{}").into(),
         }
     }
@@ -280,6 +294,19 @@ impl ToLegacy {
             "notifications/elicitation/complete" => {}
             _ if listen::is_change(method) => self.listens.changed(method, params, out),
             _ => out.push(Step::ToClient(body.clone())),
+        }
+    }
+
+    /// The server did not take the request `id`, so it will not answer it: what its client knows it by, where it is a
+    /// client's.
+    pub fn refused(&mut self, id: &Id, out: &mut Vec<Step>) -> Option<Id> {
+        match own_number(id) {
+            Some(number) => {
+                let message = r#"{"message":"it does not take the request"}"#;
+                self.own_answered(number, true, message, out);
+                None
+            }
+            None => number(id).and_then(|id| self.calls.refused(id)).map(Id::number),
         }
     }
 

@@ -91,6 +91,14 @@ fn a_server_that_opens_no_session_fails_the_requests_of_its_caller() {
         "{failed:?}"
     );
     assert!(fixture.call(2)[0].contains("no room"));
+    let (mut fixture, _) = Fixture::new();
+    fixture.call(1);
+    let mut out = Vec::new();
+    assert_eq!(fixture.translator.refused(&Id::string("portolan-1"), &mut out), None);
+    assert!(shown(&out[0]).contains("does not take"), "{out:?}");
+    let mut fixture = Fixture::open();
+    fixture.call(4);
+    assert_eq!(fixture.translator.refused(&Id::number(4), &mut out), Some(Id::number(4)));
 }
 
 #[test]

@@ -109,6 +109,11 @@ impl Calls {
         }
     }
 
+    /// The server did not take a call: gives the id that its client knows.
+    pub(super) fn refused(&mut self, id: u64) -> Option<Id> {
+        self.at_server.remove(&id).map(|call| call.id)
+    }
+
     pub(super) fn server_answered(&mut self, id: u64, is_error: bool, payload: &str, out: &mut Vec<Step>) -> Answered {
         let Some(call) = self.at_server.remove(&id) else { return Answered::Done };
         if is_error {

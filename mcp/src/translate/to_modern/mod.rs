@@ -233,12 +233,16 @@ impl ToModern {
         out.push(Step::ToClient(result(client, &initialized.to_string())));
     }
 
-    /// The stream that answered request `id` ended without an answer, as HTTP lets it: a call fails, a stream of
-    /// notifications is opened again when the session next wants one.
-    pub fn server_closed(&mut self, id: &Id, out: &mut Vec<Step>) {
-        let Some(id) = number(id) else { return };
-        let message = r#"{"code":-32005,"message":"the server ended its answer before it was complete; ask again"}"#;
-        self.server_answered(id, true, message, out);
+    /// The server did not take the request `id`, or ended its stream without an answer: what its client knows it by,
+    /// where it is a client's. A stream of notifications is opened again when the session next wants another one.
+    pub fn refused(&mut self, id: &Id, out: &mut Vec<Step>) -> Option<Id> {
+        let id = number(id)?;
+        if self.own.iter().any(|(own, _)| *own == id) {
+            let message = r#"{"code":-32005,"message":"the server did not answer; ask again"}"#;
+            self.server_answered(id, true, message, out);
+            return None;
+        }
+        self.calls.refused(id)
     }
 }
 

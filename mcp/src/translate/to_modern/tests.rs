@@ -196,6 +196,9 @@ fn a_server_that_cannot_be_asked_who_it_is_opens_no_session() {
     let mut fixture = Fixture::default();
     fixture.client(INITIALIZE);
     let mut out = Vec::new();
-    fixture.translator.server_closed(&Id::number(1), &mut out);
+    assert_eq!(fixture.translator.refused(&Id::number(1), &mut out), None);
     assert!(shown(&out[0]).contains("-32005"), "{out:?}");
+    let mut fixture = Fixture::open();
+    fixture.client(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}"#);
+    assert_eq!(fixture.translator.refused(&Id::number(3), &mut out), Some(Id::number(7)));
 }

@@ -1,0 +1,328 @@
+//! One conversation with a streamable HTTP server: every message is a POST of its own, answered by a message or a stream
+//! of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use portolan_mcp::envelope::{Id, Message, scalar_param, string_param};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::modern::{Head, headers_of};
+use portolan_mcp::revision::Era;
+use portolan_mcp::session::IdKey;
+use portolan_mcp::sse::Decoder;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::awaited::{EVENTS, is};
+use crate::conversation::{Conversation, Heards, Party};
+use crate::data::PROTOCOL_VERSION;
+use crate::link::{Heard, How};
+use crate::outbox::Outgoing;
+use crate::state::{State, lock};
+use crate::stderr::shorten;
+use crate::upstream::{SESSION_ID, Server};
+
+/// What is no call is taken before the next message is sent: that may rely on it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Messages that are being posted at a time; more wait.
+const MAX_POSTS: usize = 256;
+/// How long the server may take to hear that the session is over.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How soon a standing stream that ended is opened again.
+const COME_BACK: Duration = Duration::from_secs(1);
+/// What is quoted of an answer that is no message.
+const MAX_QUOTE: usize = 120;
+const JSON_AND_EVENTS: &str = "application/json, text/event-stream";
+
+/// Begins a conversation with `server` as it was done in `era`.
+pub(crate) fn open(state: &Arc<State>, server: &Server, name: &str, era: Era) -> (Conversation, Heards) {
+    let names = Arc::new(Mutex::new(Names::default()));
+    let (server, at_end) = (server.clone(), (server.clone(), Arc::clone(&names)));
+    let converse = move |party, outgoing| Arc::new(HttpLink { party, server, era, names }).converse(outgoing);
+    Conversation::begin(state, name, converse, |_| async move {
+        let (server, names) = at_end;
+        say_goodbye(&server, &names).await;
+    })
+}
+
+/// What a server of sessions named in its answer to `initialize`.
+#[derive(Debug, Default)]
+struct Names {
+    session: Option<HeaderValue>,
+    revision: Option<HeaderValue>,
+}
+
+struct HttpLink {
+    party: Party,
+    server: Server,
+    era: Era,
+    names: Arc<Mutex<Names>>,
+}
+
+async fn say_goodbye(server: &Server, names: &Mutex<Names>) {
+    let Some(session) = lock(names).session.clone() else { return };
+    let headers = HeaderMap::new();
+    let sent = server.send(Method::DELETE, &headers, Some(&session), Bytes::new());
+    // Best effort: the server may be the reason why.
+    let _ = tokio::time::timeout(GOODBYE, sent).await;
+}
+
+impl HttpLink {
+    async fn converse(self: Arc<Self>, mut outgoing: mpsc::Receiver<Outgoing>) -> How {
+        let mut posts = JoinSet::new();
+        let mut calls: HashMap<IdKey, AbortHandle> = HashMap::new();
+        loop {
+            let next = tokio::select! {
+                Some(ended) = posts.join_next() => match ended {
+                    Ok(Some(how)) => return how,
+                    _ => continue,
+                },
+                next = outgoing.recv(), if posts.len() < MAX_POSTS => next,
+            };
+            let Some(next) = next else { return How::Disconnected("nobody speaks to the server any more".to_owned()) };
+            let said = Said::of(&next.message);
+            calls.retain(|_, call| !call.is_finished());
+            if let Said::Cancelled(id) = &said {
+                // In the sessionless era, closing the request is how it is taken back.
+                let call = id.as_ref().and_then(|id| calls.remove(id));
+                if self.era == Era::Modern {
+                    call.inspect(AbortHandle::abort);
+                    continue;
+                }
+            }
+            let (is_call, begins) = (said.call().cloned(), matches!(said, Said::Initialized));
+            let (taken, was_taken) = tokio::sync::oneshot::channel::<()>();
+            let link = Arc::clone(&self);
+            let post = posts.spawn(async move {
+                let how = link.post(next, &said).await;
+                drop(taken);
+                how
+            });
+            match is_call {
+                Some(id) => drop(calls.insert(IdKey::from(&id), post)),
+                // Either way the next one follows.
+                None => drop(tokio::time::timeout(PATIENCE, was_taken).await),
+            }
+            if begins && self.era != Era::Modern {
+                posts.spawn(Arc::clone(&self).stand());
+            }
+        }
+    }
+
+    /// Posts one message; says how the conversation ended if that ended it.
+    async fn post(&self, outgoing: Outgoing, said: &Said) -> Option<How> {
+        let headers = self.headers(&outgoing.message);
+        let session = lock(&self.names).session.clone();
+        let sent = self.server.send(Method::POST, &headers, session.as_ref(), outgoing.message.clone()).await;
+        drop(outgoing);
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                self.not_taken(said, Failure::new(Kind::ServerUnreachable, error.to_string())).await;
+                // A server that cannot be spoken to has no conversation.
+                return matches!(said, Said::Initialize(_)).then(|| How::Unreachable(error.to_string()));
+            }
+        };
+        if response.status() == StatusCode::NOT_FOUND && session.is_some() {
+            return Some(How::Disconnected("the server no longer knows the session (HTTP status 404)".to_owned()));
+        }
+        if let (Said::Initialize(_), Some(id)) = (said, response.headers().get(SESSION_ID)) {
+            lock(&self.names).session = Some(id.clone());
+        }
+        self.read(response, said).await
+    }
+
+    async fn read(&self, response: Response<Incoming>, said: &Said) -> Option<How> {
+        let status = response.status();
+        if status.is_success() && is(&response, EVENTS) {
+            return match self.read_events(response.into_body(), said).await {
+                Ok(true) => None,
+                Ok(false) => {
+                    let failure =
+                        Failure::new(Kind::ServerUnreachable, "the server ended its stream without the answer");
+                    self.not_taken(said, failure).await;
+                    None
+                }
+                Err(how) => Some(how),
+            };
+        }
+        let body = Limited::new(response.into_body(), self.party.state.config.max_message_bytes).collect().await;
+        let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
+            let failure = Failure::new(Kind::BadServerReply, "the server's answer broke off, or is too long");
+            self.not_taken(said, failure).await;
+            return None;
+        };
+        match (said.call(), answer_to(said.call(), &body)) {
+            (Some(_), Some(message)) => {
+                self.learn(said, &message);
+                let _ = self.party.heard.send(Ok(Heard::Message(message))).await;
+            }
+            (None, _) if status.is_success() => {}
+            _ => {
+                let text = String::from_utf8_lossy(&body);
+                let said_there = if text.trim().is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", shorten(text.trim(), MAX_QUOTE))
+                };
+                let what = format!("the server answered POST with HTTP status {status}{said_there}");
+                self.not_taken(said, Failure::new(Kind::BadServerReply, what)).await;
+            }
+        }
+        None
+    }
+
+    /// Hands on what a stream of events carries; says whether the answer was among it.
+    async fn read_events(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
+        let mut decoder = Decoder::new(self.party.state.config.max_message_bytes);
+        let mut is_answered = said.call().is_none();
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(data) = frame.data_ref() else { continue };
+            let Ok(events) = decoder.push(data) else { return Err(self.party.too_long().await) };
+            for event in events.into_iter().filter(|event| !event.is_empty()) {
+                let event = Bytes::from(event);
+                if said.call().is_some_and(|id| answer_to(Some(id), &event).is_some()) {
+                    self.learn(said, &event);
+                    is_answered = true;
+                }
+                if self.party.heard.send(Ok(Heard::Message(event))).await.is_err() {
+                    return Err(How::Disconnected("nobody listens to the server any more".to_owned()));
+                }
+            }
+        }
+        Ok(is_answered)
+    }
+
+    /// From the answer to `initialize`, the revision that every later request names.
+    fn learn(&self, said: &Said, answer: &Bytes) {
+        if !matches!(said, Said::Initialize(_)) {
+            return;
+        }
+        if let Ok(Message::Response { payload, .. }) = Message::parse(answer)
+            && let Some(revision) = string_param(payload, "protocolVersion")
+        {
+            lock(&self.names).revision = HeaderValue::from_str(&revision).ok();
+        }
+    }
+
+    async fn not_taken(&self, said: &Said, failure: Failure) {
+        match said.call() {
+            // Whoever does not listen any more has ended it.
+            Some(id) => drop(self.party.heard.send(Ok(Heard::Refused { id: id.clone(), failure })).await),
+            None => {
+                self.party.state.counters.refused_calls.add(1);
+                tracing::warn!(session = self.party.name(), error = %failure, "the server did not take a message of its client");
+            }
+        }
+    }
+
+    fn headers(&self, message: &Bytes) -> HeaderMap {
+        let mut headers = if self.era == Era::Modern { self.modern_headers(message) } else { HeaderMap::new() };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static(JSON_AND_EVENTS));
+        if let Some(revision) = lock(&self.names).revision.clone() {
+            headers.insert(PROTOCOL_VERSION, revision);
+        }
+        headers
+    }
+
+    fn modern_headers(&self, message: &Bytes) -> HeaderMap {
+        let Ok(message) = Message::parse(message) else { return HeaderMap::new() };
+        let Some(head) = Head::of(&message) else { return HeaderMap::new() };
+        let tool = head.name.as_deref().filter(|_| head.method == "tools/call");
+        let schema = tool.and_then(|tool| input_schema(&self.party.state, tool));
+        let arguments = schema
+            .as_ref()
+            .and(message.params())
+            .and_then(|params| serde_json::from_str::<Value>(params.get()).ok()?.get_mut("arguments").map(Value::take));
+        headers_of(&head, schema.as_ref(), arguments.as_ref())
+    }
+
+    /// Opens the stream on which the server speaks by itself, again and again: one that ends is no end of the session.
+    async fn stand(self: Arc<Self>) -> Option<How> {
+        loop {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
+            let (session, revision) = {
+                let names = lock(&self.names);
+                (names.session.clone(), names.revision.clone())
+            };
+            headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
+            if let Ok(response) = self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
+                if !response.status().is_success() || !is(&response, EVENTS) {
+                    // It has no such stream.
+                    return None;
+                }
+                if let Err(how) = self.read_events(response.into_body(), &Said::Other).await {
+                    return Some(how);
+                }
+            }
+            tokio::time::sleep(COME_BACK).await;
+        }
+    }
+}
+
+/// What the sender of a message waits for.
+enum Said {
+    Initialize(Id),
+    Call(Id),
+    Cancelled(Option<IdKey>),
+    Initialized,
+    Other,
+}
+
+impl Said {
+    fn of(message: &Bytes) -> Self {
+        match Message::parse(message) {
+            Ok(Message::Request(request)) if request.method == "initialize" => Self::Initialize(request.id),
+            Ok(Message::Request(request)) => Self::Call(request.id),
+            Ok(Message::Notification { method, params }) => match &*method {
+                "notifications/cancelled" => {
+                    let id = params.and_then(|params| scalar_param(params, "requestId"));
+                    Self::Cancelled(id.as_ref().map(IdKey::from))
+                }
+                "notifications/initialized" => Self::Initialized,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+
+    fn call(&self) -> Option<&Id> {
+        match self {
+            Self::Initialize(id) | Self::Call(id) => Some(id),
+            Self::Cancelled(_) | Self::Initialized | Self::Other => None,
+        }
+    }
+}
+
+/// `body` where it answers request `call`; an error without an id is about the one request that was posted.
+fn answer_to(call: Option<&Id>, body: &Bytes) -> Option<Bytes> {
+    let call = call?;
+    match Message::parse(body) {
+        Ok(Message::Response { id: Some(id), .. }) if IdKey::from(&id) == IdKey::from(call) => Some(body.clone()),
+        Ok(Message::Response { id: None, is_error: true, payload }) => {
+            Some(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, call.as_json(), payload.get()).into())
+        }
+        _ => None,
+    }
+}
+
+/// The schema of what `tool` takes, from the definitions that the probe keeps.
+fn input_schema(state: &State, tool: &str) -> Option<Value> {
+    let status = state.probe.borrow().clone();
+    let definitions = status.tools.as_ref()?.definitions.as_ref()?.get();
+    if !definitions.contains("x-mcp-header") {
+        return None;
+    }
+    let definitions: Vec<Value> = serde_json::from_str(definitions).ok()?;
+    let mut definition = definitions.into_iter().find(|definition| definition["name"] == tool)?;
+    Some(definition["inputSchema"].take())
+}

@@ -1,0 +1,60 @@
+//! What the registry of sessions holds, whichever era its client speaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_mcp::failure::Failure;
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::wire::ExitCause;
+
+use crate::caller::CallerSession;
+use crate::link::Link;
+use crate::session::ClientSession;
+
+/// Something with a link of its own.
+#[derive(Clone, Debug)]
+pub(crate) enum Live {
+    /// A client's session.
+    Client(Arc<ClientSession>),
+    /// What is kept for a caller without one.
+    Caller(Arc<CallerSession>),
+}
+
+impl Live {
+    pub(crate) fn key(&self) -> &SessionKey {
+        match self {
+            Self::Client(session) => &session.key,
+            Self::Caller(caller) => &caller.key,
+        }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        match self {
+            Self::Client(session) => &session.link,
+            Self::Caller(caller) => &caller.link,
+        }
+    }
+
+    pub(crate) fn end(&self, cause: ExitCause, failure: Failure) {
+        match self {
+            Self::Client(session) => session.end(cause, failure),
+            Self::Caller(caller) => caller.end(cause, failure),
+        }
+    }
+
+    /// How long nobody has used it; `None` while something is under way.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        match self {
+            Self::Client(session) => session.idle_for(),
+            Self::Caller(caller) => caller.idle_for(),
+        }
+    }
+
+    /// Completes when it has ended.
+    pub(crate) async fn over(&self) {
+        match self {
+            Self::Client(session) => session.over().await,
+            Self::Caller(caller) => caller.over().await,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Requests of the sessionless era (2026-07-28): to a server that speaks it as they are, to another one translated.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use portolan_mcp::envelope::Message;
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::modern::Head;
+use portolan_mcp::revision::Era;
+use portolan_mcp::token::SessionKey;
+use portolan_mcp::translate::Introduction;
+
+use crate::backend::{Backend, Way};
+use crate::caller::CallerSession;
+use crate::data::{self, Answer, Received, id_of, refused};
+use crate::link::Caller;
+use crate::respond;
+use crate::server::Body;
+use crate::state::State;
+
+/// Answers one of them.
+pub(crate) async fn post(state: &State, backend: &Backend, key: &SessionKey, received: &Received<'_>) -> Answer {
+    let message = received.message;
+    let head =
+        Head::of(message).ok_or_else(|| refused(Kind::InvalidRequest, "a client of this revision sends no answers"))?;
+    let era = state.era().await.map_err(|failure| respond::failure(&failure, id_of(message), message.method()))?;
+    match &backend.way {
+        Way::Http(relay) if era != Era::Legacy => relay.pass(received, head.is_listen()).await,
+        _ => post_to_link(state, backend, key, era, &head, received).await,
+    }
+}
+
+async fn post_to_link(
+    state: &State,
+    backend: &Backend,
+    key: &SessionKey,
+    era: Era,
+    head: &Head<'_>,
+    received: &Received<'_>,
+) -> Answer {
+    let Received { message, body, timeout, .. } = *received;
+    let caller = caller(state, backend, key, era, head, message)?;
+    match message {
+        Message::Request(request) => {
+            let reply = caller.ask(request, body, timeout);
+            let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
+            Ok(if head.is_listen() { respond::notifications(reply) } else { respond::answer_of_era(reply).await })
+        }
+        _ if head.method == "notifications/cancelled" => {
+            Err(refused(Kind::InvalidRequest, "over HTTP, a request is taken back by closing it"))
+        }
+        _ => {
+            caller.notify(body).map_err(|failure| respond::failure(&failure, None, None))?;
+            Ok(respond::empty(StatusCode::ACCEPTED))
+        }
+    }
+}
+
+/// What is kept for the caller. At a server without sessions of its own to keep, everyone is the same caller.
+fn caller(
+    state: &State,
+    backend: &Backend,
+    key: &SessionKey,
+    era: Era,
+    head: &Head<'_>,
+    message: &Message<'_>,
+) -> Result<Arc<CallerSession>, Response<Body>> {
+    let caller = match (state.config.sessions.stateless, SessionKey::of_everyone()) {
+        (true, everyone) => Caller { key: everyone, introduction: Introduction::of_many() },
+        (false, _) => Caller { key: key.clone(), introduction: Introduction::of(head) },
+    };
+    let caller = backend.sessions.caller(caller, era);
+    caller.map_err(|failure: Failure| respond::failure(&failure, id_of(message), message.method()))
+}

@@ -1,0 +1,108 @@
+//! Headers in which a client repeats what its request says ("Request Metadata").
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::{Head, METHOD_HEADER, NAME_HEADER, VERSION_HEADER};
+use crate::revision::MODERN;
+
+/// How deep parameters may lie that have a header.
+const MAX_DEPTH: usize = 16;
+
+/// The headers that a request with this head is sent with; `schema` is the input schema of the tool that it calls and
+/// `arguments` what it calls it with.
+#[must_use]
+pub fn headers_of(head: &Head<'_>, schema: Option<&Value>, arguments: Option<&Value>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(VERSION_HEADER, HeaderValue::from_static(MODERN[0]));
+    let texts = [(METHOD_HEADER, Some(&*head.method)), (NAME_HEADER, head.name.as_deref())];
+    for (name, text) in texts {
+        if let Some(value) = text.and_then(|text| HeaderValue::from_str(&encoded(text)).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    if let (Some(schema), Some(arguments)) = (schema, arguments) {
+        add_params(schema, arguments, MAX_DEPTH, &mut headers);
+    }
+    headers
+}
+
+/// Parameters whose schema says `x-mcp-header`, reached through `properties` alone ("Schema Extension").
+fn add_params(schema: &Value, arguments: &Value, depth: usize, headers: &mut HeaderMap) {
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    for (name, property) in properties {
+        let Some(argument) = arguments.get(name) else { continue };
+        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
+            let name = HeaderName::from_bytes(format!("mcp-param-{header}").to_ascii_lowercase().as_bytes());
+            let value = written(argument).and_then(|text| HeaderValue::from_str(&encoded(&text)).ok());
+            if let (Ok(name), Some(value)) = (name, value) {
+                headers.insert(name, value);
+            }
+        }
+        if depth > 0 {
+            add_params(property, argument, depth - 1, headers);
+        }
+    }
+}
+
+/// A value as a header has it; `None` for what has none.
+fn written(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Text made safe for a header ("Value Encoding").
+fn encoded(text: &str) -> String {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+        && text.trim_matches([' ', '\t']).len() == text.len()
+        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    if is_plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Message;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_schema_marks_is_repeated_in_a_header_made_safe() {
+        let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"caf\u00e9"}}"#;
+        let message = Message::parse(body).expect("a message");
+        let head = Head::of(&message).expect("a request");
+        let schema = json!({"properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "deep": {"properties": {"n": {"type": "integer", "x-mcp-header": "N"}}},
+            "list": {"items": {"properties": {"x": {"x-mcp-header": "X"}}}},
+            "missing": {"x-mcp-header": "Missing"},
+            "null": {"x-mcp-header": "Null"},
+            "bad": {"x-mcp-header": "a b"},
+            "padded": {"x-mcp-header": "Padded"},
+            "flag": {"x-mcp-header": "Flag"},
+        }});
+        let arguments = json!({"region": "us-west1", "deep": {"n": 42}, "list": [{"x": 1}], "null": null, "bad": "x",
+            "padded": " p ", "flag": true});
+        let headers = headers_of(&head, Some(&schema), Some(&arguments));
+        let mut found: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("mcp-method", "tools/call"),
+                ("mcp-name", "=?base64?Y2Fmw6k=?="),
+                ("mcp-param-flag", "true"),
+                ("mcp-param-n", "42"),
+                ("mcp-param-padded", "=?base64?IHAg?="),
+                ("mcp-param-region", "us-west1"),
+                ("mcp-protocol-version", "2026-07-28"),
+            ]
+        );
+        assert_eq!(encoded("=?base64?x?="), "=?base64?PT9iYXNlNjQ/eD89?=");
+    }
+}
