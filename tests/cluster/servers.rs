@@ -31,6 +31,11 @@ async fn every_client_uses_server_everything_over_streamable_http() {
 }
 
 #[tokio::test]
+async fn every_client_uses_server_everything_over_sse() {
+    every_client_uses("everything-sse").await;
+}
+
+#[tokio::test]
 async fn every_client_uses_server_filesystem() {
     every_client_uses("filesystem").await;
 }

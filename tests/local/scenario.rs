@@ -1,5 +1,5 @@
 //! Scenes between the Python SDK's client and server-everything, both unmodified, through `portolan dev`: the server asks
-//! its client, logs to it and tells how far it is, over stdio and over HTTP.
+//! its client, logs to it and tells how far it is, over stdio, streamable HTTP and SSE.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -11,7 +11,7 @@ use portolan_tests::thirdparty::{Place, scenario, server};
 use serde_json::{Value, json};
 
 /// The ways in which server-everything is reached.
-const SERVERS: [&str; 2] = ["everything", "everything-http"];
+const SERVERS: [&str; 3] = ["everything", "everything-http", "everything-sse"];
 
 /// Plays a scene against each of [`SERVERS`] and hands what came to `check`.
 async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
@@ -23,7 +23,7 @@ async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
     let (mut urls, mut ports_left) = (Vec::new(), 5);
     // Lines come as servers get ready, in an order of their own.
     while urls.len() < SERVERS.len() {
-        let line = dev.line("both servers are ready", |line| is_through(line) && !urls.contains(&line["url"])).await;
+        let line = dev.line("every server is ready", |line| is_through(line) && !urls.contains(&line["url"])).await;
         if line["ready"] == true {
             urls.push(line["url"].clone());
         } else {

@@ -40,7 +40,7 @@ pub struct Server {
     pub name: String,
     /// Its image.
     pub image: String,
-    /// `Stdio` or `StreamableHTTP`.
+    /// `Stdio`, `StreamableHTTP` or `SSE`.
     pub transport: String,
     /// How it is started.
     pub command: Vec<String>,
