@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::bridge::Bridge;
 use crate::client::soon;
-use crate::world::{Gateway, MAC_KEY, Objects, config};
+use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE, config};
 
 const REQUEST: &[u8] = b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -86,6 +86,22 @@ async fn a_head_is_late_however_slowly_it_comes_and_whatever_came_before() {
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     }
     crate::client::until("both are counted", async || late_heads(&gateway).await == 2.0).await;
+}
+
+#[tokio::test]
+async fn a_body_may_take_longer_than_a_head() {
+    let (_bridge, gateway) = start(|config| config.bounds.header_timeout = Duration::from_millis(100)).await;
+    let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
+    let head = format!(
+        "POST {ROUTE} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\ncontent-type: application/json\r\n\
+         content-length: 10\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("is open");
+    for byte in b"{\"half\":0}" {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        stream.write_all(&[*byte]).await.expect("is open");
+    }
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 400 "), "it was read, and is no message");
 }
 
 #[tokio::test]

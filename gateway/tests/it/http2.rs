@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::bridge::Bridge;
 use crate::client::{soon, until};
@@ -120,7 +121,7 @@ async fn the_authority_stands_for_host_and_no_other_host_beside_it() {
 async fn a_replica_that_goes_away_says_so_and_answers_what_is_under_way() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let mut config = config();
-    config.drain.delay = Duration::from_millis(300);
+    config.drain.delay = Duration::from_secs(1);
     let mut gateway = Gateway::start_with(config, Some(Objects::new(&[&bridge]).inputs())).await;
     let (connection, idle) = (Connection::open(gateway.address).await, Connection::open(gateway.address).await);
     let session = connection.client().initialize().await;
@@ -137,8 +138,10 @@ async fn a_replica_that_goes_away_says_so_and_answers_what_is_under_way() {
         (200, None),
         "it serves until load balancers have noticed"
     );
-    // Whoever was answered is told, whoever was idle only when the port closes.
     until("the client is told to go", async || client.requests.clone().ready().await.is_err()).await;
+    // Whoever was answered is told at once, whoever was idle only when the port closes.
+    assert!(TcpStream::connect(gateway.address).await.is_ok(), "the port is open");
+    assert!(idle.client().requests.ready().await.is_ok());
     bridge.push("still open");
     read_until(&mut stream, "still open").await;
     bridge.release.notify_one();
