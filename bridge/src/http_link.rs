@@ -16,7 +16,6 @@ use portolan_mcp::modern::{Head, headers_of};
 use portolan_mcp::revision::Era;
 use portolan_mcp::session::IdKey;
 use portolan_mcp::sse::Decoder;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -27,6 +26,7 @@ use crate::link::{Heard, How};
 use crate::outbox::Outgoing;
 use crate::state::{State, lock};
 use crate::stderr::shorten;
+use crate::tools;
 use crate::upstream::{SESSION_ID, Server};
 
 /// What is no call is taken before the next message is sent: that may rely on it.
@@ -236,13 +236,11 @@ impl HttpLink {
     fn modern_headers(&self, message: &Bytes) -> HeaderMap {
         let Ok(message) = Message::parse(message) else { return HeaderMap::new() };
         let Some(head) = Head::of(&message) else { return HeaderMap::new() };
-        let tool = head.name.as_deref().filter(|_| head.method == "tools/call");
-        let schema = tool.and_then(|tool| input_schema(&self.party.state, tool));
-        let arguments = schema
-            .as_ref()
-            .and(message.params())
-            .and_then(|params| serde_json::from_str::<Value>(params.get()).ok()?.get_mut("arguments").map(Value::take));
-        headers_of(&head, schema.as_ref(), arguments.as_ref())
+        let marked = self.party.state.marked_tools();
+        match tools::with_headers(&marked, &head, message.params()) {
+            Some((schema, arguments)) => headers_of(&head, Some(schema), Some(&arguments)),
+            None => headers_of(&head, None, None),
+        }
     }
 
     /// Opens the stream on which the server speaks by itself, again and again: one that ends is no end of the session.
@@ -313,16 +311,4 @@ fn answer_to(call: Option<&Id>, body: &Bytes) -> Option<Bytes> {
         }
         _ => None,
     }
-}
-
-/// The schema of what `tool` takes, from the definitions that the probe keeps.
-fn input_schema(state: &State, tool: &str) -> Option<Value> {
-    let status = state.probe.borrow().clone();
-    let definitions = status.tools.as_ref()?.definitions.as_ref()?.get();
-    if !definitions.contains("x-mcp-header") {
-        return None;
-    }
-    let definitions: Vec<Value> = serde_json::from_str(definitions).ok()?;
-    let mut definition = definitions.into_iter().find(|definition| definition["name"] == tool)?;
-    Some(definition["inputSchema"].take())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::modern::Head;
+use portolan_mcp::modern::{Head, check_params};
 use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::translate::Introduction;
@@ -17,6 +17,7 @@ use crate::link::Caller;
 use crate::respond;
 use crate::server::Body;
 use crate::state::State;
+use crate::tools;
 
 /// Answers one of them.
 pub(crate) async fn post(state: &State, backend: &Backend, key: &SessionKey, received: &Received<'_>) -> Answer {
@@ -38,7 +39,12 @@ async fn post_to_link(
     head: &Head<'_>,
     received: &Received<'_>,
 ) -> Answer {
-    let Received { message, body, timeout, .. } = *received;
+    let Received { headers, message, body, timeout } = *received;
+    if let Some((schema, arguments)) = tools::with_headers(&state.marked_tools(), head, message.params()) {
+        // Nobody behind this sees headers: whether they say what the body says is decided here.
+        check_params(schema, &arguments, headers)
+            .map_err(|failure| respond::failure(&failure, id_of(message), message.method()))?;
+    }
     let caller = caller(state, backend, key, era, head, message)?;
     match message {
         Message::Request(request) => {

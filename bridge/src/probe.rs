@@ -329,6 +329,7 @@ impl Prober {
     }
 
     fn tell_ready(&self, found: &Found) {
+        self.state.mark_tools(tools::marked(found.tools.as_ref()));
         self.tell(ProbeStatus {
             state: ProbeState::Ready,
             reason: None,

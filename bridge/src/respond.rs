@@ -148,7 +148,8 @@ fn call_events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Respo
 
 /// A stream of events.
 pub(crate) fn events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Response<Body> {
-    let beginning = reply.beginning.as_deref().filter(|_| opening == Opening::Primed).map(sse::prime);
+    let beginning =
+        reply.beginning.as_deref().filter(|_| opening == Opening::Primed).map(|id| sse::prime(id, COME_BACK));
     let comes_back = opening != Opening::Final;
     let events = Events { beginning, first, next: Next::Event(reply), comes_back };
     let frames = stream::unfold(events, |mut events| async move {
@@ -257,7 +258,7 @@ mod tests {
         let started = tokio::time::Instant::now();
         let mut response = call(reply, Opening::Primed).await;
         assert_eq!((kind(&response), started.elapsed()), ("text/event-stream", QUICK));
-        assert_eq!(frame(&mut response).await.expect("a beginning"), "id: 1-0\ndata: \n\n");
+        assert_eq!(frame(&mut response).await.expect("a beginning"), "retry: 1000\nid: 1-0\ndata: \n\n");
         assert_eq!(
             frame(&mut response).await.expect("a comment"),
             sse::KEEP_ALIVE,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kept::Kept;
+use crate::tools::Marked;
 
 /// Bodies of the largest size that may arrive at the same time; of smaller ones, accordingly more.
 const BODIES_AT_ONCE: usize = 4;
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) abandoned: watch::Sender<bool>,
     /// Which eras the server speaks, once it was asked.
     pub(crate) era: watch::Sender<Option<Era>>,
+    /// Tools whose parameters have headers.
+    marked: Mutex<Arc<Marked>>,
     /// The kept link, from its start: in stateless mode everyone's once it is open.
     pub(crate) kept: Mutex<Option<Arc<Kept>>>,
     /// KiB that bodies may hold while they arrive.
@@ -57,6 +60,7 @@ impl State {
             drained: watch::Sender::new(false),
             abandoned: watch::Sender::new(false),
             era: watch::Sender::new(None),
+            marked: Mutex::default(),
             kept: Mutex::default(),
             bodies,
             stop: CancellationToken::new(),
@@ -90,6 +94,14 @@ impl State {
             let message = "the server is not ready: it was not found out yet which revisions it speaks; ask again soon";
             Failure::new(Kind::NotReady, message).retry_after(Duration::from_secs(1))
         })
+    }
+
+    pub(crate) fn marked_tools(&self) -> Arc<Marked> {
+        Arc::clone(&lock(&self.marked))
+    }
+
+    pub(crate) fn mark_tools(&self, marked: Marked) {
+        *lock(&self.marked) = Arc::new(marked);
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -1,5 +1,8 @@
 //! What `tools/list` answered: counted, hashed, kept as written.
 
+use std::collections::HashMap;
+
+use portolan_mcp::modern::Head;
 use portolan_mcp::wire::ToolsFound;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -22,6 +25,32 @@ pub(crate) fn sum_up(mut definitions: Vec<Value>) -> Result<ToolsFound, String> 
         hash: format!("sha256:{hash}"),
         definitions: RawValue::from_string(text).ok(),
     })
+}
+
+/// Input schemas of the tools with parameters that have headers of their own (2026-07-28, "Custom Headers from Tool
+/// Parameters"), by name.
+pub(crate) type Marked = HashMap<String, Value>;
+
+/// Those among `tools`.
+pub(crate) fn marked(tools: Option<&ToolsFound>) -> Marked {
+    let definitions = tools.and_then(|tools| tools.definitions.as_deref()).map(RawValue::get);
+    // Few servers have any: most definitions are not read again for it.
+    let definitions = definitions.filter(|definitions| definitions.contains("x-mcp-header"));
+    let definitions: Vec<Value> = definitions.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let schemas = definitions.into_iter().map(|mut tool| (name(&tool).to_owned(), tool["inputSchema"].take()));
+    schemas.filter(|(_, schema)| schema.to_string().contains("x-mcp-header")).collect()
+}
+
+/// The arguments of a call of a marked tool, with its input schema.
+pub(crate) fn with_headers<'m>(
+    marked: &'m Marked,
+    head: &Head<'_>,
+    params: Option<&RawValue>,
+) -> Option<(&'m Value, Value)> {
+    let tool = head.name.as_deref().filter(|_| head.method == "tools/call")?;
+    let schema = marked.get(tool)?;
+    let mut params: Value = serde_json::from_str(params?.get()).ok()?;
+    Some((schema, params["arguments"].take()))
 }
 
 fn name(tool: &Value) -> &str {

@@ -238,7 +238,10 @@ async fn a_call_that_takes_a_while_can_be_resumed_before_it_said_anything() {
     let mut response = client.start(7, "wait", &newest()).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let beginning = chunk(&mut response).await.expect("a beginning");
-    let id = beginning.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\ndata: \n\n")).expect("only an id");
+    let id = beginning
+        .strip_prefix("retry: 1000\nid: ")
+        .and_then(|rest| rest.strip_suffix("\ndata: \n\n"))
+        .expect("only an id");
     drop(response);
     client.post(&json!({"jsonrpc": "2.0", "method": "test/release"})).await;
     let mut resumed = client.listen_after(Some(id)).await;
@@ -268,9 +271,9 @@ async fn a_standing_stream_begins_with_its_place_and_ends_with_a_time_to_come_ba
     let mut stream = {
         let client = rig.open().await;
         let mut stream = client.stream(&newest()).await;
-        assert_eq!(chunk(&mut stream).await.expect("a beginning"), "id: 0-0\ndata: \n\n");
+        assert_eq!(chunk(&mut stream).await.expect("a beginning"), "retry: 1000\nid: 0-0\ndata: \n\n");
         let mut newer = client.stream(&newest()).await;
-        assert_eq!(chunk(&mut newer).await.expect("a beginning"), "id: 0-0\ndata: \n\n");
+        assert_eq!(chunk(&mut newer).await.expect("a beginning"), "retry: 1000\nid: 0-0\ndata: \n\n");
         assert_eq!(chunk(&mut stream).await.expect("a time"), "retry: 1000\n\n", "the newer one took over");
         assert_eq!(chunk(&mut stream).await, None);
         newer

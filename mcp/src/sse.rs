@@ -30,11 +30,12 @@ pub fn encode(id: Option<&str>, data: &[u8]) -> Bytes {
 /// A comment, which keeps an idle stream open through proxies and means nothing.
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// The event that begins a stream: no message, only the id from which a client that lost its connection resumes
-/// (2025-11-25, "Streamable HTTP").
+/// The event that begins a stream: no message, only the id from which a client that lost its connection resumes, and how
+/// soon (2025-11-25, "Streamable HTTP").
 #[must_use]
-pub fn prime(id: &str) -> Bytes {
-    encode(Some(id), b"")
+pub fn prime(id: &str, come_back: Duration) -> Bytes {
+    // One that closes the stream on the way says nothing: when to come back is told while there still is a way.
+    format!("retry: {}\nid: {id}\ndata: \n\n", come_back.as_millis()).into()
 }
 
 /// Tells a client whose stream is about to be closed unfinished when to come back.
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_stream_begins_with_an_id_and_no_message_and_may_close_with_a_time_to_come_back() {
-        assert_eq!(prime("3-0"), "id: 3-0\ndata: \n\n");
+        assert_eq!(prime("3-0", Duration::from_secs(1)), "retry: 1000\nid: 3-0\ndata: \n\n");
         assert_eq!(retry(Duration::from_millis(1500)), "retry: 1500\n\n");
         assert_eq!(Decoder::new(64).push(&retry(Duration::from_secs(1))), Ok(vec![]));
     }

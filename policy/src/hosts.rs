@@ -80,6 +80,12 @@ fn parse_origin(text: &str) -> Option<String> {
     bare.then(|| format!("{scheme}://{}{port}", host.name))
 }
 
+/// Whether `origin` is where the request goes: then a page of the gateway's own asks. Its `Host` was checked before, so no
+/// DNS answer has led a browser here; the scheme may be a proxy's in front of the gateway.
+fn is_own(origin: &str, host: &Host) -> bool {
+    origin.split_once("://").and_then(|(_, authority)| Host::parse(authority)).is_some_and(|own| own == *host)
+}
+
 /// The allow lists of one gateway.
 #[derive(Clone, Debug, Default)]
 pub struct HostRules {
@@ -135,7 +141,10 @@ impl HostRules {
             return Ok(());
         }
         let origin = single(headers, &header::ORIGIN).and_then(parse_origin).ok_or(Refusal::Origin)?;
-        if self.origins.iter().any(|rule| **rule == origin) { Ok(()) } else { Err(Refusal::Origin) }
+        if is_own(&origin, &host) || self.origins.iter().any(|rule| **rule == origin) {
+            return Ok(());
+        }
+        Err(Refusal::Origin)
     }
 }
 
@@ -221,6 +230,28 @@ mod tests {
         ] {
             assert_eq!(check(Some("localhost"), Some(origin)), Err(Refusal::Origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn a_page_of_the_gateways_own_origin_may_ask_it_and_none_of_a_neighbour() {
+        for (host, origin) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("mcp.example.com", "https://mcp.example.com"),
+            ("only.example.com:8443", "https://only.example.com:8443"),
+        ] {
+            assert_eq!(check(Some(host), Some(origin)), Ok(()), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("localhost:8080", "http://localhost:8081"),
+            ("localhost:8080", "http://localhost"),
+            ("localhost:8080", "http://127.0.0.1:8080"),
+            ("mcp.example.com", "https://mcp.example.com:8443"),
+        ] {
+            assert_eq!(check(Some(host), Some(origin)), Err(Refusal::Origin), "{host} {origin}");
+        }
+        let rebound = check(Some("evil.example:8080"), Some("http://evil.example:8080"));
+        assert_eq!(rebound, Err(Refusal::Host));
     }
 
     #[test]

@@ -148,14 +148,24 @@ fn invalid(message: &str) -> Failure {
     Failure::new(Kind::InvalidParams, message)
 }
 
-fn same(headers: &HeaderMap, header: &'static str, body: &str) -> Result<(), Failure> {
+fn same(headers: &HeaderMap, header: &str, body: &str) -> Result<(), Failure> {
+    same_by(headers, header, body, |value| value == body)
+}
+
+/// Whether `header` is sent once, and says what the body says as `is_same` understands it.
+pub(super) fn same_by(
+    headers: &HeaderMap,
+    header: &str,
+    body: &str,
+    is_same: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
     let mismatch = |what: String| Failure::new(Kind::HeaderMismatch, what);
     let mut values = headers.get_all(header).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(mismatch(format!("send the header {header} once, with the value that the body has")));
     };
     let value = value.to_str().ok().and_then(decoded);
-    if value.as_deref() == Some(body) {
+    if value.as_deref().is_some_and(is_same) {
         return Ok(());
     }
     Err(mismatch(format!("the header {header} does not say what the body says, which is {body:?}")))

@@ -4,7 +4,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::head::same_by;
 use super::{Head, METHOD_HEADER, NAME_HEADER, VERSION_HEADER};
+use crate::failure::Failure;
 use crate::revision::MODERN;
 
 /// How deep parameters may lie that have a header.
@@ -23,25 +25,52 @@ pub fn headers_of(head: &Head<'_>, schema: Option<&Value>, arguments: Option<&Va
         }
     }
     if let (Some(schema), Some(arguments)) = (schema, arguments) {
-        add_params(schema, arguments, MAX_DEPTH, &mut headers);
+        add_params(schema, arguments, &mut headers);
     }
     headers
 }
 
+/// Whether the headers of a call say what its arguments say, for every parameter that has one ("Server Behavior for Custom
+/// Headers").
+///
+/// # Errors
+/// [`Kind::HeaderMismatch`](crate::failure::Kind::HeaderMismatch), with the header that is missing, damaged or another.
+pub fn check_params(schema: &Value, arguments: &Value, headers: &HeaderMap) -> Result<(), Failure> {
+    let mut params = Vec::new();
+    collect(schema, arguments, MAX_DEPTH, &mut params);
+    for (name, argument) in params {
+        let Some(text) = written(argument) else { continue };
+        same_by(headers, name.as_str(), &text, |value| match argument {
+            // The same number may be written in more than one way.
+            Value::Number(number) => value.parse().ok() == number.as_f64(),
+            _ => value == text,
+        })?;
+    }
+    Ok(())
+}
+
+fn add_params(schema: &Value, arguments: &Value, headers: &mut HeaderMap) {
+    let mut params = Vec::new();
+    collect(schema, arguments, MAX_DEPTH, &mut params);
+    for (name, argument) in params {
+        if let Some(value) = written(argument).and_then(|text| HeaderValue::from_str(&encoded(&text)).ok()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// Parameters whose schema says `x-mcp-header`, reached through `properties` alone ("Schema Extension").
-fn add_params(schema: &Value, arguments: &Value, depth: usize, headers: &mut HeaderMap) {
+fn collect<'a>(schema: &Value, arguments: &'a Value, depth: usize, found: &mut Vec<(HeaderName, &'a Value)>) {
     let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     for (name, property) in properties {
         let Some(argument) = arguments.get(name) else { continue };
-        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
-            let name = HeaderName::from_bytes(format!("mcp-param-{header}").to_ascii_lowercase().as_bytes());
-            let value = written(argument).and_then(|text| HeaderValue::from_str(&encoded(&text)).ok());
-            if let (Ok(name), Some(value)) = (name, value) {
-                headers.insert(name, value);
-            }
+        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str)
+            && let Ok(name) = HeaderName::from_bytes(format!("mcp-param-{header}").to_ascii_lowercase().as_bytes())
+        {
+            found.push((name, argument));
         }
         if depth > 0 {
-            add_params(property, argument, depth - 1, headers);
+            collect(property, argument, depth - 1, found);
         }
     }
 }
@@ -68,6 +97,7 @@ fn encoded(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::envelope::Message;
+    use crate::failure::Kind;
     use serde_json::json;
 
     #[test]
@@ -104,5 +134,25 @@ mod tests {
             ]
         );
         assert_eq!(encoded("=?base64?x?="), "=?base64?PT9iYXNlNjQ/eD89?=");
+        assert_eq!(check_params(&schema, &arguments, &headers), Ok(()));
+        let with = |name: &'static str, value: &'static str| {
+            let mut headers = headers.clone();
+            headers.insert(name, HeaderValue::from_static(value));
+            check_params(&schema, &arguments, &headers).map_err(|failure| failure.kind)
+        };
+        assert_eq!(with("mcp-param-n", "42.0"), Ok(()));
+        for (name, value) in [
+            ("mcp-param-n", "43"),
+            ("mcp-param-region", "=?base64?%?="),
+            ("mcp-param-region", "us"),
+            ("mcp-param-padded", "p"),
+            ("mcp-param-flag", "True"),
+        ] {
+            assert_eq!(with(name, value), Err(Kind::HeaderMismatch), "{name}: {value}");
+        }
+        let mut missing = headers.clone();
+        missing.remove("mcp-param-region");
+        assert!(check_params(&schema, &arguments, &missing).is_err());
+        assert_eq!(check_params(&schema, &json!({}), &HeaderMap::new()), Ok(()));
     }
 }
