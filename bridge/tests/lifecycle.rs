@@ -35,8 +35,12 @@ async fn bad_servers_are_told_apart() {
     let (reason, message) = verdict(&quick, &python("garbage")).await;
     assert_eq!(reason, ProbeReason::NotMcp);
     assert!(message.contains("Welcome to my server!"), "{message}");
-    let (reason, _) = verdict(&[], &python("modern")).await;
+    let (reason, message) = verdict(&[], &python("unknown")).await;
     assert_eq!(reason, ProbeReason::UnsupportedProtocol);
+    assert!(message.contains("1999-12-31"), "{message}");
+    let (reason, message) = verdict(&[], &python("later")).await;
+    assert_eq!(reason, ProbeReason::UnsupportedProtocol);
+    assert!(message.contains("-32022") && message.contains("Unsupported protocol version"), "{message}");
 }
 
 #[tokio::test]

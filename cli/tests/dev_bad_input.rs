@@ -18,7 +18,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stdio_
 const BROKEN: [(&str, &str, &[&str]); 5] = [
     ("exits", "ServerExited", &["code 1", "no database at db:5432"]),
     ("garbage", "NotMCP", &["Welcome to the shell!"]),
-    ("modern", "UnsupportedProtocol", &["-32022", "without sessions"]),
+    ("later", "UnsupportedProtocol", &["-32022", "Unsupported protocol version"]),
     ("absent", "SpawnFailed", &["is no executable file on this machine"]),
     ("silent", "HandshakeTimeout", &["initialize"]),
 ];

@@ -22,15 +22,14 @@ use serde_json::{Value, json};
 const SILENT: &str = "process.stdin.resume()";
 /// Answers what is no MCP.
 const GARBAGE: &str = "process.stdin.on('data', () => console.log('Welcome to the shell!'))";
-/// Speaks the sessionless era only.
-const MODERN_ONLY: &str = r"
+/// Knows a revision that nobody speaks yet, and no other.
+const LATER_ONLY: &str = r"
         require('readline').createInterface({input: process.stdin}).on('line', line => {
-          const {id, method} = JSON.parse(line);
+          const {id} = JSON.parse(line);
           if (id === undefined) return;
-          const answer = method === 'server/discover'
-            ? {result: {resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: {tools: {}}, ttlMs: 0, cacheScope: 'private'}}
-            : {error: {code: -32022, message: 'Unsupported protocol version', data: {supported: ['2026-07-28'], requested: '2025-11-25'}}};
-          console.log(JSON.stringify({jsonrpc: '2.0', id, ...answer}));
+          const data = {supported: ['2031-01-01'], requested: '2026-07-28'};
+          const error = {code: -32022, message: 'Unsupported protocol version', data};
+          console.log(JSON.stringify({jsonrpc: '2.0', id, error}));
         })";
 
 /// A server in the image of server-everything whose command is a line of JavaScript.
@@ -105,9 +104,9 @@ async fn a_server_that_prints_garbage_is_not_mcp() {
 }
 
 #[tokio::test]
-async fn a_server_of_the_sessionless_era_only_is_an_unsupported_protocol() {
-    says_why_and_recovers(script("modern-only", MODERN_ONLY), "UnsupportedProtocol", &["-32022", "without sessions"])
-        .await;
+async fn a_server_that_speaks_no_revision_that_is_served_is_an_unsupported_protocol() {
+    let words = ["-32022", "Unsupported protocol version"];
+    says_why_and_recovers(script("later-only", LATER_ONLY), "UnsupportedProtocol", &words).await;
 }
 
 #[tokio::test]
@@ -225,8 +224,8 @@ async fn a_server_that_no_longer_prints_garbage_is_served_without_an_edit() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_a_revision_with_sessions_at_last_is_served_without_an_edit() {
-    works_once_it_can("modern-at-first", MODERN_ONLY, "UnsupportedProtocol", "-32022").await;
+async fn a_server_that_speaks_a_revision_that_is_served_at_last_is_served_without_an_edit() {
+    works_once_it_can("later-at-first", LATER_ONLY, "UnsupportedProtocol", "-32022").await;
 }
 
 /// Text for the tag of an image, which nobody had before.

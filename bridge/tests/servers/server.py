@@ -132,8 +132,8 @@ def call(ident, params):
     send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
 
 
-def serve(discover=None):
-    """Answers; `discover` is what it does when it is asked for the sessionless era."""
+def serve(discover=None, revision="2025-11-25"):
+    """Answers; `discover` is what it does when it is asked for the sessionless era, `revision` what it says it speaks."""
     for line in sys.stdin:
         message = json.loads(line)
         method, ident = message.get("method"), message.get("id")
@@ -143,7 +143,7 @@ def serve(discover=None):
                 arrived.notify_all()
         elif method == "initialize":
             info = {"name": "misbehaving", "version": "1"}
-            result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+            result = {"protocolVersion": revision, "capabilities": {"tools": {}}, "serverInfo": info}
             send({"id": ident, "result": result})
         elif method == "notifications/cancelled":
             say(f"cancelled {message['params']['requestId']} because {message['params'].get('reason')}")
@@ -167,13 +167,14 @@ def serve(discover=None):
             send({"id": ident, "error": {"code": -32601, "message": "no such method"}})
 
 
-def modern_only():
+def later_only():
+    """Knows a revision that nobody speaks yet, and no other."""
     for line in sys.stdin:
         message = json.loads(line)
-        if message.get("method") == "server/discover":
-            send({"id": message["id"], "result": {"supportedVersions": ["2026-07-28"]}})
-        elif "id" in message:
-            send({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
+        if "id" in message:
+            data = {"supported": ["2031-01-01"], "requested": "2026-07-28"}
+            error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
+            send({"id": message["id"], "error": error})
 
 
 match sys.argv[1]:
@@ -193,8 +194,10 @@ match sys.argv[1]:
     case "garbage":
         print("Welcome to my server!", flush=True)
         hang(None)
-    case "modern":
-        modern_only()
+    case "later":
+        later_only()
+    case "unknown":
+        serve(revision="1999-12-31")
     case "recovers":
         # Fails until the file exists.
         serve() if os.path.exists(sys.argv[2]) else sys.exit(1)
