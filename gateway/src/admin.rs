@@ -55,6 +55,9 @@ fn readyz(gateway: &Gateway) -> Response<Body> {
 }
 
 fn metrics(gateway: &Gateway) -> Response<Body> {
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    gateway.metrics.entered.set(number(gateway.gate.entered()));
+    gateway.metrics.buffered_bytes.set(number(gateway.budget.held()));
     match gateway.metrics.render() {
         Ok(body) => text(StatusCode::OK, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

@@ -8,8 +8,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin;
 use crate::authenticate::Authenticator;
-use crate::body::Budget;
+use crate::budget::Budget;
 use crate::drain::Drain;
+use crate::limit::Gate;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::options::{Bounds, Config};
@@ -47,6 +48,7 @@ pub(crate) struct Gateway {
     pub(crate) authenticator: Authenticator,
     pub(crate) upstream: Upstream,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
     pub(crate) budget: Arc<Budget>,
     pub(crate) bounds: Bounds,
     pub(crate) drain: Drain,
@@ -118,12 +120,15 @@ impl Bound {
     /// Something that is needed from the start is not there.
     pub async fn run(self, source: Source, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let metrics = Arc::new(Metrics::new()?);
+        let bounds = self.config.bounds;
+        let budget = Budget::new(bounds.max_buffered_bytes, metrics.clone());
         let gateway = Arc::new(Gateway {
-            state: State::new(),
+            state: State::new(budget.clone(), bounds.max_buffered_bytes_per_server),
             authenticator: source::authenticator(&source, &metrics),
             upstream: Upstream::new(),
-            budget: Budget::new(self.config.bounds.max_buffered_bytes),
-            bounds: self.config.bounds,
+            gate: Gate::new(bounds.max_requests, metrics.clone()),
+            budget,
+            bounds,
             drain: Drain::default(),
             metrics,
         });

@@ -6,6 +6,7 @@
 mod admin;
 mod authenticate;
 mod body;
+mod budget;
 #[cfg(feature = "kube")]
 pub mod config;
 mod cors;

@@ -1,4 +1,4 @@
-//! How many requests one replica has under way at one server, and how many wait.
+//! How many requests one replica has under way, at one server and all together, and how many wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +7,8 @@ use std::time::Duration;
 use portolan_mcp::failure::{Failure, Kind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::metrics::Metrics;
 
 /// When a caller may come back: a place is free as soon as any call ends.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -65,6 +67,35 @@ impl Limiter {
         let Self { parallel, pending, .. } = self;
         let message = format!("{parallel} requests are under way at this server and up to {pending} wait; try again");
         Failure::new(Kind::Overloaded, message).retry_after(COME_BACK)
+    }
+}
+
+/// The requests of a whole process. Nobody waits here: what waits would have to be held.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limit: usize,
+    places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Self { limit, places: Arc::new(Semaphore::new(limit)), metrics }
+    }
+
+    /// Lets one request in.
+    pub(crate) fn enter(&self) -> Result<Place, Failure> {
+        self.places.clone().try_acquire_owned().map(Place).map_err(|_| {
+            self.metrics.bound_hit("Requests");
+            let message = format!("{} requests are under way at this gateway replica; try again", self.limit);
+            Failure::new(Kind::Overloaded, message).retry_after(COME_BACK)
+        })
+    }
+
+    /// Requests under way.
+    pub(crate) fn entered(&self) -> usize {
+        self.limit - self.places.available_permits()
     }
 }
 

@@ -121,14 +121,22 @@ async fn tell(stream: TcpStream, bounds: &Bounds, closing: &CancellationToken) -
     }
 }
 
+/// What the kernel takes beyond what it has sent: without a bound of its own a connection that nobody reads would be
+/// filled up to megabytes.
+const UNSENT_BYTES: u32 = 64 * 1024;
+
 /// Small events leave at once, and the kernel gives up on a client that vanished or does not read: an answer that is
 /// written by the pace of its reader has no other end.
 fn tune(stream: &TcpStream, peer: SocketAddr, unread_timeout: Duration) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "no TCP_NODELAY");
     }
-    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(unread_timeout)) {
+    let socket = SockRef::from(stream);
+    if let Err(error) = socket.set_tcp_user_timeout(Some(unread_timeout)) {
         tracing::warn!(%error, %peer, "no TCP_USER_TIMEOUT");
+    }
+    if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::warn!(%error, %peer, "no TCP_NOTSENT_LOWAT");
     }
 }
 

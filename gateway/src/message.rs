@@ -35,7 +35,7 @@ pub(crate) async fn post(
     let headers = &asked.request.headers;
     negotiate::post(headers)?;
     let cap = asked.snapshot.http.max_body_bytes;
-    let read = body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget);
+    let read = body::read(incoming, cap, gateway.bounds.body_timeout, &asked.entry.budget);
     // Held until the bridge has answered: the share of the budget is what the body takes.
     let buffered = record.wait(read).await?;
     // Before anything acts on it: what is decided here is what the server will read.

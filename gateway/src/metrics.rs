@@ -63,6 +63,10 @@ pub(crate) struct Metrics {
     pub(crate) overhead: Histogram,
     /// Requests under way, by route.
     pub(crate) in_flight: IntGaugeVec,
+    /// Requests under way, whether they found a route or not.
+    pub(crate) entered: IntGauge,
+    /// Bytes of requests and answers that are held.
+    pub(crate) buffered_bytes: IntGauge,
     /// Sessions opened, by route.
     pub(crate) sessions_opened: IntCounterVec,
     /// Session ids refused, by reason.
@@ -107,6 +111,8 @@ impl Metrics {
             duration: HistogramVec::new(duration, &["route", "method"])?,
             overhead: Histogram::with_opts(overhead)?,
             in_flight: gauges("requests_in_flight", "Requests under way, streams included.", &["route"])?,
+            entered: IntGauge::new("requests_entered", "Requests under way, those without a route included.")?,
+            buffered_bytes: IntGauge::new("buffered_bytes", "Bytes of requests and answers that are held.")?,
             sessions_opened: counters("sessions_opened_total", "Sessions opened.", &["route"])?,
             sessions_refused: counters("sessions_refused_total", "Session ids refused.", &["reason"])?,
             bound_hits: counters("bound_hits_total", "Bounds that were hit.", &["bound"])?,
@@ -135,6 +141,8 @@ impl Metrics {
             duration,
             overhead,
             in_flight,
+            entered,
+            buffered_bytes,
             sessions_opened,
             sessions_refused,
             bound_hits,
@@ -152,7 +160,7 @@ impl Metrics {
         counters.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         let gauges = [in_flight, connections, rejected_objects];
         gauges.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
-        let numbers = [config_generation, config_loaded, config_stale_since];
+        let numbers = [entered, buffered_bytes, config_generation, config_loaded, config_stale_since];
         numbers.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         registry.register(Box::new(unusable_inputs.clone()))?;
         registry.register(Box::new(panics.clone()))?;

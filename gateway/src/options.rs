@@ -23,8 +23,12 @@ pub struct Bounds {
     pub max_connections: usize,
     /// Requests that one HTTP/2 connection may have under way; a client that begins one more has that one refused.
     pub max_streams: u32,
-    /// Bytes of request bodies held at once, all requests together; past it callers get 503.
+    /// Requests under way at once, streams among them, of whomever; past it callers get 503.
+    pub max_requests: usize,
+    /// Bytes of requests and answers held at once, all together; past it callers get 503.
     pub max_buffered_bytes: usize,
+    /// The same of one server, so that it leaves room for the others; at least one request body.
+    pub max_buffered_bytes_per_server: usize,
     /// From the first byte of a request's head to its end.
     pub header_timeout: Duration,
     /// How long a connection may be open without a request; then it is closed.
@@ -44,7 +48,9 @@ impl Default for Bounds {
         Self {
             max_connections: 10_000,
             max_streams: 100,
+            max_requests: 10_000,
             max_buffered_bytes: 64 * 1024 * 1024,
+            max_buffered_bytes_per_server: 32 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),
             // Above what load balancers grant their idle connections, so that they close first.
             idle_timeout: Duration::from_secs(75),

@@ -9,6 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::budget::Answer;
 use crate::limit::Place;
 use crate::record::Record;
 use crate::relay;
@@ -18,6 +19,10 @@ use crate::state::PodCall;
 /// What a request holds until its answer has ended.
 #[derive(Default)]
 pub(crate) struct Held {
+    /// That it is one of the process's requests.
+    pub(crate) entered: Option<Place>,
+    /// What its answer takes of its server's budget.
+    pub(crate) answer: Option<Answer>,
     /// Its place among the route's parallel requests.
     pub(crate) place: Option<Place>,
     /// That it counts at its pod.
@@ -29,13 +34,13 @@ pub(crate) struct Held {
 
 /// Ties `record` and `held` to the end of the answer's body.
 pub(crate) fn tie(response: Response<Body>, record: Record, held: Held) -> Response<Body> {
-    response.map(|inner| RecordedBody { inner, record, _held: held }.boxed_unsync())
+    response.map(|inner| RecordedBody { inner, record, held }.boxed_unsync())
 }
 
 struct RecordedBody {
     inner: Body,
     record: Record,
-    _held: Held,
+    held: Held,
 }
 
 impl HttpBody for RecordedBody {
@@ -44,7 +49,10 @@ impl HttpBody for RecordedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        if let Some(answer) = &this.held.answer {
+            ready!(answer.poll_room(cx));
+        }
+        let mut frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {
@@ -59,6 +67,9 @@ impl HttpBody for RecordedBody {
             Some(Ok(frame)) => this.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(_)) => this.record.broken(),
             None => this.record.complete(),
+        }
+        if let Some(answer) = &this.held.answer {
+            frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| answer.part(data))));
         }
         Poll::Ready(frame)
     }

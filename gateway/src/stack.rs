@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_policy::{authorize, hosts::Refusal};
 
+use crate::budget::Answer;
 use crate::endpoint;
 use crate::gateway::Gateway;
 use crate::record::Record;
@@ -56,6 +57,7 @@ async fn layers(
     held: &mut Held,
     origin: &mut Option<HeaderValue>,
 ) -> Result<Response<Body>, Failure> {
+    held.entered = Some(gateway.gate.enter()?);
     // One snapshot from here to the end: a change in between never mixes two.
     let serving = gateway.state.serving()?;
     let snapshot = &serving.snapshot;
@@ -74,6 +76,7 @@ async fn layers(
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
     let permit = authorize::authorize(&caller.identity, entry.route.name.target()).map_err(|_| no_route())?;
     record.set_route(&entry.series);
+    held.answer = Some(Answer::new(entry.budget.clone()));
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };
     match request.method {
         // Media types, body, envelope and era, session, limits, upstream: see there, in this order.

@@ -10,6 +10,7 @@ use portolan_mcp::failure::{Failure, Kind};
 use portolan_snapshot::{Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Unusable, compile};
 use tokio::sync::watch;
 
+use crate::budget::Budget;
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::series::Series;
@@ -19,6 +20,9 @@ const COME_BACK: Duration = Duration::from_secs(1);
 
 /// The one place that is swapped.
 pub(crate) struct State {
+    budget: Arc<Budget>,
+    /// Of one server, in bytes.
+    part: usize,
     current: ArcSwapOption<Serving>,
     reports: watch::Sender<Option<Arc<Report>>>,
 }
@@ -35,6 +39,7 @@ pub(crate) struct Serving {
 pub(crate) struct Entry {
     pub(crate) route: Arc<Route>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) series: Arc<Series>,
     calls: Arc<HashMap<Box<str>, Arc<AtomicUsize>>>,
 }
@@ -50,8 +55,9 @@ impl Drop for PodCall {
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
-        Self { current: ArcSwapOption::empty(), reports: watch::Sender::new(None) }
+    /// Nothing is served yet. Servers hold parts of `budget`, each at most `part` bytes.
+    pub(crate) fn new(budget: Arc<Budget>, part: usize) -> Self {
+        Self { budget, part, current: ArcSwapOption::empty(), reports: watch::Sender::new(None) }
     }
 
     /// What is served now.
@@ -73,7 +79,7 @@ impl State {
     pub(crate) fn load(&self, inputs: &Inputs, metrics: &Arc<Metrics>) -> Result<(), Unusable> {
         let previous = self.current.load_full();
         let Compiled { snapshot, diagnostics } = compile(inputs, previous.as_ref().map(|serving| &serving.snapshot))?;
-        let serving = Arc::new(Serving::new(snapshot, diagnostics, previous.as_deref(), metrics));
+        let serving = Arc::new(self.served(snapshot, diagnostics, previous.as_deref(), metrics));
         record(&serving, previous.as_deref(), metrics);
         let report = Arc::new(Report::whole(&serving.snapshot, &serving.diagnostics));
         self.current.store(Some(serving));
@@ -81,21 +87,30 @@ impl State {
         self.reports.send_replace(Some(report));
         Ok(())
     }
-}
 
-impl Serving {
-    fn new(snapshot: Snapshot, diagnostics: Diagnostics, previous: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
+    fn served(
+        &self,
+        snapshot: Snapshot,
+        diagnostics: Diagnostics,
+        previous: Option<&Serving>,
+        metrics: &Arc<Metrics>,
+    ) -> Serving {
+        // The largest body has to fit, or nobody could ever send it.
+        let part = self.part.max(snapshot.http.max_body_bytes);
         let routes = snapshot
             .routes
             .iter()
             .map(|(name, route)| {
                 let last = previous.and_then(|previous| previous.routes.get(name));
-                (name.clone(), Entry::new(route.clone(), last, metrics))
+                let budget = last.map_or_else(|| self.budget.part(part), |last| last.budget.adjusted(part));
+                (name.clone(), Entry::new(route.clone(), budget, last, metrics))
             })
             .collect();
-        Self { snapshot, diagnostics, routes }
+        Serving { snapshot, diagnostics, routes }
     }
+}
 
+impl Serving {
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)
@@ -103,7 +118,7 @@ impl Serving {
 }
 
 impl Entry {
-    fn new(route: Arc<Route>, last: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
+    fn new(route: Arc<Route>, budget: Arc<Budget>, last: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
         let (parallel, pending) = (route.settings.max_parallel_requests, route.settings.max_pending_requests);
         let limiter = match last {
             Some(last) => last.limiter.adjusted(parallel, pending),
@@ -115,7 +130,7 @@ impl Entry {
         };
         let calls_of = |uid: &str| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
         let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
-        Self { route, limiter, series, calls: Arc::new(calls) }
+        Self { route, limiter, budget, series, calls: Arc::new(calls) }
     }
 
     /// Calls under way at a pod, of this replica.

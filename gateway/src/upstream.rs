@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below the time after which a bridge closes an idle connection, so that no request meets a closing one.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_MAX_IDLE_PER_POD: usize = 64;
+/// Of an answer, before its client takes it.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// A pod that vanished without a word is noticed on open streams after three of these.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -93,6 +95,7 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(POOL_MAX_IDLE_PER_POD)
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
             // Only what was never written to a connection is tried on another: nothing is ever sent twice.
             .retry_canceled_requests(true)
             .build(connector);

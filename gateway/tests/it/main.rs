@@ -8,6 +8,7 @@ mod admin;
 mod api_server;
 mod bounds;
 mod bridge;
+mod budgets;
 mod client;
 mod client_http2;
 mod drain;
