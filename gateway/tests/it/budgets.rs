@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use http::Method;
 use portolan_gateway::{Bounds, Config};
-use serde_json::{Value, json};
+use serde_json::json;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::bridge::Bridge;
-use crate::client::{Answer, Client, call, soon, until};
+use crate::client::{Answer, call, soon, until};
 use crate::log::Log;
 use crate::world::{ALICE, Gateway, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, config};
 
