@@ -1,10 +1,16 @@
-//! Tools that send a request to their caller while it waits, which 2026-07-28 no longer has: see `rounds`.
+//! Tools that ask their caller something before they answer, and how a client with a session is asked: while it waits. One
+//! without is told to call again, as in `rounds`.
 
-use rmcp::ErrorData;
-use rmcp::model::{CreateMessageRequestParams, ElicitRequestParams, SamplingMessage};
+use rmcp::RoleServer;
+use rmcp::model::{InputRequest, InputRequests, InputResponses};
+use rmcp::service::{RequestContext, ServiceError};
 use serde_json::{Value, json};
 
-use crate::tools::{Answer, Call, Definition, failed, own_fault, text, unknown};
+use crate::rounds::{needs, question, response};
+use crate::tools::{Answer, Call, Definition, failed, text, unknown};
+
+/// Under which key the one answer comes back.
+const ANSWER: &str = "answer";
 
 pub(crate) const TOOLS: &[Definition] = &[
     Definition {
@@ -21,52 +27,67 @@ pub(crate) const TOOLS: &[Definition] = &[
     Definition::plain("test_elicitation_sep1330_enums", "Asks its caller's user to choose, in every way there is"),
 ];
 
-pub(crate) async fn call(call: &Call<'_>) -> Answer {
+pub(crate) fn call(call: &Call<'_>) -> Answer {
     match call.request.name.as_ref() {
-        "test_sampling" => sampling(call).await,
+        "test_sampling" => sampling(call),
         "test_elicitation" => {
             let person = json!({"type": "object", "required": ["username", "email"], "properties": {
                 "username": {"type": "string", "description": "User's response"},
                 "email": {"type": "string", "description": "User's email address"},
             }});
-            elicitation(call, call.text("message")?, &person).await
+            elicitation(call, call.text("message")?, &person)
         }
-        "test_elicitation_sep1034_defaults" => elicitation(call, "Is all of this right?", &defaults()).await,
-        "test_elicitation_sep1330_enums" => elicitation(call, "Which of these?", &choices()).await,
+        "test_elicitation_sep1034_defaults" => elicitation(call, "Is all of this right?", &defaults()),
+        "test_elicitation_sep1330_enums" => elicitation(call, "Which of these?", &choices()),
         name => Err(unknown(name)),
     }
 }
 
-async fn sampling(call: &Call<'_>) -> Answer {
+fn sampling(call: &Call<'_>) -> Answer {
     if call.context.client_capabilities().is_none_or(|client| client.sampling.is_none()) {
         return Ok(failed("The client has no sampling."));
     }
-    let question = CreateMessageRequestParams::new(vec![SamplingMessage::user_text(call.text("prompt")?)], 100);
-    let answer = match call.context.peer.create_message(question).await {
-        Ok(answer) => answer,
-        Err(error) => return Ok(failed(format!("The client did not answer: {error}"))),
+    let Some(answer) = response(call.request.input_responses.as_ref(), ANSWER) else {
+        return needs([(ANSWER, question(call.text("prompt")?))], None);
     };
-    let said = answer.message.content.first().and_then(|content| content.as_text()).map(|content| &content.text);
-    Ok(text(format!("LLM response: {}", said.map_or("not a text", String::as_str))))
+    let said = answer.get("content").and_then(|content| content["text"].as_str());
+    Ok(text(format!("LLM response: {}", said.unwrap_or("not a text"))))
 }
 
-async fn elicitation(call: &Call<'_>, message: &str, schema: &Value) -> Answer {
+fn elicitation(call: &Call<'_>, message: &str, schema: &Value) -> Answer {
     if call.context.client_capabilities().is_none_or(|client| client.elicitation.is_none()) {
         return Ok(failed("The client has no elicitation."));
     }
-    let question = form(message, schema)?;
-    Ok(match call.context.peer.create_elicitation(question).await {
-        Ok(answer) => {
-            let content = answer.content.unwrap_or_default();
-            text(format!("User response: action={:?}, content={content}", answer.action))
-        }
-        Err(error) => failed(format!("The client did not answer: {error}")),
-    })
+    let Some(answer) = response(call.request.input_responses.as_ref(), ANSWER) else {
+        let params = json!({"mode": "form", "message": message, "requestedSchema": schema});
+        return needs([(ANSWER, json!({"method": "elicitation/create", "params": params}))], None);
+    };
+    let action = answer.get("action").and_then(Value::as_str).unwrap_or("none");
+    let content = answer.get("content").unwrap_or(&Value::Null);
+    Ok(text(format!("User response: action={action:?}, content={content}")))
 }
 
-fn form(message: &str, schema: &Value) -> Result<ElicitRequestParams, ErrorData> {
-    let form = json!({"mode": "form", "message": message, "requestedSchema": schema});
-    serde_json::from_value(form).map_err(own_fault)
+/// Whether the client has a session: then it is asked on the spot.
+pub(crate) fn has_session(context: &RequestContext<RoleServer>) -> bool {
+    context.protocol_version().is_none_or(|version| version.has_initialize())
+}
+
+/// Asks the client of a session all that is needed, and gives its answers.
+pub(crate) async fn ask(
+    context: &RequestContext<RoleServer>,
+    requests: Option<InputRequests>,
+) -> Result<InputResponses, ServiceError> {
+    let mut answers = InputResponses::new();
+    for (key, request) in requests.unwrap_or_default() {
+        let answer = match request {
+            InputRequest::Elicitation(asked) => json!(context.peer.create_elicitation(asked.params).await?),
+            InputRequest::CreateMessage(asked) => json!(context.peer.create_message(asked.params).await?),
+            // What else there may be, nothing here asks for.
+            _ => json!(context.peer.list_roots().await?),
+        };
+        answers.insert(key, answer);
+    }
+    Ok(answers)
 }
 
 fn defaults() -> Value {

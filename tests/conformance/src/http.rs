@@ -17,6 +17,7 @@ use rmcp::transport::streamable_http_server::StreamableHttpService;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::era::Era;
 use crate::server::Everything;
 
 const PATH: &str = "/mcp";
@@ -26,7 +27,7 @@ const ORIGINS: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://
 type Service = StreamableHttpService<Everything, LocalSessionManager>;
 
 /// Serves until the process is ended, and prints the URL once it listens.
-pub(crate) async fn serve(address: SocketAddr, server: Everything) -> anyhow::Result<()> {
+pub(crate) async fn serve(address: SocketAddr, era: Era, server: Everything) -> anyhow::Result<()> {
     let config = StreamableHttpServerConfig::default().with_allowed_origins(ORIGINS);
     let service = Service::new(move || Ok(server.session()), LocalSessionManager::default().into(), config);
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -34,15 +35,21 @@ pub(crate) async fn serve(address: SocketAddr, server: Everything) -> anyhow::Re
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(stream, service.clone()));
+        tokio::spawn(connection(stream, era, service.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, service: Service) {
+async fn connection(stream: TcpStream, era: Era, service: Service) {
     let answer = service_fn(|request: Request<Incoming>| {
         let service = service.clone();
         async move {
-            Ok::<_, Infallible>(if request.uri().path() == PATH { service.handle(request).await } else { not_found() })
+            if request.uri().path() != PATH {
+                return Ok::<_, Infallible>(not_found());
+            }
+            Ok(match era.refuse(request.headers()) {
+                Some(refusal) => refusal,
+                None => service.handle(request).await,
+            })
         }
     });
     // A client that goes away is no news here.

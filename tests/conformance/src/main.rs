@@ -9,6 +9,7 @@ mod asking;
 mod changes;
 mod completions;
 mod content;
+mod era;
 mod http;
 mod jobs;
 mod media;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use clap::{ArgGroup, Parser};
 use rmcp::service::ServerInitializeError;
 
+use crate::era::Era;
 use crate::server::Everything;
 
 /// An MCP server with everything that the protocol's conformance suite asks for.
@@ -36,14 +38,18 @@ struct Arguments {
     /// Serve streamable HTTP at /mcp on this address and print the URL; port 0 is a free one
     #[arg(long, group = "transport", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Speak one era only
+    #[arg(long, value_enum, default_value_t = Era::Both)]
+    era: Era,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().listen {
-        Some(address) => http::serve(address, Everything::default()).await,
+    let Arguments { listen, era, .. } = Arguments::parse();
+    match listen {
+        Some(address) => http::serve(address, era, Everything::default()).await,
         None => {
-            match rmcp::serve_server(Everything::default(), rmcp::transport::stdio()).await {
+            match rmcp::serve_server(Everything::default(), era.pipes()).await {
                 Ok(running) => running.waiting().await.map(drop).map_err(Into::into),
                 // A client that goes away unheard is no news here.
                 Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),

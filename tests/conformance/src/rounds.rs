@@ -108,7 +108,7 @@ fn capable(call: &Call<'_>) -> Answer {
 }
 
 /// The answer that asks for more, with the state that has to come back.
-fn needs<'a>(requests: impl IntoIterator<Item = (&'a str, Value)>, state: Option<Value>) -> Answer {
+pub(crate) fn needs<'a>(requests: impl IntoIterator<Item = (&'a str, Value)>, state: Option<Value>) -> Answer {
     input_required(requests, state).map(CallToolResponse::from)
 }
 
@@ -150,7 +150,8 @@ pub(crate) fn name_form() -> Value {
     form("What is your name?", "name", "string")
 }
 
-fn question(text: &str) -> Value {
+/// A question to a model.
+pub(crate) fn question(text: &str) -> Value {
     let messages = json!([{"role": "user", "content": {"type": "text", "text": text}}]);
     json!({"method": "sampling/createMessage", "params": {"messages": messages, "maxTokens": 100}})
 }

@@ -15,7 +15,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 
 use crate::changes::{Listeners, Watched, lock};
 use crate::tools::Call;
-use crate::{completions, prompts, resources, tools};
+use crate::{asking, completions, prompts, resources, tools};
 
 type Context = RequestContext<RoleServer>;
 type Page = Option<PaginatedRequestParams>;
@@ -142,8 +142,19 @@ impl ServerHandler for Everything {
         Ok(listed.with_ttl_ms(KEEP_MS).with_cache_scope(CacheScope::Public))
     }
 
-    async fn get_prompt(&self, request: GetPromptRequestParams, _: Context) -> Result<GetPromptResponse, ErrorData> {
-        prompts::get(&request)
+    async fn get_prompt(
+        &self,
+        mut request: GetPromptRequestParams,
+        context: Context,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        loop {
+            let needed = match prompts::get(&request)? {
+                GetPromptResponse::InputRequired(needed) if asking::has_session(&context) => needed,
+                answer => return Ok(answer),
+            };
+            let asked = asking::ask(&context, needed.input_requests).await;
+            request.input_responses = Some(asked.map_err(|error| ErrorData::internal_error(error.to_string(), None))?);
+        }
     }
 
     async fn complete(&self, request: CompleteRequestParams, _: Context) -> Result<CompleteResult, ErrorData> {

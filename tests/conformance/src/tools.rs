@@ -64,17 +64,31 @@ pub(crate) fn named(name: &str) -> Option<Tool> {
     definitions().find(|tool| tool.name == name)?.tool().ok()
 }
 
-/// Calls a tool.
-pub(crate) async fn call(call: Call<'_>) -> Answer {
-    let name = call.request.name.clone();
+/// Calls a tool. A client with a session is asked for what else it needs while it waits.
+pub(crate) async fn call(mut call: Call<'_>) -> Answer {
+    loop {
+        let needed = match once(&call).await? {
+            CallToolResponse::InputRequired(needed) if asking::has_session(&call.context) => needed,
+            answer => return Ok(answer),
+        };
+        match asking::ask(&call.context, needed.input_requests).await {
+            Ok(answers) => call.request.input_responses = Some(answers),
+            Err(error) => return Ok(failed(format!("The client did not answer: {error}"))),
+        }
+        call.request.request_state = needed.request_state;
+    }
+}
+
+async fn once(call: &Call<'_>) -> Answer {
+    let name = call.request.name.as_ref();
     let has = |tools: &[Definition]| tools.iter().any(|tool| tool.name == name);
     match () {
-        () if has(content::TOOLS) => content::call(&call),
-        () if has(telling::TOOLS) => telling::call(&call).await,
-        () if has(asking::TOOLS) => asking::call(&call).await,
-        () if has(rounds::TOOLS) => rounds::call(&call),
-        () if has(jobs::TOOLS) => jobs::call(&call).await,
-        () => Err(unknown(&name)),
+        () if has(content::TOOLS) => content::call(call),
+        () if has(telling::TOOLS) => telling::call(call).await,
+        () if has(asking::TOOLS) => asking::call(call),
+        () if has(rounds::TOOLS) => rounds::call(call),
+        () if has(jobs::TOOLS) => jobs::call(call).await,
+        () => Err(unknown(name)),
     }
 }
 
