@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::modern::{Head, headers_of};
 use portolan_mcp::sse::Decoder;
 
 use crate::data::PROTOCOL_VERSION;
@@ -83,15 +84,17 @@ impl HttpPeer {
     }
 
     async fn post(&self, body: Bytes) -> Result<Response<Incoming>, CallError> {
-        let session = lock(&self.session).clone();
-        let sent = self.server.send(Method::POST, &self.headers(), session.as_ref(), body).await;
+        let (headers, session) = match modern_headers(&body) {
+            // In that era requests have no session, and say in their headers what they are.
+            Some(headers) => (headers, None),
+            None => (self.headers(), lock(&self.session).clone()),
+        };
+        let sent = self.server.send(Method::POST, &headers, session.as_ref(), body).await;
         sent.map_err(|error| CallError::Unreachable(error.to_string()))
     }
 
     fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        let mut headers = with_types(HeaderMap::new());
         if let Some(revision) = lock(&self.revision).clone() {
             headers.insert(PROTOCOL_VERSION, revision);
         }
@@ -113,4 +116,16 @@ impl HttpPeer {
         // Best effort: a server that failed the probe may not hear it.
         let _ = tokio::time::timeout(GOODBYE, sent).await;
     }
+}
+
+/// The headers of a request of the sessionless era; `None` for one of a session.
+fn modern_headers(body: &Bytes) -> Option<HeaderMap> {
+    let message = Message::parse(body).ok().filter(Message::is_modern)?;
+    Head::of(&message).map(|head| with_types(headers_of(&head, None, None)))
+}
+
+fn with_types(mut headers: HeaderMap) -> HeaderMap {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers
 }
