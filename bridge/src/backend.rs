@@ -9,6 +9,8 @@ use crate::link::Opener;
 use crate::memory;
 use crate::peer::Connector;
 use crate::relay::Relay;
+#[cfg(feature = "tls")]
+use crate::remote::Transport;
 use crate::sessions::Sessions;
 use crate::shared::Shared;
 use crate::state::State;
@@ -39,6 +41,11 @@ impl Backend {
             Upstream::Stdio(command) => Self::over_links(state, Opener::Process(command)),
             Upstream::Sse(endpoint) => Self::over_links(state, Opener::Sse(Server::new(endpoint))),
             Upstream::Http(endpoint) => Self::over_http(state, Server::new(endpoint)),
+            #[cfg(feature = "tls")]
+            Upstream::Remote(remote) => match remote.transport {
+                Transport::StreamableHttp => Self::over_http(state, Server::elsewhere(*remote)),
+                Transport::Sse => Self::over_links(state, Opener::Sse(Server::elsewhere(*remote))),
+            },
         }
     }
 

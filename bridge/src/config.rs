@@ -63,6 +63,9 @@ pub enum Upstream {
     Http(http::Uri),
     /// A server of the older HTTP+SSE transport (2024-11-05) on loopback; one event stream per session.
     Sse(http::Uri),
+    /// A server that runs elsewhere.
+    #[cfg(feature = "tls")]
+    Remote(Box<crate::remote::Remote>),
 }
 
 /// How to start a server process.

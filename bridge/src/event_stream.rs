@@ -59,13 +59,8 @@ impl EventStream {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
         let response = self.server.send(Method::GET, &headers, None, Bytes::new()).await;
-        let response = response.map_err(|error| How::Unreachable(error.to_string()))?;
+        let response = response.map_err(How::Unreachable)?;
         let status = response.status();
-        if status.is_redirection() {
-            let what =
-                format!("answered GET with {status}, and redirects are not followed: write the path that it leads to");
-            return Err(self.not_sse(&what));
-        }
         if !status.is_success() {
             let what = format!("answered GET with {status}; is its path another, or its transport StreamableHTTP?");
             return Err(self.not_sse(&what));

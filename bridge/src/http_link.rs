@@ -125,9 +125,9 @@ impl HttpLink {
         let response = match sent {
             Ok(response) => response,
             Err(error) => {
-                self.not_taken(said, Failure::new(Kind::ServerUnreachable, error.to_string())).await;
+                self.not_taken(said, error.failure()).await;
                 // A server that cannot be spoken to has no conversation.
-                return matches!(said, Said::Initialize(_)).then(|| How::Unreachable(error.to_string()));
+                return matches!(said, Said::Initialize(_)).then(|| How::Unreachable(error));
             }
         };
         if response.status() == StatusCode::NOT_FOUND && session.is_some() {

@@ -90,7 +90,7 @@ impl HttpPeer {
             None => (self.headers(), lock(&self.session).clone()),
         };
         let sent = self.server.send(Method::POST, &headers, session.as_ref(), body).await;
-        sent.map_err(|error| CallError::Unreachable(error.to_string()))
+        sent.map_err(|error| CallError::Unreachable(error.probe_reason(), error.to_string()))
     }
 
     fn headers(&self) -> HeaderMap {

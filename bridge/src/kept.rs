@@ -12,7 +12,7 @@ use portolan_mcp::session::{
     with_request_id,
 };
 use portolan_mcp::token::SessionKey;
-use portolan_mcp::wire::ExitCause;
+use portolan_mcp::wire::{ExitCause, ProbeReason};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
@@ -105,7 +105,7 @@ impl Caller {
 
 fn not_taken(failure: Failure) -> CallError {
     match failure.kind {
-        Kind::ServerUnreachable => CallError::Unreachable(failure.message),
+        Kind::ServerUnreachable => CallError::Unreachable(ProbeReason::Unreachable, failure.message),
         _ => CallError::NotMcp(failure.message),
     }
 }

@@ -32,6 +32,8 @@ mod probe;
 mod process;
 mod relay;
 mod relayed;
+#[cfg(feature = "tls")]
+pub mod remote;
 mod reply;
 mod respond;
 mod server;

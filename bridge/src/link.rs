@@ -21,7 +21,7 @@ use crate::lines::LineError;
 use crate::process::{Process, SpawnError, Stdout};
 use crate::state::State;
 use crate::translated::{Machine, Messages, Translated};
-use crate::upstream::Server;
+use crate::upstream::{NoAnswer, Server};
 
 /// How links are opened.
 #[derive(Clone, Debug)]
@@ -265,8 +265,8 @@ pub(crate) enum How {
     NotStarted(String),
     /// The process is gone; nothing is known of one whose end nobody saw.
     Exited { code: Option<i32>, signal: Option<i32>, last_stderr: String },
-    /// Nothing listens where the server should.
-    Unreachable(String),
+    /// Where the server should be, nothing answered, or what sends its callers elsewhere.
+    Unreachable(NoAnswer),
     /// What answered is no HTTP+SSE server.
     NotSse(String),
     /// The event stream is over.
@@ -277,9 +277,8 @@ impl End {
     /// The end in words.
     pub(crate) fn describe(&self) -> String {
         match &self.how {
-            How::NotStarted(words) | How::Unreachable(words) | How::NotSse(words) | How::Disconnected(words) => {
-                words.clone()
-            }
+            How::NotStarted(words) | How::NotSse(words) | How::Disconnected(words) => words.clone(),
+            How::Unreachable(error) => error.to_string(),
             How::Exited { .. } if self.cause == ExitCause::MemoryPressure => {
                 "the server was ended because the container's memory ran short and it held the most; \
                  raise spec.container.resources.limits.memory"

@@ -69,15 +69,14 @@ impl Post {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let sent = self.server.send(Method::POST, &headers, None, self.outgoing.message.clone()).await;
-        let response = sent.map_err(|error| Failure::new(Kind::ServerUnreachable, error.to_string()))?;
+        let response = sent.map_err(|error| error.failure())?;
         let status = response.status();
         let text = beginning(response.into_body()).await;
         if status.is_success() {
             return Ok(());
         }
         let said = if text.is_empty() { String::new() } else { format!(": {}", shorten(text.trim(), MAX_QUOTE)) };
-        let what = if status.is_redirection() { ", and redirects are not followed" } else { &*said };
-        Err(Failure::new(Kind::BadServerReply, format!("the server answered POST with {status}{what}")))
+        Err(Failure::new(Kind::BadServerReply, format!("the server answered POST with {status}{said}")))
     }
 
     async fn was_not_taken(self, failure: Failure) {

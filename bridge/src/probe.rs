@@ -55,7 +55,7 @@ impl Rpc {
 pub(crate) enum CallError {
     TimedOut,
     Over(Over),
-    Unreachable(String),
+    Unreachable(ProbeReason, String),
     /// An HTTP server no longer knows the session.
     SessionGone,
     NotMcp(String),
@@ -80,10 +80,10 @@ impl Problem {
                 Self::new(late, format!("the server did not answer {what} within {} ms", waited.as_millis()))
             }
             CallError::Over(Over::Ended(end)) => {
-                let reason = match end.how {
+                let reason = match &end.how {
                     How::NotStarted(_) => ProbeReason::SpawnFailed,
                     How::Exited { .. } | How::Disconnected(_) => ProbeReason::ServerExited,
-                    How::Unreachable(_) => ProbeReason::Unreachable,
+                    How::Unreachable(error) => error.probe_reason(),
                     How::NotSse(_) => ProbeReason::NotMcp,
                 };
                 Self::new(reason, end.describe())
@@ -92,7 +92,7 @@ impl Problem {
                 Self::new(ProbeReason::NotMcp, "the server closed its stdout, where it should answer")
             }
             CallError::Over(Over::TooLong(error)) => Self::new(ProbeReason::NotMcp, error),
-            CallError::Unreachable(error) => Self::new(ProbeReason::Unreachable, error),
+            CallError::Unreachable(reason, error) => Self::new(reason, error),
             CallError::SessionGone => {
                 Self::new(ProbeReason::ServerExited, "the server no longer knows the probe's session (HTTP status 404)")
             }

@@ -161,7 +161,7 @@ impl Relay {
         let sent = self.server.send(Method::POST, headers, None, body.clone());
         let answer = match tokio::time::timeout(timeout, sent).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
+            Ok(Err(error)) => Err(error.failure()),
             Err(_) => {
                 self.state.counters.timeouts.add(1);
                 Err(call.timed_out())
@@ -191,7 +191,7 @@ impl Relay {
         Box::pin(async move {
             let id = lock(&session.id).clone();
             let sent = self.server.send(Method::POST, &headers, id.as_ref(), body).await;
-            let response = sent.map_err(|error| Failure::new(Kind::ServerUnreachable, error.to_string()))?;
+            let response = sent.map_err(|error| error.failure())?;
             self.take(&key, &session, is_initialize, response)
         })
     }
@@ -247,7 +247,7 @@ impl Relay {
         let sent = self.server.send(Method::GET, headers, id.as_ref(), Bytes::new());
         let response = match tokio::time::timeout(self.state.config.request_timeout, sent).await {
             Ok(Ok(response)) => self.take(key, &session, false, response),
-            Ok(Err(error)) => Err(Failure::new(Kind::ServerUnreachable, error.to_string())),
+            Ok(Err(error)) => Err(error.failure()),
             Err(_) => Err(Failure::new(Kind::RequestTimeout, "the server did not open the stream in time")),
         };
         let response = response.map_err(|failure| {

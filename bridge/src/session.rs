@@ -383,7 +383,7 @@ pub(crate) fn exited(end: &End) -> Failure {
 /// The failure that calls see when their server ended, with what to do next.
 pub(crate) fn ended(end: &End, next: &str) -> Failure {
     let kind = match &end.how {
-        How::Unreachable(_) => Kind::ServerUnreachable,
+        How::Unreachable(error) => error.failure().kind,
         How::NotSse(_) => Kind::BadServerReply,
         _ if end.cause == ExitCause::MemoryPressure => Kind::MemoryPressure,
         _ => Kind::ServerExited,

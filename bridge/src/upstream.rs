@@ -1,21 +1,32 @@
-//! A server that speaks HTTP on loopback, as the bridge reaches it.
+//! A server that speaks HTTP, on loopback or elsewhere, as the bridge reaches it.
+
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::wire::ProbeReason;
+
+#[cfg(feature = "tls")]
+use crate::remote::{Dialer, Remote, Trouble};
+use crate::stderr::shorten;
 
 /// The header with which an HTTP server names a session.
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Idle connections to the server that are kept.
 const MAX_IDLE: usize = 32;
+/// What is quoted of where a redirect leads to.
+const MAX_QUOTE: usize = 120;
 /// Hop by hop, the caller's own secrets, and what this side sets itself.
 const NOT_FORWARDED: [HeaderName; 12] = [
     HOST,
@@ -32,30 +43,91 @@ const NOT_FORWARDED: [HeaderName; 12] = [
     SET_COOKIE,
 ];
 
-/// The server did not take a request, or broke off.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot reach the server at {endpoint}: {reason}")]
-pub(crate) struct Unreachable {
-    endpoint: String,
-    reason: String,
+/// Why a request got no answer that goes on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct NoAnswer {
+    text: String,
+    cause: Cause,
 }
 
-/// The server's endpoint. Redirects are answers like others: nobody follows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Nobody took the request, or the connection broke off.
+    Network,
+    /// The host has an address that is not connected to.
+    #[cfg(feature = "tls")]
+    Address,
+    /// The two sides do not trust each other.
+    #[cfg(feature = "tls")]
+    Tls,
+    /// The server sends its callers elsewhere.
+    Redirect,
+}
+
+impl NoAnswer {
+    /// What a caller is told.
+    pub(crate) fn failure(&self) -> Failure {
+        let kind = if self.cause == Cause::Redirect { Kind::BadServerReply } else { Kind::ServerUnreachable };
+        Failure::new(kind, self.text.clone())
+    }
+
+    /// What it says about the server.
+    pub(crate) fn probe_reason(&self) -> ProbeReason {
+        match self.cause {
+            Cause::Network => ProbeReason::Unreachable,
+            #[cfg(feature = "tls")]
+            Cause::Address => ProbeReason::AddressNotAllowed,
+            #[cfg(feature = "tls")]
+            Cause::Tls => ProbeReason::TlsFailed,
+            Cause::Redirect => ProbeReason::NotMcp,
+        }
+    }
+}
+
+/// The server's endpoint. Nobody follows redirects.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     endpoint: Uri,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Http,
+}
+
+/// The connections to it.
+#[derive(Clone, Debug)]
+enum Http {
+    Loopback(Client<HttpConnector, Full<Bytes>>),
+    #[cfg(feature = "tls")]
+    Elsewhere(Arc<Elsewhere>),
+}
+
+#[cfg(feature = "tls")]
+struct Elsewhere {
+    client: Client<Dialer, Full<Bytes>>,
+    dialer: Dialer,
+    credential: Option<(HeaderName, HeaderValue)>,
+}
+
+#[cfg(feature = "tls")]
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Elsewhere").finish_non_exhaustive()
+    }
 }
 
 impl Server {
+    /// A server on loopback.
     pub(crate) fn new(endpoint: Uri) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(MAX_IDLE)
-            .build(connector);
-        Self { endpoint, client }
+        Self { endpoint, client: Http::Loopback(client(connector)) }
+    }
+
+    /// A server elsewhere.
+    #[cfg(feature = "tls")]
+    pub(crate) fn elsewhere(remote: Remote) -> Self {
+        let Remote { endpoint, credential, dialer, .. } = remote;
+        let elsewhere = Elsewhere { client: client(dialer.clone()), dialer, credential };
+        Self { endpoint, client: Http::Elsewhere(Arc::new(elsewhere)) }
     }
 
     /// The same server, asked at another of its addresses over the same connections.
@@ -74,25 +146,74 @@ impl Server {
         headers: &HeaderMap,
         session: Option<&HeaderValue>,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Unreachable> {
+    ) -> Result<Response<Incoming>, NoAnswer> {
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
+        *request.method_mut() = method.clone();
         *request.uri_mut() = self.endpoint.clone();
         // The client names the host after the endpoint: servers on loopback check it against rebinding.
         *request.headers_mut() = forwarded(headers);
         if let Some(session) = session {
             request.headers_mut().insert(SESSION_ID, session.clone());
         }
-        self.client.request(request).await.map_err(|error| self.unreachable(&error))
+        let response = match &self.client {
+            Http::Loopback(client) => client.request(request).await,
+            #[cfg(feature = "tls")]
+            Http::Elsewhere(elsewhere) => {
+                if let Some((name, value)) = &elsewhere.credential {
+                    // In the place of whatever a caller sent under that name.
+                    request.headers_mut().insert(name, value.clone());
+                }
+                elsewhere.client.request(request).await
+            }
+        };
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_redirection() { Err(self.redirected(&method, &response)) } else { Ok(response) }
     }
 
-    pub(crate) fn unreachable(&self, error: &dyn std::error::Error) -> Unreachable {
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
+        #[cfg(feature = "tls")]
+        if let Http::Elsewhere(elsewhere) = &self.client
+            && let Some(trouble) = elsewhere.dialer.explain(error)
+        {
+            let (cause, why) = match trouble {
+                Trouble::Address(why) => (Cause::Address, why),
+                Trouble::Tls(why) => (Cause::Tls, why),
+            };
+            return NoAnswer { text: format!("cannot reach the server at {}: {why}", self.endpoint), cause };
+        }
         let mut innermost = error;
         while let Some(source) = innermost.source() {
             innermost = source;
         }
-        Unreachable { endpoint: self.endpoint.to_string(), reason: innermost.to_string() }
+        NoAnswer { text: format!("cannot reach the server at {}: {innermost}", self.endpoint), cause: Cause::Network }
     }
+
+    /// Where it leads to is told and not gone: whoever answers there was chosen by the server.
+    fn redirected(&self, method: &Method, response: &Response<Incoming>) -> NoAnswer {
+        let (endpoint, status) = (&self.endpoint, response.status());
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+        let location = shorten(location, MAX_QUOTE);
+        let what = match &self.client {
+            Http::Loopback(_) => "path",
+            #[cfg(feature = "tls")]
+            Http::Elsewhere(_) => "URL",
+        };
+        let text = format!(
+            "the server at {endpoint} answered {method} with {status}, and redirects are not followed: write the {what} that it \
+             leads to ({location})"
+        );
+        NoAnswer { text, cause: Cause::Redirect }
+    }
+}
+
+fn client<C>(connector: C) -> Client<C, Full<Bytes>>
+where
+    C: Connect + Clone,
+{
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(MAX_IDLE)
+        .build(connector)
 }
 
 /// What of a message's headers may pass the bridge, either way.

@@ -68,6 +68,10 @@ pub(crate) struct OperatorArgs {
     #[arg(long, value_name = "DOMAIN", default_value_t)]
     cluster_domain: ClusterDomain,
 
+    /// Hosts of remote servers that may have addresses of private networks
+    #[arg(long, value_delimiter = ',', value_name = "HOST,…")]
+    allowed_private_hosts: Vec<String>,
+
     /// Make an MCPGateway of this name in the operator's namespace when there is none
     #[arg(long, value_name = "NAME")]
     default_gateway: Option<String>,
@@ -113,6 +117,7 @@ impl OperatorArgs {
         config.gateway_service_account.clone_from(&self.gateway_service_account);
         config.gateway_metrics_from.clone_from(&self.gateway_metrics_from.0);
         config.cluster_domain = self.cluster_domain.to_string();
+        config.allowed_private_hosts = given(&self.allowed_private_hosts);
         config.concurrency = self.concurrency;
         config.identity.clone_from(&self.identity);
         config

@@ -68,6 +68,12 @@ pub mod reasons {
     pub const SERVER_EXITED: &str = "ServerExited";
     /// The command could not be started at all: not found, not executable.
     pub const SPAWN_FAILED: &str = "SpawnFailed";
+    /// Nothing answers where the server should be.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// The host of a remote server has an address of a private network, and the platform did not allow it by name.
+    pub const ADDRESS_NOT_ALLOWED: &str = "AddressNotAllowed";
+    /// A remote server and its relay do not trust each other's certificates; the message says whose and why.
+    pub const TLS_FAILED: &str = "TLSFailed";
     /// The server started and did not answer `initialize` in time.
     pub const HANDSHAKE_TIMEOUT: &str = "HandshakeTimeout";
     /// The server answered with something that is not MCP.

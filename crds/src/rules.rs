@@ -70,6 +70,36 @@ pub(crate) fn origins() -> Rule {
         .message("write origins as scheme://host or scheme://host:port without a path, such as https://app.example.com")
 }
 
+/// A URL of `http` or `https` without user and fragment.
+pub(crate) fn url() -> Rule {
+    let pattern = format!(r"^https?://{HOST}(/[-._~!$&()*+,;=:@%/A-Za-z0-9]*)?([?][-._~!$&()*+,;=:@%/?A-Za-z0-9]*)?$");
+    Rule::new(format!("self.matches('{}')", escaped(&pattern)))
+        .message("write a URL without user, fragment or spaces, such as https://mcp.example.com/mcp")
+}
+
+/// Names of headers that are the bridge's to set, or a connection's.
+const OF_THE_BRIDGE: [&str; 10] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "accept",
+    "last-event-id",
+];
+/// What such names may begin with.
+const PREFIXES_OF_THE_BRIDGE: [&str; 5] = ["mcp", "portolan", "content", "accept", "proxy"];
+
+/// A header's name is not one that the bridge sets itself.
+pub(crate) fn no_header_of_the_bridge() -> Rule {
+    let (names, prefixes) = (OF_THE_BRIDGE.join("|"), PREFIXES_OF_THE_BRIDGE.join("|"));
+    Rule::new(format!("!self.matches('(?i)^(({names})$|({prefixes})[-_])')"))
+        .message("the bridge sets this header itself: write the one that the server takes its credential from, such as Authorization")
+}
+
 /// A regular expression within a CEL string literal.
 fn escaped(pattern: &str) -> String {
     pattern.replace('\\', r"\\")

@@ -39,6 +39,9 @@ pub const SESSION: &str = "portolan-session";
 pub const POD: &str = "portolan-pod";
 /// Environment variable from which a bridge knows its pod's UID.
 pub const POD_VARIABLE: &str = "PORTOLAN_POD_UID";
+/// Request header: a list, or `server/discover`, of the sessionless era that is the same for everyone. It is answered from
+/// what the bridge keeps for itself, so that nothing is started for it.
+pub const SHARED: &str = "portolan-shared";
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: &str = "portolan-timeout-ms";
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that
@@ -108,6 +111,11 @@ pub enum ProbeReason {
     ServerExited,
     /// Nothing listens on the server's port.
     Unreachable,
+    /// The server's host has an address that is not connected to.
+    AddressNotAllowed,
+    /// The two sides do not trust each other's certificates, or one of them does not speak TLS.
+    #[serde(rename = "TLSFailed")]
+    TlsFailed,
     /// `initialize` was not answered in time.
     HandshakeTimeout,
     /// What came is not MCP.
@@ -129,6 +137,8 @@ impl ProbeReason {
             Self::SpawnFailed => "SpawnFailed",
             Self::ServerExited => "ServerExited",
             Self::Unreachable => "Unreachable",
+            Self::AddressNotAllowed => "AddressNotAllowed",
+            Self::TlsFailed => "TLSFailed",
             Self::HandshakeTimeout => "HandshakeTimeout",
             Self::NotMcp => "NotMCP",
             Self::UnsupportedProtocol => "UnsupportedProtocol",

@@ -29,6 +29,8 @@ pub struct Config {
     pub gateway_metrics_from: Vec<NetworkPolicyPeer>,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// Hosts of remote servers that may have addresses of private networks.
+    pub allowed_private_hosts: Vec<String>,
     /// How many objects of one kind are reconciled at once, per namespace.
     pub concurrency: u16,
     /// Name of this process, in the lease and in Events.
@@ -96,6 +98,7 @@ impl Config {
             gateway_service_account: "portolan-gateway".into(),
             gateway_metrics_from: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            allowed_private_hosts: Vec::new(),
             concurrency: 8,
             identity: "portolan-operator".into(),
         }

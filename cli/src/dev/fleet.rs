@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::files::{Located, Objects};
 use super::keys::{self, NoRandomness};
-use super::launch::{self, Launch};
+use super::launch::{self, Launch, Run};
 use super::objects::Name;
 use super::problem::Problem;
 use super::revision::{Event, News, Revision};
@@ -20,6 +20,8 @@ use super::revision::{Event, News, Revision};
 pub(super) struct Fleet {
     pub(super) servers: BTreeMap<Name, Server>,
     events: mpsc::Sender<Event>,
+    /// Hosts of remote servers that may have private addresses.
+    allowed: Vec<String>,
 }
 
 /// One server.
@@ -49,17 +51,18 @@ pub(super) struct Blocked {
 }
 
 impl Fleet {
-    /// No servers yet; revisions tell `events` of themselves.
-    pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { servers: BTreeMap::new(), events }
+    /// No servers yet; revisions tell `events` of themselves, and remote ones at `allowed` may have private addresses.
+    pub(super) fn new(events: mpsc::Sender<Event>, allowed: Vec<String>) -> Self {
+        Self { servers: BTreeMap::new(), events, allowed }
     }
 
     /// Turns towards `objects`; what could not be resolved is told, and nothing that runs is torn down for it.
     pub(super) fn apply(&mut self, objects: &Objects) -> Result<Vec<Problem>, NoRandomness> {
         let mut problems = Vec::new();
         for (name, located) in &objects.servers {
+            let launch = launch::launch(name, &located.object.spec, objects, &self.allowed);
             let server = self.server(name, located)?;
-            let launch = match launch::launch(name, &server.spec, objects) {
+            let launch = match launch {
                 _ if server.spec.replicas == 0 => {
                     server.block(reasons::SCALED_TO_ZERO, "spec.replicas is 0".to_owned());
                     server.drain();
@@ -130,8 +133,9 @@ impl Fleet {
             }
             server.revisions.push(revision);
         } else {
-            let port = launch.http.as_ref().map(|http| http.port);
-            if port.is_some() && launch.find_program().is_ok() {
+            let port = launch.port();
+            let can_start = |run: &Run| matches!(run, Run::Command(command) if command.find_program().is_ok());
+            if port.is_some() && can_start(&launch.run) {
                 // One machine has each port once: the old process makes way, with its sessions.
                 server.revisions.iter_mut().filter(|old| old.port == port).for_each(Revision::stop);
             }

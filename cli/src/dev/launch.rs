@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use portolan_crds::MCPServerSpec;
 use portolan_crds::conditions::reasons;
-use portolan_crds::server::{SessionType, Transport};
+use portolan_crds::server::{Container, Place, SessionType, Transport};
 use ring::digest;
 
 use super::environment::{self, Unresolved, Variables};
 use super::files::Objects;
 use super::objects::Name;
+use super::remote::{self, Remote};
 
 /// Variables of `dev` itself that servers get, too: enough to find programs, homes and languages. Everything else a
 /// server needs stands in its file, as in the cluster; so no credential of this shell reaches it by accident.
@@ -23,14 +24,8 @@ const INHERITED: [&str; 11] =
 /// What one revision of a server runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Launch {
-    /// The program as the file names it.
-    pub(super) program: OsString,
-    /// Its arguments.
-    pub(super) args: Vec<OsString>,
-    /// Its whole environment.
-    pub(super) env: Vec<(OsString, OsString)>,
-    /// Where it listens, if it speaks HTTP.
-    pub(super) http: Option<Http>,
+    /// The server itself.
+    pub(super) run: Run,
     /// Whether any process may answer any request.
     pub(super) stateless: bool,
     /// Most sessions.
@@ -43,6 +38,28 @@ pub(super) struct Launch {
     pub(super) request_timeout: Duration,
     /// How the server is checked.
     pub(super) check: Check,
+}
+
+/// The server itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Run {
+    /// A command of this machine.
+    Command(Command),
+    /// Nothing: it runs elsewhere.
+    Remote(Remote),
+}
+
+/// A command of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Command {
+    /// The program as the file names it.
+    pub(super) program: OsString,
+    /// Its arguments.
+    pub(super) args: Vec<OsString>,
+    /// Its whole environment.
+    pub(super) env: Vec<(OsString, OsString)>,
+    /// Where it listens, if it speaks HTTP.
+    pub(super) http: Option<Http>,
 }
 
 /// Where a server that speaks HTTP listens.
@@ -63,9 +80,38 @@ pub(super) struct Check {
     pub(super) healthy_threshold: u32,
 }
 
-/// What the server `name` runs.
-pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Result<Launch, Vec<Unresolved>> {
-    let container = &spec.container;
+/// What the server `name` runs; `allowed` are hosts that may have private addresses.
+pub(super) fn launch(
+    name: &Name,
+    spec: &MCPServerSpec,
+    objects: &Objects,
+    allowed: &[String],
+) -> Result<Launch, Vec<Unresolved>> {
+    let run = match spec.place() {
+        Some(Place::Container(container)) => Run::Command(command(name, container, objects)?),
+        Some(Place::Remote(remote)) => Run::Remote(remote::resolve(name, remote, objects, allowed)?),
+        None => {
+            let message = "write exactly one of container, remote".to_owned();
+            return Err(vec![Unresolved { reason: reasons::INVALID, path: "spec".to_owned(), message }]);
+        }
+    };
+    Ok(Launch {
+        run,
+        stateless: spec.sessions.type_ == SessionType::Stateless,
+        max_sessions: spec.sessions.max_per_replica(),
+        idle_timeout: spec.sessions.idle_timeout().as_std(),
+        drain_timeout: spec.rollout.drain_timeout.as_std(),
+        request_timeout: spec.timeouts.request.as_std(),
+        check: Check {
+            interval: spec.health_check.interval.as_std(),
+            timeout: spec.health_check.timeout.as_std(),
+            unhealthy_threshold: spec.health_check.unhealthy_threshold,
+            healthy_threshold: spec.health_check.healthy_threshold,
+        },
+    })
+}
+
+fn command(name: &Name, container: &Container, objects: &Objects) -> Result<Command, Vec<Unresolved>> {
     let variables = environment::variables(name, container, objects)?;
     let mut command = environment::words(&container.command, &variables).into_iter();
     let Some(program) = command.next() else {
@@ -78,22 +124,11 @@ pub(super) fn launch(name: &Name, spec: &MCPServerSpec, objects: &Objects) -> Re
         path: container.http_path().to_owned(),
         sse: container.transport == Transport::Sse,
     });
-    Ok(Launch {
+    Ok(Command {
         program,
         args: command.chain(environment::words(&container.args, &variables)).collect(),
         env: with_inherited(&variables),
         http,
-        stateless: spec.sessions.type_ == SessionType::Stateless,
-        max_sessions: spec.sessions.max_per_replica(),
-        idle_timeout: spec.sessions.idle_timeout().as_std(),
-        drain_timeout: spec.rollout.drain_timeout.as_std(),
-        request_timeout: spec.timeouts.request.as_std(),
-        check: Check {
-            interval: spec.health_check.interval.as_std(),
-            timeout: spec.health_check.timeout.as_std(),
-            unhealthy_threshold: spec.health_check.unhealthy_threshold,
-            healthy_threshold: spec.health_check.healthy_threshold,
-        },
     })
 }
 
@@ -113,6 +148,16 @@ impl Launch {
         format!("{server}-{hex}")
     }
 
+    /// The port of this machine that it takes.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.run {
+            Run::Command(command) => command.http.as_ref().map(|http| http.port),
+            Run::Remote(_) => None,
+        }
+    }
+}
+
+impl Command {
     /// The program's file: looked up on the server's own PATH when it has no slash.
     pub(super) fn find_program(&self) -> Result<PathBuf, String> {
         let program = Path::new(&self.program);

@@ -15,6 +15,7 @@ mod loaded;
 mod objects;
 mod output;
 mod problem;
+mod remote;
 mod revision;
 mod rows;
 mod session;
@@ -36,7 +37,9 @@ use crate::exit::Failure;
 /// once; one that is not right keeps its last good version.
 ///
 /// A server gets the environment of its file, and PATH, HOME, USER, SHELL, TMPDIR and locale of this shell. A server
-/// that speaks HTTP has its port once on this machine: a change of it ends the old process first.
+/// that speaks HTTP has its port once on this machine: a change of it ends the old process first. A remote server is
+/// reached as from a cluster: over TLS by the certificates of its Secrets and ConfigMaps, and at private addresses only
+/// where they are allowed.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -51,6 +54,10 @@ pub(crate) struct DevArgs {
     /// Where to serve; loopback only, port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = loopback)]
     listen: SocketAddr,
+
+    /// A host of a remote server that may have addresses of private networks; may be repeated. This machine always may
+    #[arg(long, value_name = "HOST")]
+    allow_private_host: Vec<String>,
 
     /// How the state of servers is printed
     #[arg(long, short, default_value = "table")]

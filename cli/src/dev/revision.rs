@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::http_process::{self, HttpProcess};
-use super::launch::{Http, Launch};
+use super::launch::{Command, Http, Launch, Run};
 use super::objects::Name;
 
 /// How often is looked whether a draining revision still serves anyone.
@@ -89,7 +89,7 @@ impl Revision {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (goal, wanted) = watch::channel(Goal::Run);
-        let (name, port) = (launch.revision(&server.name), launch.http.as_ref().map(|http| http.port));
+        let (name, port) = (launch.revision(&server.name), launch.port());
         let life = Life { server: server.clone(), uid: uid.clone(), launch, mac, events, wanted };
         let task = tokio::spawn(life.run());
         let (state, health) = (RevisionState::Pending, Health::pending());
@@ -148,19 +148,31 @@ struct Life {
 
 impl Life {
     async fn run(mut self) {
-        if let Some(command) = self.command().await {
-            match self.launch.http.clone() {
-                None => self.bridge(Upstream::Stdio(command), None).await,
-                Some(http) => self.http(command, &http).await,
-            }
+        match self.launch.run.clone() {
+            Run::Command(command) => self.host(&command).await,
+            Run::Remote(remote) => match remote.upstream() {
+                Ok(upstream) => self.bridge(upstream, None).await,
+                Err(message) => {
+                    self.tell(News::Health(Health::failed(reasons::INVALID, message))).await;
+                    self.stops_within(Duration::MAX).await;
+                }
+            },
         }
         self.tell(News::Ended).await;
     }
 
+    async fn host(&mut self, command: &Command) {
+        let Some(server) = self.command(command).await else { return };
+        match &command.http {
+            None => self.bridge(Upstream::Stdio(server), None).await,
+            Some(http) => self.http(server, http).await,
+        }
+    }
+
     /// The command, once its program is on this machine; `None` when nobody wants it any more.
-    async fn command(&mut self) -> Option<ServerCommand> {
+    async fn command(&mut self, wanted: &Command) -> Option<ServerCommand> {
         let program = loop {
-            match self.launch.find_program() {
+            match wanted.find_program() {
                 Ok(program) => break program,
                 Err(message) => self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, message))).await,
             }
@@ -168,8 +180,8 @@ impl Life {
                 return None;
             }
         };
-        let mut command = ServerCommand::new(program, self.launch.args.clone());
-        command.env = self.launch.env.clone();
+        let mut command = ServerCommand::new(program, wanted.args.clone());
+        command.env = wanted.env.clone();
         command.clear_env = true;
         Some(command)
     }

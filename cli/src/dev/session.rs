@@ -53,7 +53,7 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let mut dev = Dev {
         listen,
         identity,
-        fleet: Fleet::new(events),
+        fleet: Fleet::new(events, args.allow_private_host.clone()),
         objects: Objects::default(),
         printer: Printer::new(args.output),
         publish,

@@ -1,7 +1,8 @@
-//! `MCPServer`: one MCP server, hosted as pods and reachable through every gateway that selects it.
+//! `MCPServer`: one MCP server, hosted as pods or running elsewhere, and reachable through every gateway that selects it.
 
 mod container;
 mod pod;
+mod remote;
 mod resilience;
 mod status;
 mod volume;
@@ -11,6 +12,10 @@ pub use container::{
     LocalName, Resources, SecretEnv, Transport, VolumeMount,
 };
 pub use pod::Pod;
+pub use remote::{
+    BackendAuth, BackendAuthType, CaCertificateRef, CaSource, HeaderCredential, Remote, RemoteTls, RemoteTransport,
+    RequiredKeyRef,
+};
 pub use resilience::{HealthCheck, Limits, Rollout, SessionType, Sessions, Timeouts};
 pub use status::{Endpoint, Era, MCPServerStatus, Revision, RevisionState, ServerInfo, Tools};
 pub use volume::{
@@ -30,7 +35,7 @@ use serde::{Deserialize, Serialize};
     shortname = "mcps",
     category = "portolan",
     namespaced,
-    doc = "An MCP server that Portolan runs and puts behind its gateways.",
+    doc = "An MCP server that Portolan runs, or reaches where it runs, and puts behind its gateways.",
     derive = "PartialEq",
     status = "MCPServerStatus",
     validation = crate::rules::name_is_a_service_name(),
@@ -41,7 +46,7 @@ use serde::{Deserialize, Serialize};
         label_selector_path = ".status.selector"
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Transport", type_ = "string", json_path = ".spec.container.transport"),
+    printcolumn(name = "Transport", type_ = "string", json_path = ".spec['container','remote'].transport"),
     printcolumn(name = "Tools", type_ = "integer", json_path = ".status.tools.count"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.endpoints[0].url"),
@@ -57,11 +62,17 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crate::schema::absent_not_null)]
+#[x_kube(validation = crate::rules::exactly_one(&["container", "remote"], "a server runs in one place"))]
 pub struct MCPServerSpec {
     /// The server's container and how to talk to it.
-    pub container: Container,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 
-    /// How many pods run the server. 0 stops it.
+    /// The server is elsewhere: where, and how to talk to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+
+    /// How many pods run the server, or its relay where it is `remote`. 0 stops them.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
@@ -90,6 +101,27 @@ pub struct MCPServerSpec {
     /// What to add to the pods. Nothing here can weaken their security.
     #[serde(default)]
     pub pod: Pod,
+}
+
+impl MCPServerSpec {
+    /// The one place where the server runs; `None` only for an object that no API server admitted.
+    #[must_use]
+    pub fn place(&self) -> Option<Place<'_>> {
+        match (&self.container, &self.remote) {
+            (Some(container), None) => Some(Place::Container(container)),
+            (None, Some(remote)) => Some(Place::Remote(remote)),
+            _ => None,
+        }
+    }
+}
+
+/// Where a server runs, as one of two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place<'a> {
+    /// In pods of its own.
+    Container(&'a Container),
+    /// Elsewhere; pods of the server relay to it.
+    Remote(&'a Remote),
 }
 
 fn one() -> i32 {

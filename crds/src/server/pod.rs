@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Additions to the pods. Everything that could weaken their security is left out on purpose.
+/// Additions to the pods, which for a `remote` server are those of its relay. Everything that could weaken their security is
+/// left out on purpose.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {

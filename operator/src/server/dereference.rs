@@ -11,7 +11,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use portolan_crds::{MCPServer, conditions::reasons, labels, server::Container};
+use portolan_crds::{MCPServer, MCPServerSpec, conditions::reasons, labels};
 use portolan_mcp::{
     mac::{KEY_LEN, MacKey},
     wire::{BridgeStatus, ToolsFound},
@@ -38,8 +38,8 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let namespace = owner.namespace();
     let selector = format!("{}={}", labels::SERVER, owner.name());
     let (contents, claims, deployments, templates, pods, tools) = futures::try_join!(
-        contents(&server.spec.container, namespace, ctx),
-        claims(&server.spec.container, namespace, ctx),
+        contents(&server.spec, namespace, ctx),
+        claims(&server.spec, namespace, ctx),
         ctx.cluster.list::<Deployment>(namespace, &selector),
         ctx.cluster.list::<ControllerRevision>(namespace, &selector),
         ctx.cluster.list::<Pod>(namespace, &selector),
@@ -74,12 +74,12 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
 }
 
 async fn contents(
-    container: &Container,
+    spec: &MCPServerSpec,
     namespace: &str,
     ctx: &Ctx,
 ) -> Result<BTreeMap<(Kind, String), Option<Content>>, Error> {
     let named: BTreeSet<_> =
-        references::references(container).into_iter().map(|reference| (reference.kind, reference.name)).collect();
+        references::references(spec).into_iter().map(|reference| (reference.kind, reference.name)).collect();
     let mut contents = BTreeMap::new();
     for (kind, name) in named {
         let content = match kind {
@@ -115,12 +115,12 @@ fn content(entries: BTreeMap<&str, &[u8]>) -> Content {
 }
 
 async fn claims(
-    container: &Container,
+    spec: &MCPServerSpec,
     namespace: &str,
     ctx: &Ctx,
 ) -> Result<BTreeMap<String, Option<Vec<String>>>, Error> {
     let mut claims = BTreeMap::new();
-    for name in references::claims(container) {
+    for name in references::claims(spec) {
         let claim = ctx.cluster.get::<PersistentVolumeClaim>(namespace, &name).await?;
         let modes = claim.map(|claim| claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default());
         claims.insert(name, modes);

@@ -11,8 +11,8 @@ use portolan_crds::conditions::reasons;
 use portolan_mcp::wire::{BridgeStatus, ProbeReason};
 
 use super::{
-    build::SERVER,
-    observed::{container, is_condition, takes_sessions},
+    build::{RELAY, SERVER},
+    observed::{is_condition, server_container, takes_sessions},
 };
 use crate::refusal::refusal;
 
@@ -57,7 +57,10 @@ pub(super) fn diagnose(pod: &Pod, report: Option<&BridgeStatus>) -> Diagnosis {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let command = match found.look {
         Look::Describe => format!("kubectl describe pod -n {namespace} {name}"),
-        Look::Logs => format!("kubectl logs -n {namespace} {name} -c {SERVER}"),
+        Look::Logs => {
+            let container = server_container(pod).map_or(SERVER, |status| status.name.as_str());
+            format!("kubectl logs -n {namespace} {name} -c {container}")
+        }
     };
     Diagnosis { reason: found.reason, message: format!("pod {name}: {}; see {command}", found.what) }
 }
@@ -146,7 +149,7 @@ fn ended(pod: &Pod) -> Option<Found> {
 
 /// How a container that was started again had ended.
 fn ended_before(pod: &Pod) -> Option<Found> {
-    container(pod, SERVER).and_then(last_end)
+    server_container(pod).and_then(last_end)
 }
 
 fn last_end(status: &ContainerStatus) -> Option<Found> {
@@ -166,7 +169,12 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated) -> Found
         Some("OOMKilled") => Found {
             reason: reasons::SERVER_EXITED,
             what: format!(
-                "container {name} used more memory than its limit and was killed: raise spec.container.resources.limits.memory"
+                "container {name} used more memory than its limit and was killed: {}",
+                if name == RELAY {
+                    "lower spec.sessions.maxPerReplica"
+                } else {
+                    "raise spec.container.resources.limits.memory"
+                }
             ),
             look: Look::Logs,
         },

@@ -14,7 +14,7 @@ use portolan_crds::labels;
 use portolan_mcp::{mac::KEY_LEN, wire::BridgeStatus};
 
 use super::{
-    build::{BRIDGE, DRAINING_SINCE, SERVER, SERVING_SINCE, annotation},
+    build::{BRIDGE, DRAINING_SINCE, RELAY, SERVER, SERVING_SINCE, annotation},
     references::Kind,
     rollout::Existing,
 };
@@ -159,9 +159,14 @@ pub(super) fn runs_bridge(pod: &Pod) -> bool {
     container.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
-/// The container that the bridge runs in: its own beside an HTTP server, the server's otherwise.
+/// The container that the bridge runs in: its own beside an HTTP server, the relay's, the server's otherwise.
 fn bridge_container(pod: &Pod) -> Option<&ContainerStatus> {
-    container(pod, BRIDGE).or_else(|| container(pod, SERVER))
+    container(pod, BRIDGE).or_else(|| server_container(pod))
+}
+
+/// The container whose log tells of the server: its own, or its relay's.
+pub(super) fn server_container(pod: &Pod) -> Option<&ContainerStatus> {
+    container(pod, SERVER).or_else(|| container(pod, RELAY))
 }
 
 /// The status of a container that is no init container.

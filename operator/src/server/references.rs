@@ -2,7 +2,15 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use portolan_crds::server::{Container, EnvFromSource, EnvSource, KeyToPath, VolumeSource};
+use portolan_crds::{
+    MCPServerSpec,
+    server::{CaSource, Container, EnvFromSource, EnvSource, KeyToPath, Place, Remote, VolumeSource},
+};
+
+/// The keys of a Secret of type `kubernetes.io/tls`.
+pub(super) const TLS_CERTIFICATE: &str = "tls.crt";
+/// The key that belongs to the certificate.
+pub(super) const TLS_KEY: &str = "tls.key";
 
 /// A kind whose content reaches the server's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +47,16 @@ pub(super) struct Reference {
     pub(super) field: String,
 }
 
-/// Every ConfigMap and Secret that the container names, in the order of its fields.
-pub(super) fn references(container: &Container) -> Vec<Reference> {
+/// Every ConfigMap and Secret that the spec names, in the order of its fields.
+pub(super) fn references(spec: &MCPServerSpec) -> Vec<Reference> {
+    match spec.place() {
+        Some(Place::Container(container)) => of_container(container),
+        Some(Place::Remote(remote)) => of_remote(remote),
+        None => Vec::new(),
+    }
+}
+
+fn of_container(container: &Container) -> Vec<Reference> {
     let mut found = Vec::new();
     from_env(container, &mut found);
     from_env_from(container, &mut found);
@@ -58,11 +74,36 @@ pub(super) fn references(container: &Container) -> Vec<Reference> {
     found
 }
 
-/// Every PersistentVolumeClaim that the container names.
-pub(super) fn claims(container: &Container) -> BTreeSet<String> {
-    container
-        .volumes
+/// What the relay is given; nothing of it is optional.
+fn of_remote(remote: &Remote) -> Vec<Reference> {
+    let reference = |kind, name: &str, key: &str, field: &str| Reference {
+        kind,
+        name: name.to_owned(),
+        key: Some(key.to_owned()),
+        optional: false,
+        content: true,
+        field: format!("spec.remote.{field}"),
+    };
+    let tls = remote.tls.as_ref();
+    let ca = tls.and_then(|tls| tls.ca_certificate_ref.as_ref()?.source()).map(|source| match source {
+        CaSource::ConfigMap(key) => (Kind::ConfigMap, key),
+        CaSource::Secret(key) => (Kind::Secret, key),
+    });
+    let client = tls.and_then(|tls| tls.client_certificate_ref.as_ref());
+    let header = remote.backend_auth.sent_header().map(|header| &header.secret_key_ref);
+    let ca = ca.map(|(kind, key)| reference(kind, &key.name, &key.key, "tls.caCertificateRef"));
+    let client = client.into_iter().flat_map(|client| {
+        [TLS_CERTIFICATE, TLS_KEY].map(|key| reference(Kind::Secret, &client.name, key, "tls.clientCertificateRef"))
+    });
+    let header = header.map(|key| reference(Kind::Secret, &key.name, &key.key, "backendAuth.header.secretKeyRef"));
+    ca.into_iter().chain(client).chain(header).collect()
+}
+
+/// Every PersistentVolumeClaim that the spec names.
+pub(super) fn claims(spec: &MCPServerSpec) -> BTreeSet<String> {
+    spec.container
         .iter()
+        .flat_map(|container| &container.volumes)
         .filter_map(|volume| match volume.source() {
             Some(VolumeSource::PersistentVolumeClaim(claim)) => Some(claim.claim_name.clone()),
             _ => None,

@@ -35,10 +35,9 @@ pub(super) struct Validated<'a> {
 
 /// Checks references and claims.
 pub(super) fn validate<'a>(server: &'a MCPServer, name: &'a str, observed: &Observed) -> Validated<'a> {
-    let references = references::references(&server.spec.container);
-    let content = references
-        .iter()
-        .try_for_each(|reference| resolve(reference, observed))
+    let references = references::references(&server.spec);
+    let content = in_one_place(&server.spec)
+        .and_then(|()| references.iter().try_for_each(|reference| resolve(reference, observed)))
         .and_then(|()| claims(observed))
         .map(|()| digest_of(&references, observed));
     Validated {
@@ -47,6 +46,14 @@ pub(super) fn validate<'a>(server: &'a MCPServer, name: &'a str, observed: &Obse
         generation: server.metadata.generation.unwrap_or_default(),
         mac: observed.mac,
         content,
+    }
+}
+
+/// An object that came past admission may say otherwise.
+fn in_one_place(spec: &MCPServerSpec) -> Result<(), Error> {
+    match spec.place() {
+        Some(_) => Ok(()),
+        None => Err(unresolved(reasons::INVALID, "spec has none or both of container and remote: write one".into())),
     }
 }
 
@@ -74,9 +81,13 @@ fn resolve(reference: &Reference, observed: &Observed) -> Result<(), Error> {
     }
 }
 
-/// Pull secrets have no `optional`.
+/// Pull secrets have no `optional`, and what a relay is given neither.
 fn hint(reference: &Reference) -> &'static str {
-    if reference.content { ", or write optional: true" } else { ", or remove the entry" }
+    match reference.content {
+        true if reference.field.starts_with("spec.remote.") => "",
+        true => ", or write optional: true",
+        false => ", or remove the entry",
+    }
 }
 
 fn unresolved(reason: &'static str, message: String) -> Error {

@@ -1,4 +1,4 @@
-//! The containers of a server's pod: the server, the bridge beside an HTTP server, and the one that copies the bridge in.
+//! The containers of a hosted server's pod: the server, the bridge beside an HTTP server, and the one that copies the bridge in.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ const BRIDGE_IN_IMAGE: &str = "/portolan-bridge";
 /// Where the init container puts it.
 const BRIDGE_IN_POD: &str = "/portolan/bin/portolan-bridge";
 const BIN_PATH: &str = "/portolan/bin";
-const KEY_PATH: &str = "/portolan/key";
+pub(super) const KEY_PATH: &str = "/portolan/key";
 /// The file that holds the MAC key.
 pub(super) const KEY_FILE: &str = "/portolan/key/mac";
 /// Writable in every server's container.
@@ -53,20 +53,19 @@ pub(super) fn install(parts: &Parts<'_>) -> Container {
 }
 
 /// A stdio server: the bridge is the first process and starts one of the user's command per session.
-pub(super) fn stdio(parts: &Parts<'_>) -> Container {
-    let users = &parts.spec.container;
+pub(super) fn stdio(parts: &Parts<'_>, users: &server::Container) -> Container {
     let mut command = vec![BRIDGE_IN_POD.to_owned(), "stdio".into()];
-    command.extend(flags::stdio(parts.spec));
+    command.extend(flags::common(parts.spec));
     command.push("--".into());
     command.extend(users.command.iter().chain(&users.args).cloned());
     let mut mounts = server_mounts(users);
     mounts.push(mount(pod::KEY, KEY_PATH, true));
-    let server = server(parts);
+    let server = server(users);
     Container {
         command: Some(command),
         env: Some(server.env.into_iter().flatten().chain([pod_uid()]).collect()),
-        ports: Some(bridge_ports()),
         volume_mounts: Some(mounts),
+        ports: Some(bridge_ports()),
         readiness_probe: Some(readiness()),
         liveness_probe: Some(liveness()),
         termination_message_policy: Some("File".into()),
@@ -74,9 +73,20 @@ pub(super) fn stdio(parts: &Parts<'_>) -> Container {
     }
 }
 
+/// What every container that serves gateways and the operator has.
+pub(super) fn serving() -> Container {
+    Container {
+        ports: Some(bridge_ports()),
+        readiness_probe: Some(readiness()),
+        liveness_probe: Some(liveness()),
+        termination_message_policy: Some("File".into()),
+        security_context: Some(security_context()),
+        ..Container::default()
+    }
+}
+
 /// An HTTP server as its image or `command` starts it. It is told to end only when the bridge beside it has drained.
-pub(super) fn http(parts: &Parts<'_>) -> Container {
-    let users = &parts.spec.container;
+pub(super) fn http(parts: &Parts<'_>, users: &server::Container) -> Container {
     let port = users.port.map(|port| ContainerPort {
         name: Some("mcp".into()),
         container_port: port.into(),
@@ -97,15 +107,15 @@ pub(super) fn http(parts: &Parts<'_>) -> Container {
         }),
         // The server knows nothing of termination messages: its last lines on stderr are the message.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        ..server(parts)
+        ..server(users)
     }
 }
 
 /// The bridge in front of an HTTP server.
-pub(super) fn sidecar(parts: &Parts<'_>) -> Container {
-    let subcommand = if parts.spec.container.transport == Transport::Sse { "sse" } else { "http" };
+pub(super) fn sidecar(parts: &Parts<'_>, users: &server::Container) -> Container {
+    let subcommand = if users.transport == Transport::Sse { "sse" } else { "http" };
     let mut command = vec![BRIDGE_IN_IMAGE.to_owned(), subcommand.into()];
-    command.extend(flags::http(parts.spec));
+    command.extend(flags::http(parts.spec, users));
     Container {
         name: BRIDGE.into(),
         command: Some(command),
@@ -125,8 +135,7 @@ pub(super) fn mounts_nothing_at(container: &server::Container, path: &str) -> bo
 }
 
 /// What every server's container has, whatever its transport.
-fn server(parts: &Parts<'_>) -> Container {
-    let users = &parts.spec.container;
+fn server(users: &server::Container) -> Container {
     Container {
         name: SERVER.into(),
         image: Some(users.image.clone()),
@@ -160,7 +169,7 @@ fn bridge(parts: &Parts<'_>) -> Container {
 }
 
 /// Tells a bridge which pod it is in. The API server's default is spelled out, so that an unchanged pod shows no difference.
-fn pod_uid() -> EnvVar {
+pub(super) fn pod_uid() -> EnvVar {
     let field = ObjectFieldSelector { api_version: Some("v1".into()), field_path: "metadata.uid".into() };
     EnvVar {
         name: wire::POD_VARIABLE.into(),
@@ -194,7 +203,7 @@ fn server_mounts(users: &server::Container) -> Vec<VolumeMount> {
     mounts
 }
 
-fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(super) fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: volume.into(),
         mount_path: path.into(),

@@ -2,25 +2,21 @@
 
 use portolan_crds::{
     Duration, MCPServerSpec,
-    server::{HealthCheck, SessionType},
+    server::{Container, HealthCheck, SessionType},
 };
 
 use super::container::KEY_FILE;
 
-/// Flags of a bridge that starts the server's processes.
-pub(super) fn stdio(spec: &MCPServerSpec) -> Vec<String> {
-    common(spec)
-}
-
 /// Flags of a bridge in front of an HTTP server on loopback.
-pub(super) fn http(spec: &MCPServerSpec) -> Vec<String> {
-    let port = spec.container.port.unwrap_or_default();
-    let mut flags = vec!["--upstream".to_owned(), format!("http://127.0.0.1:{port}{}", spec.container.http_path())];
+pub(super) fn http(spec: &MCPServerSpec, container: &Container) -> Vec<String> {
+    let port = container.port.unwrap_or_default();
+    let mut flags = vec!["--upstream".to_owned(), format!("http://127.0.0.1:{port}{}", container.http_path())];
     flags.extend(common(spec));
     flags
 }
 
-fn common(spec: &MCPServerSpec) -> Vec<String> {
+/// Flags of every bridge, whatever the server is.
+pub(super) fn common(spec: &MCPServerSpec) -> Vec<String> {
     let HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold } = &spec.health_check;
     let type_ = match spec.sessions.type_ {
         SessionType::Stateful => "stateful",

@@ -5,6 +5,7 @@ mod deployment;
 mod flags;
 mod network_policy;
 mod pod;
+mod relay;
 mod secret;
 mod service;
 mod service_account;
@@ -20,10 +21,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use portolan_crds::{MCPServerSpec, labels};
+use portolan_crds::{MCPServerSpec, labels, server::Remote};
 
 pub(super) use container::{BRIDGE, SERVER};
 pub(super) use deployment::{DRAINING_SINCE, SERVING_SINCE, annotation};
+pub(super) use relay::RELAY;
 pub(super) use tools::{name as tools_name, stored_hash};
 
 use super::{
@@ -65,17 +67,17 @@ pub(super) fn build(
 ) -> Result<Built, Error> {
     let parts = Parts::new(validated, owner, config);
     let template = pod::template(&parts);
-    let desired = match &validated.content {
-        Ok(content) => Some(revision::name(parts.server, &template, content)?),
-        Err(_) => None,
+    let desired = match (&validated.content, &template) {
+        (Ok(content), Some(template)) => Some(revision::name(parts.server, template, content)?),
+        _ => None,
     };
     let plan = plan(validated, observed, remembered, desired.as_deref());
     let mut resources = Resources::new(owner.clone());
     resources.add(&service_account::service_account(&parts))?;
     resources.add(&secret::secret(&parts))?;
-    resources.add(&network_policy::network_policy(&parts))?;
+    resources.add(&network_policy::network_policy(&parts, &observed.deployments))?;
     for planned in &plan.revisions {
-        let template = (desired.as_deref() == Some(&planned.name)).then_some(&template);
+        let template = template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
         add_revision(&mut resources, &parts, observed, planned, template)?;
     }
     let selector = format!("{}={}", labels::SERVER, parts.server);
@@ -144,6 +146,7 @@ pub(super) struct Parts<'a> {
     validated: &'a Validated<'a>,
     owner: &'a Owner,
     bridge: Bridge<'a>,
+    relay: Relay<'a>,
     network: Network,
 }
 
@@ -151,6 +154,19 @@ struct Bridge<'a> {
     image: &'a str,
     pull_policy: Option<&'a str>,
     pull_secrets: &'a [String],
+}
+
+struct Relay<'a> {
+    image: &'a str,
+    allowed_private_hosts: &'a [String],
+}
+
+impl Relay<'_> {
+    /// The host of `remote`, if it may have addresses of private networks.
+    fn allowed<'r>(&self, remote: &'r Remote) -> Option<&'r str> {
+        let (host, _) = remote.authority()?;
+        self.allowed_private_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)).then_some(host)
+    }
 }
 
 /// Pods that may connect to a server's.
@@ -177,6 +193,7 @@ impl<'a> Parts<'a> {
                 pull_policy: config.images.pull_policy.as_deref(),
                 pull_secrets: &config.images.pull_secrets,
             },
+            relay: Relay { image: &config.images.portolan, allowed_private_hosts: &config.allowed_private_hosts },
             network: Network {
                 gateways: Peers { namespaces: config.platform_namespaces.clone(), pod_labels: app(GATEWAY_APP) },
                 operators: Peers { namespaces: vec![config.operator_namespace.clone()], pod_labels: app(OPERATOR_APP) },

@@ -11,10 +11,10 @@ use k8s_openapi::{
 };
 use portolan_crds::{
     MCPServerSpec,
-    server::{self, Transport, VolumeSource},
+    server::{self, Place, Transport, VolumeSource},
 };
 
-use super::{Parts, container};
+use super::{Parts, container, relay};
 use crate::macs;
 
 /// Where the bridge's binary is, for containers other than its own.
@@ -29,50 +29,69 @@ pub(super) const HOME: &str = "portolan-home";
 /// User and group of a server that asks for none: the `nonroot` of common base images.
 const NONROOT: i64 = 65532;
 /// Read by owner and group: the group is `fsGroup`, which the bridge's process has.
-const KEY_MODE: i32 = 0o440;
+pub(super) const KEY_MODE: i32 = 0o440;
 /// What is left between the bridge's drain timeout and the kubelet's SIGKILL.
 const GRACE_SECONDS: u64 = 15;
 
-/// The template without the revision's label.
-pub(super) fn template(parts: &Parts<'_>) -> PodTemplateSpec {
+/// The template without the revision's label; `None` for a spec that does not say where the server runs.
+pub(super) fn template(parts: &Parts<'_>) -> Option<PodTemplateSpec> {
+    let place = parts.spec.place()?;
     let pod = &parts.spec.pod;
     // The operator's own labels come last: selectors depend on them.
     let labels = pod.labels.clone().into_iter().chain(parts.labels()).collect();
-    PodTemplateSpec {
+    Some(PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
-            annotations: Some(annotations(&pod.annotations)),
+            annotations: Some(annotations(place, &pod.annotations)),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod_spec(parts)),
-    }
+        spec: Some(pod_spec(parts, place)),
+    })
 }
 
-/// `kubectl logs` and `kubectl exec` without `-c` mean the server.
-fn annotations(users: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all =
-        BTreeMap::from([("kubectl.kubernetes.io/default-container".to_owned(), container::SERVER.to_owned())]);
+/// `kubectl logs` and `kubectl exec` without `-c` mean the server, or its relay.
+fn annotations(place: Place<'_>, users: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let default = match place {
+        Place::Container(_) => container::SERVER,
+        Place::Remote(_) => relay::RELAY,
+    };
+    let mut all = BTreeMap::from([("kubectl.kubernetes.io/default-container".to_owned(), default.to_owned())]);
     all.extend(users.clone());
     all
 }
 
-fn pod_spec(parts: &Parts<'_>) -> PodSpec {
+fn pod_spec(parts: &Parts<'_>, place: Place<'_>) -> PodSpec {
+    match place {
+        Place::Container(users) => PodSpec {
+            init_containers: Some(vec![container::install(parts)]),
+            containers: match users.transport {
+                Transport::Stdio => vec![container::stdio(parts, users)],
+                Transport::StreamableHttp | Transport::Sse => {
+                    vec![container::http(parts, users), container::sidecar(parts, users)]
+                }
+            },
+            volumes: Some(volumes(parts, users)),
+            share_process_namespace: shares_processes(users),
+            image_pull_secrets: some(pull_secrets(parts, &users.image_pull_secrets)),
+            ..every_pod(parts)
+        },
+        Place::Remote(remote) => PodSpec {
+            containers: vec![relay::container(parts, remote)],
+            volumes: Some([key(parts)].into_iter().chain(relay::volume(remote)).collect()),
+            image_pull_secrets: some(pull_secrets(parts, &[])),
+            ..every_pod(parts)
+        },
+    }
+}
+
+fn every_pod(parts: &Parts<'_>) -> PodSpec {
     let pod = &parts.spec.pod;
-    let containers = match parts.spec.container.transport {
-        Transport::Stdio => vec![container::stdio(parts)],
-        Transport::StreamableHttp | Transport::Sse => vec![container::http(parts), container::sidecar(parts)],
-    };
     PodSpec {
-        init_containers: Some(vec![container::install(parts)]),
-        containers,
-        volumes: Some(volumes(parts)),
         service_account_name: Some(parts.account_name()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        share_process_namespace: shares_processes(parts.spec),
         termination_grace_period_seconds: Some(grace_period(parts.spec)),
         security_context: Some(security_context(pod)),
-        image_pull_secrets: some(pull_secrets(parts)),
         node_selector: some_map(pod.node_selector.clone()),
         tolerations: some(pod.tolerations.clone()),
         topology_spread_constraints: Some(spread(parts)),
@@ -84,8 +103,8 @@ fn pod_spec(parts: &Parts<'_>) -> PodSpec {
 
 /// As the first process of a container a server that handles no SIGTERM does not get it either, and would stay for the
 /// whole grace period after its bridge has drained. A stdio server's first process is the bridge.
-fn shares_processes(spec: &MCPServerSpec) -> Option<bool> {
-    spec.container.transport.is_http().then_some(true)
+fn shares_processes(users: &server::Container) -> Option<bool> {
+    users.transport.is_http().then_some(true)
 }
 
 /// The drain timeout and some seconds more, so that the bridge ends by itself.
@@ -126,17 +145,16 @@ fn spread(parts: &Parts<'_>) -> Vec<TopologySpreadConstraint> {
     }]
 }
 
-/// The user's for the server's image, the operator's for the bridge's.
-fn pull_secrets(parts: &Parts<'_>) -> Vec<LocalObjectReference> {
-    let users = parts.spec.container.image_pull_secrets.iter().map(|secret| &secret.name);
+/// The user's for the server's image, the operator's for the bridge's or the relay's.
+fn pull_secrets(parts: &Parts<'_>, users: &[server::LocalName]) -> Vec<LocalObjectReference> {
+    let users = users.iter().map(|secret| &secret.name);
     let mut names: Vec<_> = users.chain(parts.bridge.pull_secrets).collect();
     names.sort();
     names.dedup();
     names.into_iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
 }
 
-fn volumes(parts: &Parts<'_>) -> Vec<Volume> {
-    let container = &parts.spec.container;
+fn volumes(parts: &Parts<'_>, container: &server::Container) -> Vec<Volume> {
     let mut volumes = vec![empty_dir(BIN), key(parts)];
     if container::mounts_nothing_at(container, container::TMP_PATH) {
         volumes.push(empty_dir(TMP));

@@ -44,6 +44,23 @@ pod:
   supplementalGroups: [1003]
 ";
 
+const REMOTE: &str = "
+remote:
+  url: https://mcp.example.com/mcp
+  transport: SSE
+  tls:
+    caCertificateRef: {configMapKeyRef: {name: trust, key: ca.crt}}
+    clientCertificateRef: {name: client}
+  backendAuth: {type: Header, header: {name: X-API-Key, secretKeyRef: {name: api, key: key}}}
+replicas: 2
+sessions: {maxPerReplica: 8}
+pod: {labels: {team: a}, runAsUser: 1000}
+";
+
+fn template_of(parts: &Parts<'_>) -> PodTemplateSpec {
+    pod::template(parts).expect("the spec says where")
+}
+
 fn with<T>(server: &MCPServer, look: impl FnOnce(&Parts<'_>) -> T) -> T {
     let validated = validate::validate(server, "everything", &fixtures::nothing());
     let owner = Owner::of(server).unwrap();
@@ -51,12 +68,12 @@ fn with<T>(server: &MCPServer, look: impl FnOnce(&Parts<'_>) -> T) -> T {
 }
 
 fn pod_spec(server: &MCPServer) -> PodSpec {
-    with(server, |parts| pod::template(parts).spec.unwrap())
+    with(server, |parts| template_of(parts).spec.unwrap())
 }
 
 fn deployment(server: &MCPServer) -> Deployment {
     let planned = fixtures::planned("everything-01234567", RevisionState::Pending, server.spec.replicas);
-    with(server, |parts| deployment::of(parts, &planned, &pod::template(parts)))
+    with(server, |parts| deployment::of(parts, &planned, &template_of(parts)))
 }
 
 fn stdio(more: &str) -> MCPServer {
@@ -89,12 +106,60 @@ fn an_sse_server_runs_beside_a_bridge_that_is_told_so() {
 }
 
 #[test]
+fn a_remote_server_has_relays_with_what_they_are_given_as_files_and_one_way_out() {
+    let remote = fixtures::server(REMOTE);
+    insta::assert_yaml_snapshot!((
+        deployment(&remote),
+        with(&remote, |parts| network_policy::network_policy(parts, &[]).spec)
+    ));
+}
+
+#[test]
+fn a_relay_without_certificates_and_credential_is_given_none() {
+    let spec = pod_spec(&fixtures::server("remote: {url: 'http://mcp.example.com'}"));
+    assert_eq!(spec.volumes.unwrap().len(), 1);
+    let args = spec.containers[0].args.clone().unwrap();
+    assert_eq!(args[..5], ["relay", "--url", "http://mcp.example.com", "--transport", "streamable-http"]);
+    assert!(!args.iter().any(|arg| arg.contains("file") && arg != "--mac-key-file"), "{args:?}");
+}
+
+#[test]
+fn only_the_host_that_the_platform_allowed_is_allowed_to_its_relay_and_leads_into_the_cluster() {
+    let validated_args = |url: &str| {
+        let remote = fixtures::server(&format!("remote: {{url: '{url}'}}"));
+        let validated = validate::validate(&remote, "everything", &fixtures::nothing());
+        let owner = Owner::of(&remote).unwrap();
+        let allowed_private_hosts = vec!["other.svc".into(), "MCP.tools.svc".into()];
+        let config = Config { allowed_private_hosts, ..fixtures::config() };
+        let parts = Parts::new(&validated, &owner, &config);
+        let args = template_of(&parts).spec.unwrap().containers[0].args.clone().unwrap();
+        let egress = network_policy::network_policy(&parts, &[]).spec.unwrap().egress.unwrap();
+        let allowed: Vec<_> =
+            args.windows(2).filter(|pair| pair[0] == "--allow-private-host").map(|pair| pair[1].clone()).collect();
+        (allowed, egress.len())
+    };
+    assert_eq!(validated_args("http://mcp.tools.svc:8080/mcp"), (vec!["mcp.tools.svc".to_owned()], 3));
+    assert_eq!(validated_args("http://mcp.tools.svc.example/mcp"), (Vec::new(), 2));
+}
+
+#[test]
+fn pods_that_ran_the_server_themselves_may_go_out_for_as_long_as_they_drain() {
+    let (hosted, remote) = (deployment(&fixtures::stdio()), deployment(&fixtures::server(REMOTE)));
+    let types = |live: &[Deployment]| {
+        let spec = with(&fixtures::server(REMOTE), |parts| network_policy::network_policy(parts, live).spec.unwrap());
+        spec.policy_types.unwrap()
+    };
+    assert_eq!(types(&[remote.clone(), hosted]), ["Ingress"]);
+    assert_eq!(types(&[remote]), ["Ingress", "Egress"]);
+}
+
+#[test]
 fn what_surrounds_the_pods() {
     let objects = with(&fixtures::stdio(), |parts| {
         (
             service::service(parts, "everything-01234567"),
             service_account::service_account(parts),
-            network_policy::network_policy(parts),
+            network_policy::network_policy(parts, &[]),
         )
     });
     insta::assert_yaml_snapshot!(objects);
@@ -102,7 +167,7 @@ fn what_surrounds_the_pods() {
 
 #[test]
 fn every_container_meets_the_restricted_standard_whatever_the_spec_says() {
-    for server in [stdio(""), fixtures::server(HTTP)] {
+    for server in [stdio(""), fixtures::server(HTTP), fixtures::server(REMOTE)] {
         let spec = pod_spec(&server);
         let pod = spec.security_context.clone().unwrap();
         assert_eq!(pod.run_as_non_root, Some(true));
@@ -124,7 +189,7 @@ fn every_container_meets_the_restricted_standard_whatever_the_spec_says() {
 fn labels_that_the_operator_depends_on_win() {
     let mut server = stdio("");
     server.spec.pod.labels.insert(labels::SERVER.into(), "another".into());
-    let labels = with(&server, |parts| pod::template(parts).metadata.unwrap().labels.unwrap());
+    let labels = with(&server, |parts| template_of(parts).metadata.unwrap().labels.unwrap());
     assert_eq!(labels[labels::SERVER], "everything");
 }
 
@@ -168,7 +233,7 @@ fn an_older_revision_whose_template_was_lost_is_written_only_when_its_state_chan
         ..fixtures::planned("r", RevisionState::Serving, 1)
     };
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
-    let live = with(&old, |parts| deployment::of(parts, &serving, &pod::template(parts)));
+    let live = with(&old, |parts| deployment::of(parts, &serving, &template_of(parts)));
     assert_eq!(with(&new, |parts| deployment::untouched(parts, &serving, &live)), None);
     let draining = Planned { draining_since: serving.serving_since, state: RevisionState::Draining, ..serving };
     let kept = with(&new, |parts| deployment::untouched(parts, &draining, &live)).unwrap();
@@ -180,7 +245,7 @@ fn an_older_revision_whose_template_was_lost_is_written_only_when_its_state_chan
 fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_with() {
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
-    let template = with(&old, pod::template);
+    let template = with(&old, template_of);
     let made = with(&old, |parts| deployment::of(parts, &serving, &template));
     let mut edited = made.clone();
     edited.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("intruder".into());
@@ -201,7 +266,7 @@ fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_
 fn a_kept_template_that_was_deleted_is_made_again_from_a_deployment_that_nobody_edited() {
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
-    let template = with(&old, pod::template);
+    let template = with(&old, template_of);
     let made = with(&old, |parts| deployment::of(parts, &serving, &template));
     let kept = |manager: &str, field: &str| {
         let mut live = made.clone();

@@ -81,6 +81,8 @@ fn what_the_bridge_found_is_the_reason() {
         ProbeReason::ToolsListFailed,
         ProbeReason::ProbeTimeout,
         ProbeReason::Unreachable,
+        ProbeReason::AddressNotAllowed,
+        ProbeReason::TlsFailed,
     ] {
         let diagnosis = diagnose(&running, Some(&report(reason, "exited with code 3; its last line: boom")));
         assert_says(&diagnosis, reason.as_str(), &["code 3", "boom", "kubectl logs -n ns p -c server"]);
