@@ -76,6 +76,9 @@ impl Data {
         let body = read_body(&self.state, request).await?;
         let message = parse(&body)?;
         let received = Received { headers: &headers, message: &message, body: &body, timeout };
+        if headers.contains_key(wire::SHARED) {
+            return modern::shared(&self.state, &self.backend, key, &received).await;
+        }
         if message.is_modern() {
             return modern::post(&self.state, &self.backend, key, &received).await;
         }

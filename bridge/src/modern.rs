@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
+use portolan_mcp::aggregate as list;
 use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::modern::{Head, check_params};
+use portolan_mcp::modern::{DISCOVER, Head, check_params};
 use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
-use portolan_mcp::translate::Introduction;
+use portolan_mcp::translate::{Introduction, without_modern};
 
 use crate::backend::{Backend, Way};
 use crate::caller::CallerSession;
@@ -16,6 +17,7 @@ use crate::data::{self, Answer, Received, id_of, refused};
 use crate::link::Caller;
 use crate::respond;
 use crate::server::Body;
+use crate::shared::Shared;
 use crate::state::State;
 use crate::tools;
 
@@ -29,6 +31,34 @@ pub(crate) async fn post(state: &State, backend: &Backend, key: &SessionKey, rec
         Way::Http(relay) if era != Era::Legacy => relay.pass(received, head.is_listen()).await,
         _ => post_to_link(state, backend, key, era, &head, received).await,
     }
+}
+
+/// Answers what is the same for everyone from what is kept anyway.
+pub(crate) async fn shared(state: &Arc<State>, backend: &Backend, key: &SessionKey, received: &Received<'_>) -> Answer {
+    let Message::Request(request) = received.message else {
+        return Err(refused(Kind::InvalidRequest, "what is the same for everyone is asked for with a request"));
+    };
+    let is_shared = request.method == DISCOVER || list::Kind::of_method(&request.method).is_some();
+    if !is_shared {
+        return Err(refused(Kind::InvalidRequest, "only lists and server/discover are the same for everyone"));
+    }
+    if let Way::Http(_) = &backend.way {
+        let era = state.era().await;
+        let era = era.map_err(|failure| respond::failure(&failure, Some(&request.id), Some(&request.method)))?;
+        let everyone = Caller { key: SessionKey::of_everyone(), introduction: Introduction::of_many() };
+        let caller = backend.sessions.caller(everyone, era);
+        let caller = caller.map_err(|failure| respond::failure(&failure, Some(&request.id), Some(&request.method)))?;
+        let reply = caller.ask(request, received.body, received.timeout);
+        let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
+        return Ok(respond::answer_of_era(reply).await);
+    }
+    let kept = Shared::new(state);
+    if request.method == DISCOVER {
+        return kept.discover(&request.id);
+    }
+    let body = without_modern(received.body).unwrap_or_else(|| received.body.clone());
+    let message = data::parse(&body)?;
+    kept.post(key, &Received { message: &message, body: &body, ..*received }).await
 }
 
 async fn post_to_link(

@@ -20,11 +20,15 @@ use crate::upstream::Server;
 pub(crate) enum Connector {
     Link(Opener),
     /// A server that knows no sessions is asked over a link, which translates.
-    Http {
-        server: Server,
-        current: Option<Arc<HttpPeer>>,
-        opener: Opener,
-    },
+    Http(Box<Http>),
+}
+
+/// A streamable HTTP server, and who talks to it now.
+#[derive(Debug)]
+pub(crate) struct Http {
+    server: Server,
+    current: Option<Arc<HttpPeer>>,
+    opener: Opener,
 }
 
 impl Connector {
@@ -33,24 +37,24 @@ impl Connector {
     }
 
     pub(crate) fn http(server: Server, opener: Opener) -> Self {
-        Self::Http { server, current: None, opener }
+        Self::Http(Box::new(Http { server, current: None, opener }))
     }
 
     /// Whether a new peer costs no more than a connection.
     pub(crate) fn is_cheap(&self) -> bool {
         match self {
             Self::Link(opener) => opener.is_cheap(),
-            Self::Http { .. } => true,
+            Self::Http(_) => true,
         }
     }
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match self {
             Self::Link(opener) => Self::keep(state, opener),
-            Self::Http { opener, .. } if *state.era.borrow() == Some(Era::Modern) => Self::keep(state, opener),
-            Self::Http { server, current, .. } => {
-                let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
-                *current = Some(Arc::clone(&peer));
+            Self::Http(http) if *state.era.borrow() == Some(Era::Modern) => Self::keep(state, &http.opener),
+            Self::Http(http) => {
+                let peer = Arc::new(HttpPeer::new(http.server.clone(), state.config.max_message_bytes));
+                http.current = Some(Arc::clone(&peer));
                 Ok(Peer::Http(peer))
             }
         }
@@ -67,8 +71,8 @@ impl Connector {
         if let Some(kept) = kept {
             kept.end(cause).await;
         }
-        if let Self::Http { current, .. } = self
-            && let Some(peer) = current.take()
+        if let Self::Http(http) = self
+            && let Some(peer) = http.current.take()
         {
             peer.close().await;
         }

@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use portolan_mcp::envelope::{self, Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::token::SessionKey;
+use portolan_mcp::translate::ServerIntro;
 
 use crate::data::{self, Answer, Received};
 use crate::kept::{CANCELLED, Kept};
@@ -63,6 +64,14 @@ impl Shared {
     fn initialize(&self, id: &Id) -> Answer {
         let kept = self.kept(Some(id), "initialize")?;
         let result = kept.initialize_result().unwrap_or("{}");
+        Ok(respond::json(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_json())))
+    }
+
+    /// Who the server is, as the sessionless era says it.
+    pub(crate) fn discover(&self, id: &Id) -> Answer {
+        let kept = self.kept(Some(id), "server/discover")?;
+        let intro = kept.initialize_result().and_then(ServerIntro::of_initialize).unwrap_or_default();
+        let result = intro.discover_result();
         Ok(respond::json(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_json())))
     }
 

@@ -3,6 +3,7 @@
 //! Everything here is a value or a state machine that the data path drives: the gateway, the bridge and
 //! the operator share these types, so that what crosses a wire between them is written down once.
 
+pub mod aggregate;
 pub mod envelope;
 pub mod failure;
 pub mod mac;

@@ -10,7 +10,7 @@ mod to_modern;
 use bytes::Bytes;
 
 pub use self::server::ServerIntro;
-pub use self::to_legacy::{Introduction, Parking, ToLegacy};
+pub use self::to_legacy::{Introduction, Parking, ToLegacy, without_modern};
 pub use self::to_modern::ToModern;
 
 /// What the driver must do next.

@@ -1,5 +1,6 @@
 //! What a server said of itself when it was asked, in either era.
 
+use super::to_legacy::discover;
 use crate::members::Members;
 use crate::modern::meta;
 
@@ -38,6 +39,12 @@ impl ServerIntro {
             info: info.filter(|json| Members::of(json).is_some()),
             instructions: result.string("instructions").map(|text| serde_json::Value::from(text).to_string()),
         }
+    }
+
+    /// The result of `server/discover` that says all this.
+    #[must_use]
+    pub fn discover_result(&self) -> String {
+        discover(self)
     }
 
     /// Whether the server has the capability `name`.

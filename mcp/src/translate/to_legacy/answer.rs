@@ -46,7 +46,7 @@ fn introduce(result: &mut Members<'_>, server: &ServerIntro) {
 }
 
 /// The answer to `server/discover`.
-pub(super) fn discover(server: &ServerIntro) -> String {
+pub(in crate::translate) fn discover(server: &ServerIntro) -> String {
     let versions: Vec<&str> = revision::served().collect();
     let mut result = Members::default();
     result.set("resultType", r#""complete""#);

@@ -24,6 +24,8 @@ use crate::parked::ParkingKey;
 use crate::revision::LATEST_LEGACY;
 use crate::token::SessionKey;
 
+pub(super) use self::answer::discover;
+
 /// A client that does not say who it is.
 const UNNAMED: &str = r#"{"name":"unnamed","version":""}"#;
 
@@ -325,8 +327,10 @@ fn number(id: &Id) -> Option<u64> {
     id.as_json().parse().ok()
 }
 
-/// A request as a server of the other era knows it: what it says of revision and client is the session's there.
-fn without_modern(body: &Bytes) -> Option<Bytes> {
+/// A request as a server of the other era knows it: what it says of revision and client is the session's there. `None`
+/// where it says nothing of that.
+#[must_use]
+pub fn without_modern(body: &Bytes) -> Option<Bytes> {
     let mut message = Members::of(std::str::from_utf8(body).ok()?)?;
     let mut params = Members::of(message.get("params")?)?;
     params.retain(|name| name != "inputResponses");

@@ -1,0 +1,13 @@
+//! Several servers as one: names that say whose a thing is, lists put together, pages across them.
+//!
+//! What a list holds keeps its bytes but for the name or the address under which it is asked for.
+
+mod cursor;
+mod list;
+mod names;
+mod result;
+
+pub use cursor::Cursor;
+pub use list::{Item, Kind, Page, items, page};
+pub use names::{Member, Owned};
+pub use result::{capabilities, of_member, with_member_ids};
