@@ -50,7 +50,7 @@ impl Backend {
     }
 
     fn over_links(state: &Arc<State>, opener: Opener) -> (Self, Connector) {
-        let connector = Connector::link(opener.clone());
+        let connector = Connector::new(opener.clone());
         let starts_processes = matches!(opener, Opener::Process(_));
         let sessions = Sessions::start(state, opener, Box::new(|| 0));
         if let Some(dir) = state.config.cgroup.clone().filter(|_| starts_processes) {
@@ -65,10 +65,10 @@ impl Backend {
         let relay = Relay::start(state, server.clone());
         let of_relay: Weak<Relay> = Arc::downgrade(&relay);
         let beside = move || of_relay.upgrade().map_or(0, |relay| relay.live());
-        let opener = Opener::Http(server.clone());
+        let opener = Opener::Http(server);
         let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
         relay.beside(&sessions);
-        (Self { way: Way::Http(relay), sessions }, Connector::http(server, opener))
+        (Self { way: Way::Http(relay), sessions }, Connector::new(opener))
     }
 
     pub(crate) fn counts(&self) -> SessionCounts {

@@ -13,57 +13,38 @@ use crate::link::Opener;
 use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
 use crate::state::{State, lock};
-use crate::upstream::Server;
 
 /// Makes peers, one at a time.
 #[derive(Debug)]
-pub(crate) enum Connector {
-    Link(Opener),
-    /// A server that knows no sessions is asked over a link, which translates.
-    Http(Box<Http>),
-}
-
-/// A streamable HTTP server, and who talks to it now.
-#[derive(Debug)]
-pub(crate) struct Http {
-    server: Server,
-    current: Option<Arc<HttpPeer>>,
+pub(crate) struct Connector {
     opener: Opener,
+    current: Option<Arc<HttpPeer>>,
 }
 
 impl Connector {
-    pub(crate) fn link(opener: Opener) -> Self {
-        Self::Link(opener)
-    }
-
-    pub(crate) fn http(server: Server, opener: Opener) -> Self {
-        Self::Http(Box::new(Http { server, current: None, opener }))
+    pub(crate) fn new(opener: Opener) -> Self {
+        Self { opener, current: None }
     }
 
     /// Whether a new peer costs no more than a connection.
     pub(crate) fn is_cheap(&self) -> bool {
-        match self {
-            Self::Link(opener) => opener.is_cheap(),
-            Self::Http(_) => true,
-        }
+        self.opener.is_cheap()
     }
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
-        match self {
-            Self::Link(opener) => Self::keep(state, opener),
-            Self::Http(http) if *state.era.borrow() == Some(Era::Modern) => Self::keep(state, &http.opener),
-            Self::Http(http) => {
-                let peer = Arc::new(HttpPeer::new(http.server.clone(), state.config.max_message_bytes));
-                http.current = Some(Arc::clone(&peer));
+        match &self.opener {
+            // One that knows no sessions is asked over a link, which translates.
+            Opener::Http(server) if *state.era.borrow() != Some(Era::Modern) => {
+                let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
+                self.current = Some(Arc::clone(&peer));
                 Ok(Peer::Http(peer))
             }
+            opener => {
+                let kept = Kept::open(state, opener)?;
+                *lock(&state.kept) = Some(Arc::clone(&kept));
+                Ok(Peer::Kept(kept))
+            }
         }
-    }
-
-    fn keep(state: &Arc<State>, opener: &Opener) -> Result<Peer, SpawnError> {
-        let kept = Kept::open(state, opener)?;
-        *lock(&state.kept) = Some(Arc::clone(&kept));
-        Ok(Peer::Kept(kept))
     }
 
     pub(crate) async fn disconnect(&mut self, state: &State, cause: ExitCause) {
@@ -71,9 +52,7 @@ impl Connector {
         if let Some(kept) = kept {
             kept.end(cause).await;
         }
-        if let Self::Http(http) = self
-            && let Some(peer) = http.current.take()
-        {
+        if let Some(peer) = self.current.take() {
             peer.close().await;
         }
     }
