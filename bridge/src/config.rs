@@ -68,6 +68,17 @@ pub enum Upstream {
     Remote(Box<crate::remote::Remote>),
 }
 
+impl Upstream {
+    /// Whether it is on this machine, where asking often costs nobody anything.
+    pub(crate) fn is_near(&self) -> bool {
+        match self {
+            Self::Stdio(_) | Self::Http(_) | Self::Sse(_) => true,
+            #[cfg(feature = "tls")]
+            Self::Remote(_) => false,
+        }
+    }
+}
+
 /// How to start a server process.
 #[derive(Clone, Debug)]
 pub struct ServerCommand {

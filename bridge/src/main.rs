@@ -3,7 +3,6 @@
 mod args;
 mod install;
 mod reaper;
-mod termination;
 mod wait;
 
 use std::process::ExitCode;
@@ -11,11 +10,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use portolan_bridge::config::Upstream;
-use portolan_bridge::{Bridge, Config, guard};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use portolan_bridge::flags::Flags;
+use portolan_bridge::{Config, guard, service};
 
-use crate::args::{Cli, Command, LogFormat, Shared};
-use crate::termination::Termination;
+use crate::args::{Cli, Command, Log, LogFormat};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -36,63 +34,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stdio(args) if !args.below_reaper => reaper::run(),
         Command::Stdio(args) => {
             reaper::follow()?;
-            serve(&args.shared, || args.config())
+            serve(&args.flags, &args.log, || args.config())
         }
-        Command::Http(args) => serve(&args.shared, || args.config(Upstream::Http)),
-        Command::Sse(args) => serve(&args.shared, || args.config(Upstream::Sse)),
+        Command::Http(args) => serve(&args.flags, &args.log, || args.config(Upstream::Http)),
+        Command::Sse(args) => serve(&args.flags, &args.log, || args.config(Upstream::Sse)),
     }
 }
 
-fn serve(shared: &Shared, config: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
-    log_to_stderr(shared.log_format);
+fn serve(flags: &Flags, log: &Log, config: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
+    log_to_stderr(log.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let result = config().and_then(|config| runtime.block_on(bridge(shared, config)));
-    if let Err(error) = &result {
-        let message = format!("{error:#}");
-        Termination { reason: "StartFailed", message, exits: Vec::new() }.write(&shared.termination_log);
-    }
-    result.map(|()| ExitCode::SUCCESS)
-}
-
-async fn bridge(shared: &Shared, config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
-    let bridge = Bridge::start(config, shared.data, shared.admin).await?;
-    tracing::info!(data = %bridge.data_address(), admin = %bridge.admin_address(), "the bridge listens");
-    signals.next().await;
-    let reason = tokio::select! {
-        () = bridge.drain() => "Drained",
-        () = signals.next() => "Interrupted",
-    };
-    let exits = bridge.shutdown().await.exits;
-    let message = "the bridge was asked to end".to_owned();
-    Termination { reason, message, exits }.write(&shared.termination_log);
-    Ok(())
-}
-
-/// The signals that ask the bridge to end.
-struct Signals {
-    term: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            term: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
+    runtime.block_on(async { service::run(flags, config()).await }).map(|()| ExitCode::SUCCESS)
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -171,7 +171,8 @@ impl Prober {
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
             tokio::time::sleep(backoff).await;
             // What is waited for here is a port: asking costs nothing, and a process is not started by it.
-            let most = if self.connector.is_cheap() { FIRST_BACKOFF } else { MAX_BACKOFF };
+            let is_cheap = self.connector.is_cheap() && self.state.config.upstream.is_near();
+            let most = if is_cheap { FIRST_BACKOFF } else { MAX_BACKOFF };
             backoff = (backoff * 2).min(most);
         }
     }

@@ -11,6 +11,7 @@ mod gateway;
 mod logging;
 mod operator;
 mod peers;
+mod relay;
 mod shutdown;
 mod table;
 
@@ -53,6 +54,7 @@ enum Command {
     Completion(completion::CompletionArgs),
     Operator(operator::OperatorArgs),
     Gateway(gateway::GatewayArgs),
+    Relay(relay::RelayArgs),
     /// Print the version.
     #[command(after_help = "Example:\n  portolan version")]
     Version,
@@ -78,7 +80,7 @@ impl Command {
         match self {
             // What a probe finds is a server's row, and said with it.
             Self::Dev(_) => "warn,portolan_bridge::probe=error,server::stderr=info",
-            Self::Operator(_) | Self::Gateway(_) => "info",
+            Self::Operator(_) | Self::Gateway(_) | Self::Relay(_) => "info",
             _ => "off",
         }
     }
@@ -90,6 +92,7 @@ impl Command {
             Self::Call(args) => client::call(args).await,
             Self::Operator(args) => operator::run(args).await,
             Self::Gateway(args) => gateway::run(args).await,
+            Self::Relay(args) => relay::run(args).await,
             Self::ApiKey(args) => apikey::run(args),
             Self::Crds => crds::run(),
             Self::Completion(args) => completion::run(args, &Cli::command()),

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,18 +31,28 @@ pub(super) type Lookup = dyn Fn(String) -> Answer<Vec<SocketAddr>> + Send + Sync
 #[derive(Clone)]
 pub(crate) struct Dialer {
     https: HttpsConnector<HttpConnector<Resolver>>,
+    /// The host, where that is an address and so is not resolved, and what is allowed to it.
+    literal: Option<IpAddr>,
+    policy: Arc<Policy>,
     words: Words,
     limit: Duration,
 }
 
 impl Dialer {
-    pub(super) fn new(resolver: Resolver, trust: ClientConfig, words: Words, limit: Duration) -> Self {
+    pub(super) fn new(
+        resolver: Resolver,
+        literal: Option<IpAddr>,
+        trust: ClientConfig,
+        words: Words,
+        limit: Duration,
+    ) -> Self {
+        let policy = Arc::clone(&resolver.policy);
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
         let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(trust);
-        Self { https: https.https_or_http().enable_http1().wrap_connector(tcp), words, limit }
+        Self { https: https.https_or_http().enable_http1().wrap_connector(tcp), literal, policy, words, limit }
     }
 
     /// What was wrong with a connection, if it was an address or TLS.
@@ -61,8 +71,10 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
+        let judged = self.literal.map_or(Ok(()), |address| self.policy.judge(address));
         let (connecting, limit) = (self.https.call(to), self.limit);
         Box::pin(async move {
+            judged?;
             tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
                 let message = format!("no connection within {} s", limit.as_secs());
                 Err(io::Error::new(io::ErrorKind::TimedOut, message).into())

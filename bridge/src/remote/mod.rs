@@ -110,15 +110,12 @@ impl Remote {
     /// Reads `settings`. Nothing is connected to yet.
     ///
     /// # Errors
-    /// The URL, a certificate, the key or the header cannot be used, or the URL's host is a private address that is not
-    /// allowed.
+    /// The URL, a certificate, the key or the header cannot be used. That an address may not be connected to is told when it
+    /// is asked for.
     pub fn new(settings: &Settings) -> Result<Self, Invalid> {
         let (endpoint, literal) = endpoint(&settings.url)?;
         let host = endpoint.host().unwrap_or_default().to_owned();
         let policy = addresses::Policy::new(&host, &settings.allowed);
-        if let Some(address) = literal {
-            policy.judge(address).map_err(|refused| Invalid(refused.to_string()))?;
-        }
         let is_plain = endpoint.scheme() == Some(&Scheme::HTTP);
         if is_plain && (settings.authorities.is_some() || settings.identity.is_some()) {
             let message = "certificates have no use at a URL of http: write one of https, or leave them out";
@@ -127,7 +124,7 @@ impl Remote {
         let trust = tls::trust(settings.authorities.as_deref(), settings.identity.as_ref())?;
         let words = tls::Words::new(&host, settings.authorities.is_some());
         let resolver = dialer::Resolver::new(policy, Arc::new(dialer::system));
-        let dialer = Dialer::new(resolver, trust, words, CONNECT_LIMIT);
+        let dialer = Dialer::new(resolver, literal, trust, words, CONNECT_LIMIT);
         let header = settings.header.as_ref().map(|(name, value)| credential(name, value)).transpose()?;
         Ok(Self { endpoint, transport: settings.transport, credential: header, dialer })
     }
@@ -178,7 +175,12 @@ fn credential(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), Inv
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+    use portolan_mcp::wire::ProbeReason;
+
     use super::*;
+    use crate::upstream::Server;
 
     fn remote(url: &str) -> Result<Remote, String> {
         Remote::new(&Settings { url: url.to_owned(), ..Settings::default() }).map_err(|invalid| invalid.to_string())
@@ -205,8 +207,8 @@ mod tests {
         assert!(remote("https://a.example:8443/mcp?x=y").is_ok());
     }
 
-    #[test]
-    fn a_private_address_is_one_however_the_url_writes_it() {
+    #[tokio::test]
+    async fn a_private_address_is_one_however_the_url_writes_it() {
         for url in [
             "http://127.0.0.1:3000/mcp",
             "http://2130706433/",
@@ -219,8 +221,11 @@ mod tests {
             "http://169.254.169.254/latest/meta-data",
             "http://①⑨②.168.0.1/",
         ] {
-            let said = remote(url).expect_err(url);
-            assert!(said.contains("allowedPrivateHosts"), "{url}: {said}");
+            let server = Server::elsewhere(remote(url).expect(url));
+            let sent = server.send(Method::POST, &HeaderMap::new(), None, Bytes::new()).await;
+            let error = sent.map(|_| ()).expect_err(url);
+            assert_eq!(error.probe_reason(), ProbeReason::AddressNotAllowed, "{url}: {error}");
+            assert!(error.to_string().contains("allowedPrivateHosts"), "{url}: {error}");
         }
     }
 

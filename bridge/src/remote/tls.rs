@@ -103,6 +103,7 @@ impl Words {
                 | AlertDescription::CertificateExpired
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::UnknownCA
+                | AlertDescription::DecryptError
                 | AlertDescription::AccessDenied),
             ) => format!(
                 "{host} did not accept the client certificate ({alert:?}): renew the one that \
@@ -134,7 +135,8 @@ impl Words {
                     presented.join(", ")
                 )
             }
-            CertificateError::UnknownIssuer if self.has_own_authorities => format!(
+            // An authority of that name with another key is another authority.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature if self.has_own_authorities => format!(
                 "the certificate of {host} was signed by no authority that spec.remote.tls.caCertificateRef names"
             ),
             CertificateError::UnknownIssuer => format!(
