@@ -1,5 +1,8 @@
 //! Which server a path names.
 
+/// The endpoint of all servers as one.
+pub(crate) const ALL: &str = "/mcp";
+
 /// The server behind `/{namespace}/{server}/mcp`, as `namespace/server`; `None` for every other path. Nothing is
 /// decoded: names of Kubernetes objects need no escapes, so a path that has one names none.
 pub(crate) fn route_of(path: &str) -> Option<&str> {

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin;
+use crate::aggregate::{Catalog, Placed};
 use crate::authenticate::Authenticator;
 use crate::budget::Budget;
 use crate::drain::Drain;
@@ -50,6 +51,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) catalog: Catalog,
+    pub(crate) placed: Placed,
     pub(crate) bounds: Bounds,
     pub(crate) drain: Drain,
 }
@@ -128,6 +131,8 @@ impl Bound {
             upstream: Upstream::new(),
             gate: Gate::new(bounds.max_requests, metrics.clone()),
             budget,
+            catalog: Catalog::default(),
+            placed: Placed::new(),
             bounds,
             drain: Drain::default(),
             metrics,

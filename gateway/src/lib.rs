@@ -4,6 +4,7 @@
 //! What is served comes in by `source`, is compiled by `portolan_snapshot`, and swapped whole in `state`.
 
 mod admin;
+mod aggregate;
 mod authenticate;
 mod body;
 mod budget;

@@ -68,6 +68,7 @@ pub(crate) async fn post(
         session: &session.key,
         body: buffered.bytes.clone(),
         timeout: left(deadline),
+        shared: false,
     };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
@@ -101,7 +102,14 @@ async fn initialize(
         // A name of its own for each attempt: what a lost one left behind is never taken for this one.
         let key = session::generate()?;
         let headers = &asked.request.headers;
-        let call = Call { method: &Method::POST, headers, session: &key, body: body.clone(), timeout: left(deadline) };
+        let call = Call {
+            method: &Method::POST,
+            headers,
+            session: &key,
+            body: body.clone(),
+            timeout: left(deadline),
+            shared: false,
+        };
         held.pod = Some(asked.entry.begin_call(&pod.uid));
         let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;
         let failure = match &sent {

@@ -87,6 +87,8 @@ pub(crate) struct Metrics {
     pub(crate) unusable_inputs: IntCounter,
     /// What came of sealed inputs, by outcome.
     pub(crate) sealed: IntCounterVec,
+    /// Servers that did not say what they have, for the endpoint of all of them.
+    pub(crate) catalog_failures: IntCounter,
     /// Panics that were caught.
     pub(crate) panics: IntCounter,
     /// Token reviews asked for, by outcome.
@@ -126,6 +128,10 @@ impl Metrics {
             rejected_objects: gauges("config_rejected_objects", "Objects not served as written.", &["kind", "reason"])?,
             unusable_inputs: IntCounter::new("config_unusable_total", "Inputs that could not be compiled at all.")?,
             sealed: counters("config_sealed_total", "What came of the inputs kept on disk.", &["outcome"])?,
+            catalog_failures: IntCounter::new(
+                "catalog_failures_total",
+                "Times that a server did not say what it lists, for the endpoint of all servers.",
+            )?,
             panics: IntCounter::new("panics_total", "Panics that were caught; each is a fault of the gateway.")?,
             token_reviews: counters("token_reviews_total", "Token reviews by outcome.", &["outcome"])?,
             registry,
@@ -153,6 +159,7 @@ impl Metrics {
             rejected_objects,
             unusable_inputs,
             sealed,
+            catalog_failures,
             panics,
             token_reviews,
         } = self;
@@ -163,6 +170,7 @@ impl Metrics {
         let numbers = [entered, buffered_bytes, config_generation, config_loaded, config_stale_since];
         numbers.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         registry.register(Box::new(unusable_inputs.clone()))?;
+        registry.register(Box::new(catalog_failures.clone()))?;
         registry.register(Box::new(panics.clone()))?;
         registry.register(Box::new(overhead.clone()))?;
         registry.register(Box::new(duration.clone()))

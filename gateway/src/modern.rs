@@ -90,7 +90,7 @@ fn stale() -> Failure {
 }
 
 /// The same order of pods for one caller on every replica, another one for the next (rendezvous hashing).
-fn rank(pod: &Pod, caller: &SessionKey) -> [u8; 32] {
+pub(crate) fn rank(pod: &Pod, caller: &SessionKey) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(caller.as_str().as_bytes());
     context.update(pod.uid.as_bytes());
@@ -124,6 +124,7 @@ impl<'a> Sender<'a> {
                 session: self.caller,
                 body: self.body.clone(),
                 timeout: left(self.deadline),
+                shared: false,
             };
             held.pod = Some(self.asked.entry.begin_call(&pod.uid));
             let is_last = position + 1 == pods.len();

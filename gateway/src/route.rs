@@ -10,6 +10,7 @@ use portolan_snapshot::snapshot::Snapshot;
 use crate::state::Entry;
 
 /// An authenticated caller.
+#[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) identity: Identity,
     /// What session tokens are bound to.

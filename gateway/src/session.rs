@@ -39,21 +39,30 @@ pub(crate) fn find<'a>(
     principal: &Principal,
     metrics: &Metrics,
 ) -> Result<Session<'a>, Failure> {
+    let token = self::token(headers)?;
+    let binding = Binding { principal, route: entry.route.name.as_str() };
+    let opened = snapshot.keyring.open(token, binding, unix_time().as_secs());
+    let claims = opened.map_err(|error| refused(error, metrics))?;
+    let pod = holder(entry, &claims).inspect_err(|failure| {
+        metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
+    })?;
+    Ok(Session { key: claims.session, pod })
+}
+
+/// The session id that a request names.
+pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Failure> {
     let mut values = headers.get_all(token::HEADER).iter();
     let value = values.next().ok_or_else(|| missing("open a session with initialize and send its Mcp-Session-Id"))?;
     if values.next().is_some() {
         return Err(missing("send one Mcp-Session-Id"));
     }
-    let binding = Binding { principal, route: entry.route.name.as_str() };
-    let token = value.to_str().unwrap_or_default();
-    let claims = snapshot.keyring.open(token, binding, unix_time().as_secs()).map_err(|error| {
-        metrics.sessions_refused.with_label_values(&[reason(error)]).inc();
-        unknown()
-    })?;
-    let pod = holder(entry, &claims).inspect_err(|failure| {
-        metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
-    })?;
-    Ok(Session { key: claims.session, pod })
+    Ok(value.to_str().unwrap_or_default())
+}
+
+/// A session id that does not open: counted by its reason, of which the client learns nothing.
+pub(crate) fn refused(error: TokenError, metrics: &Metrics) -> Failure {
+    metrics.sessions_refused.with_label_values(&[reason(error)]).inc();
+    unknown()
 }
 
 /// The pod to ask for a session.

@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::recorded::{self, Held};
 use crate::respond::{self, Body};
 use crate::route::{Asked, Caller};
-use crate::{cors, message, stream};
+use crate::{aggregate, cors, message, stream};
 
 /// Answers one request.
 pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
@@ -50,7 +50,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
 }
 
 async fn layers(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     request: &Parts,
     body: Incoming,
     record: &mut Record,
@@ -72,6 +72,10 @@ async fn layers(
     let identity = gateway.authenticator.authenticate(&request.headers, &snapshot.authentication).await?;
     record.set_caller(&identity);
     let caller = Caller { principal: identity.principal(), identity };
+    if request.uri.path() == endpoint::ALL {
+        let asked = aggregate::Asked { request, serving: &serving, caller: &caller };
+        return aggregate::serve(gateway, asked, body, record, held).await;
+    }
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
     let permit = authorize::authorize(&caller.identity, entry.route.name.target()).map_err(|_| no_route())?;
@@ -106,5 +110,5 @@ fn misdirected(refusal: Refusal) -> Failure {
 }
 
 fn no_route() -> Failure {
-    Failure::new(Kind::UnknownRoute, "there is no such endpoint; write /<namespace>/<server>/mcp")
+    Failure::new(Kind::UnknownRoute, "there is no such endpoint; write /<namespace>/<server>/mcp, or /mcp for all")
 }

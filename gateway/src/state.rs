@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Unusable, compile};
 use tokio::sync::watch;
 
@@ -111,6 +112,14 @@ impl State {
 }
 
 impl Serving {
+    /// Every server that `identity` may use, in the order of their routes.
+    pub(crate) fn members_for(&self, identity: &Identity) -> Vec<&Entry> {
+        let may_use = |entry: &&Entry| authorize::authorize(identity, entry.route.name.target()).is_ok();
+        let mut members: Vec<&Entry> = self.routes.values().filter(may_use).collect();
+        members.sort_unstable_by(|one, other| one.route.name.cmp(&other.route.name));
+        members
+    }
+
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)

@@ -57,6 +57,8 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Bytes,
     /// How long the caller still waits.
     pub(crate) timeout: Duration,
+    /// Whether it is the same for everyone, so that nothing is started for it.
+    pub(crate) shared: bool,
 }
 
 /// A request that got no answer.
@@ -142,6 +144,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     headers.insert(wire::POD, value(&pod.uid)?);
     headers.insert(mac::HEADER, value(&settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
+    if call.shared {
+        headers.insert(wire::SHARED, HeaderValue::from_static("1"));
+    }
     // A call that fails after its answer began to stream says so behind it.
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     Ok(request)

@@ -144,6 +144,63 @@ fn without_space(value: &[u8]) -> &[u8] {
     value.strip_prefix(b" ").unwrap_or(value)
 }
 
+/// Cuts a stream into its events as they are, comments and all, holding at most `limit` bytes.
+#[derive(Debug)]
+pub struct Splitter {
+    limit: usize,
+    held: Vec<u8>,
+    follower: Follower,
+}
+
+impl Splitter {
+    /// One that refuses events of more than `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, held: Vec::new(), follower: Follower::default() }
+    }
+
+    /// Takes the next bytes and returns every whole event that they complete, each with its blank line.
+    ///
+    /// # Errors
+    /// An event grew past the bound; the stream cannot be read further.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Bytes>, EventTooLong> {
+        let mut whole = Vec::new();
+        for &byte in bytes {
+            // What follows a carriage return may still be a part of its line end.
+            let was_between = self.follower.is_between_events();
+            if was_between && byte != b'\n' && !self.held.is_empty() {
+                whole.push(std::mem::take(&mut self.held).into());
+            }
+            self.follower.push(&[byte]);
+            self.held.push(byte);
+            if self.held.len() > self.limit {
+                return Err(EventTooLong { limit: self.limit });
+            }
+            if byte == b'\n' && self.follower.is_between_events() {
+                whole.push(std::mem::take(&mut self.held).into());
+            }
+        }
+        Ok(whole)
+    }
+
+    /// What is left when the stream ended: the beginning of an event.
+    #[must_use]
+    pub fn rest(self) -> Bytes {
+        self.held.into()
+    }
+}
+
+/// The id and the data of one whole event; `None` where it carries no data.
+#[must_use]
+pub fn read_event(event: &[u8]) -> Option<(Option<String>, Vec<u8>)> {
+    let mut decoder = Decoder::new(usize::MAX);
+    let data = decoder.push(event).ok()?.pop()?;
+    let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let id = lines.filter_map(|line| line.strip_prefix(b"id:")).next_back();
+    let id = id.map(|id| String::from_utf8_lossy(id.strip_prefix(b" ").unwrap_or(id)).into_owned());
+    Some((id, data))
+}
+
 /// Follows a stream of events that passes by and holds nothing of it.
 #[derive(Debug)]
 pub struct Follower {
@@ -259,6 +316,29 @@ mod tests {
             prop_assert_eq!(follow(&["id: 1", "data: x"]), (true, false));
             prop_assert_eq!(follow(&["dat", "data:x", ""]), (true, true));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_is_cut_between_its_events_wherever_it_is_cut_on_the_way(cut in 1usize..9, line_end in "\n|\r|\r\n") {
+            let events = [vec![": hi", ""], vec!["id: 7", "data: a", "data: b", ""], vec!["retry: 5", ""], vec!["data: c"]];
+            let text: Vec<String> =
+                events.iter().map(|lines| lines.iter().map(|line| format!("{line}{line_end}")).collect()).collect();
+            let mut splitter = Splitter::new(64);
+            let mut whole = Vec::new();
+            for chunk in text.concat().as_bytes().chunks(cut) {
+                whole.extend(splitter.push(chunk).expect("within the bound"));
+            }
+            prop_assert_eq!(&whole, &text[..3].iter().map(|text| Bytes::from(text.clone())).collect::<Vec<_>>());
+            prop_assert_eq!(splitter.rest(), text[3].as_bytes());
+            prop_assert_eq!(read_event(&whole[0]), None);
+            prop_assert_eq!(read_event(&whole[1]), Some((Some("7".into()), b"a\nb".to_vec())));
+        }
+    }
+
+    #[test]
+    fn an_event_without_end_is_refused_at_the_bound() {
+        assert_eq!(Splitter::new(4).push(b"data:"), Err(EventTooLong { limit: 4 }));
     }
 
     #[test]

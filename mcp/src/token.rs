@@ -102,6 +102,38 @@ pub struct Claims {
     pub expires: u64,
 }
 
+/// What the token of a session with several servers says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManyClaims {
+    /// What the session's names at the servers' bridges derive from.
+    #[serde(rename = "m")]
+    pub session: SessionKey,
+    /// Parameters with which sessions are opened at servers, JSON: what the client said of itself.
+    #[serde(rename = "c")]
+    pub client: Box<str>,
+    /// Unix seconds after which the token is void.
+    #[serde(rename = "e")]
+    pub expires: u64,
+}
+
+/// What can be in a token.
+pub trait Sealable: Serialize + serde::de::DeserializeOwned {
+    /// Unix seconds after which the token is void.
+    fn expires(&self) -> u64;
+}
+
+impl Sealable for Claims {
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
+impl Sealable for ManyClaims {
+    fn expires(&self) -> u64 {
+        self.expires
+    }
+}
+
 /// Whom and where a token is for; both must be presented again to open it.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
@@ -170,7 +202,7 @@ impl Keyring {
     ///
     /// # Errors
     /// The system has no randomness to give.
-    pub fn seal(&self, claims: &Claims, binding: Binding<'_>) -> Result<String, TokenError> {
+    pub fn seal(&self, claims: &impl Sealable, binding: Binding<'_>) -> Result<String, TokenError> {
         let (id, key) = self.keys.first().ok_or(TokenError::BadKey)?;
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| TokenError::NoRandomness)?;
@@ -190,6 +222,14 @@ impl Keyring {
     /// # Errors
     /// Says why the token is not accepted; the client is told none of it.
     pub fn open(&self, token: &str, binding: Binding<'_>, now: u64) -> Result<Claims, TokenError> {
+        self.open_as(token, binding, now)
+    }
+
+    /// Opens a token that says `C`, as [`Self::open`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_as<C: Sealable>(&self, token: &str, binding: Binding<'_>, now: u64) -> Result<C, TokenError> {
         if token.len() > MAX_LEN {
             return Err(TokenError::Malformed);
         }
@@ -205,8 +245,8 @@ impl Keyring {
         let plain = key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(binding), &mut sealed)
             .map_err(|_| TokenError::NotYours)?;
-        let claims: Claims = serde_json::from_slice(plain).map_err(|_| TokenError::Malformed)?;
-        if claims.expires <= now { Err(TokenError::Expired) } else { Ok(claims) }
+        let claims: C = serde_json::from_slice(plain).map_err(|_| TokenError::Malformed)?;
+        if claims.expires() <= now { Err(TokenError::Expired) } else { Ok(claims) }
     }
 }
 

@@ -8,22 +8,15 @@ use super::Member;
 use crate::envelope::Id;
 use crate::members::Members;
 
-/// Capabilities of several servers together: what one of them has, the endpoint has. It says itself when lists change.
+/// Capabilities of several servers together: what one of them has, the endpoint has. It says itself when lists change, and
+/// nothing of single resources.
 #[must_use]
 pub fn capabilities<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let mut together: Members<'static> = Members::default();
-    let mut subscribes = false;
     for capabilities in all.into_iter().filter_map(Members::of) {
         for name in ["tools", "prompts", "resources", "completions"] {
-            if let Some(capability) = capabilities.get(name) {
-                let says = Members::of(capability).and_then(|says| says.get("subscribe").map(|json| json == "true"));
-                subscribes |= name == "resources" && says == Some(true);
-                let shown = match name {
-                    "completions" => "{}",
-                    "resources" if subscribes => r#"{"subscribe":true,"listChanged":true}"#,
-                    _ => r#"{"listChanged":true}"#,
-                };
-                together.set(name, shown);
+            if capabilities.get(name).is_some() {
+                together.set(name, if name == "completions" { "{}" } else { r#"{"listChanged":true}"# });
             }
         }
     }
@@ -109,10 +102,7 @@ mod tests {
             r#"{"resources":{"subscribe":true},"completions":{},"x":{}}"#,
             "no object",
         ]);
-        assert_eq!(
-            together,
-            r#"{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"completions":{}}"#
-        );
+        assert_eq!(together, r#"{"tools":{"listChanged":true},"resources":{"listChanged":true},"completions":{}}"#);
         assert_eq!(capabilities([]), "{}");
     }
 

@@ -20,7 +20,7 @@ pub fn headers_of(head: &Head<'_>, schema: Option<&Value>, arguments: Option<&Va
     headers.insert(VERSION_HEADER, HeaderValue::from_static(MODERN[0]));
     let texts = [(METHOD_HEADER, Some(&*head.method)), (NAME_HEADER, head.name.as_deref())];
     for (name, text) in texts {
-        if let Some(value) = text.and_then(|text| HeaderValue::from_str(&encoded(text)).ok()) {
+        if let Some(value) = text.and_then(header_value) {
             headers.insert(name, value);
         }
     }
@@ -53,7 +53,7 @@ fn add_params(schema: &Value, arguments: &Value, headers: &mut HeaderMap) {
     let mut params = Vec::new();
     collect(schema, arguments, MAX_DEPTH, &mut params);
     for (name, argument) in params {
-        if let Some(value) = written(argument).and_then(|text| HeaderValue::from_str(&encoded(&text)).ok()) {
+        if let Some(value) = written(argument).and_then(|text| header_value(&text)) {
             headers.insert(name, value);
         }
     }
@@ -83,6 +83,12 @@ fn written(value: &Value) -> Option<String> {
         Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// The value of a header that says `text`.
+#[must_use]
+pub fn header_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&encoded(text)).ok()
 }
 
 /// Text made safe for a header ("Value Encoding").

@@ -1,0 +1,199 @@
+//! A server's answer on its way to a client of all servers: resources in it are named as the endpoint names them, and what
+//! the server asks says whose question it is.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Response, header};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use portolan_mcp::{
+    aggregate::{Member, of_member, with_member_ids},
+    envelope::Message,
+    failure::{Failure, Kind},
+    members::Members,
+    sse::{self, Splitter},
+};
+
+use crate::negotiate;
+use crate::respond::{Body, BoxError};
+
+/// Bytes of one message that is read.
+const MAX_MESSAGE: usize = 32 * 1024 * 1024;
+
+/// `response` of the server behind `route` to a request of `method`.
+pub(super) fn renamed(mut response: Response<Body>, route: &str, method: &str) -> Response<Body> {
+    let reading = if negotiate::is_stream(response.headers()) {
+        Reading::Events(Splitter::new(MAX_MESSAGE))
+    } else {
+        Reading::Message(BytesMut::new())
+    };
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    let names = Names { route: route.to_owned(), method: method.to_owned() };
+    response.map(|inner| Renamed { inner, names, reading, ended: false }.boxed_unsync())
+}
+
+struct Names {
+    route: String,
+    method: String,
+}
+
+impl Names {
+    /// `message` as the client reads it; `None` where there is nothing to change.
+    fn applied(&self, message: &[u8]) -> Option<String> {
+        let member = Member::of_route(&self.route)?;
+        let text = std::str::from_utf8(message).ok()?;
+        match Message::parse(message).ok()? {
+            Message::Response { is_error: false, payload, .. } => {
+                let result = of_member(&self.method, member, payload.get())?;
+                let mut message = Members::of(text)?;
+                message.set("result", result);
+                Some(message.to_string())
+            }
+            Message::Request(request) => with_member_ids(text, member, &request.id),
+            Message::Response { .. } | Message::Notification { .. } => None,
+        }
+    }
+
+    /// A whole event as the client reads it. Its id says whose it is too: a client that comes back for what it missed is
+    /// sent to the server that has it.
+    fn event(&self, event: Bytes) -> Bytes {
+        let changed = sse::read_event(&event).and_then(|(id, data)| Some((id, self.applied(&data)?)));
+        let event = match changed {
+            Some((id, message)) => sse::encode(id.as_deref(), message.as_bytes()),
+            None => event,
+        };
+        let shown = Member::of_route(&self.route).map(|member| member.uri(""));
+        shown.and_then(|shown| with_id_behind(&event, &shown)).unwrap_or(event)
+    }
+}
+
+/// `event` with `prefix` before its id; `None` where it has none.
+fn with_id_behind(event: &[u8], prefix: &str) -> Option<Bytes> {
+    const ID: &[u8] = b"id: ";
+    let is_at = |place: &usize| *place == 0 || matches!(event[place - 1], b'\n' | b'\r');
+    let starts = event.windows(ID.len()).enumerate().filter(|(_, window)| *window == ID).map(|(place, _)| place);
+    let value = starts.into_iter().find(is_at)? + ID.len();
+    Some([&event[..value], prefix.as_bytes(), &event[value..]].concat().into())
+}
+
+enum Reading {
+    Events(Splitter),
+    Message(BytesMut),
+}
+
+struct Renamed {
+    inner: Body,
+    names: Names,
+    reading: Reading,
+    ended: bool,
+}
+
+impl Renamed {
+    /// What the client gets of these bytes now.
+    fn take(&mut self, data: &Bytes) -> Result<Bytes, BoxError> {
+        match &mut self.reading {
+            Reading::Message(whole) => {
+                if whole.len() + data.len() > MAX_MESSAGE {
+                    return Err(too_long().into());
+                }
+                whole.extend_from_slice(data);
+                Ok(Bytes::new())
+            }
+            Reading::Events(splitter) => {
+                let events = splitter.push(data).map_err(|_| too_long())?;
+                let events: Vec<Bytes> = events.into_iter().map(|event| self.names.event(event)).collect();
+                Ok(events.concat().into())
+            }
+        }
+    }
+
+    fn rest(&mut self) -> Bytes {
+        match std::mem::replace(&mut self.reading, Reading::Message(BytesMut::new())) {
+            Reading::Message(whole) => self.names.applied(&whole).map_or_else(|| whole.freeze(), Bytes::from),
+            Reading::Events(splitter) => splitter.rest(),
+        }
+    }
+}
+
+fn too_long() -> Failure {
+    Failure::new(Kind::BadServerReply, format!("the server's answer has a message of more than {MAX_MESSAGE} bytes"))
+}
+
+impl HttpBody for Renamed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            let data = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.take(&data)?,
+                    // Behind the body: everything that was read is out.
+                    Err(trailers) => {
+                        let rest = this.rest();
+                        if !rest.is_empty() {
+                            tracing::debug!("an answer ended in the middle of an event");
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    this.ended = true;
+                    this.rest()
+                }
+            };
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+
+    async fn through(kind: &'static str, frames: &'static [&'static str]) -> String {
+        let frames = frames.iter().map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text.as_bytes()))));
+        let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync());
+        response.headers_mut().insert(header::CONTENT_TYPE, kind.parse().expect("a value"));
+        let renamed = renamed(response, "n/s", "tools/call");
+        String::from_utf8(renamed.into_body().collect().await.expect("whole").to_bytes().to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn what_names_no_resource_keeps_its_bytes_and_what_does_is_renamed() {
+        let plain = r#"{"jsonrpc": "2.0","id":1, "result":{"n":1.50}}"#;
+        assert_eq!(
+            through("application/json", &[r#"{"jsonrpc": "2.0","id":1,"#, r#" "result":{"n":1.50}}"#]).await,
+            plain
+        );
+        let link = &[r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource_link","uri":"a:b"}]}}"#];
+        assert!(through("application/json", link).await.contains(r#""uri":"s.n+a:b""#));
+    }
+
+    #[tokio::test]
+    async fn events_pass_one_by_one_and_a_question_says_whose_it_is() {
+        let told = through(
+            "text/event-stream",
+            &[
+                ": hi\n\nid: 1-1\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"met",
+                "hod\":\"elicitation/create\"}\n\nid: 1-2\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n",
+            ],
+        )
+        .await;
+        let question = r#"{"jsonrpc":"2.0","id":"s.n+7","method":"elicitation/create"}"#;
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        assert_eq!(told, format!(": hi\n\nid: s.n+1-1\ndata: {question}\n\nid: s.n+1-2\ndata: {answer}\n\n"));
+        let primed = through("text/event-stream", &["retry: 1000\nid: 3-0\ndata: \n\n", "data: id: 7\n\n"]).await;
+        assert_eq!(primed, "retry: 1000\nid: s.n+3-0\ndata: \n\ndata: id: 7\n\n");
+    }
+}

@@ -1,0 +1,111 @@
+//! Streams on which clients hear that lists changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use portolan_mcp::{aggregate::Kind as ListKind, sse};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::Changes;
+use crate::gateway::Gateway;
+use crate::respond::{Body, BoxError};
+use crate::route::Caller;
+
+/// How often what servers have is looked at for those who listen, and an idle stream gets a comment.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// What a stream says: first of all, at every change of a list, and last of all.
+pub(super) struct Script {
+    pub(super) first: Option<Bytes>,
+    pub(super) told: Box<dyn Fn(ListKind) -> Option<Bytes> + Send + Sync>,
+    pub(super) farewell: Bytes,
+}
+
+struct Stream {
+    gateway: Arc<Gateway>,
+    caller: Caller,
+    changes: watch::Receiver<Changes>,
+    seen: Changes,
+    closing: CancellationToken,
+    script: Script,
+    ended: bool,
+}
+
+/// A stream for `caller`, until either side or this replica goes.
+pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script) -> Response<Body> {
+    let changes = gateway.catalog.changes();
+    let seen = *changes.borrow();
+    let first = script.first.take();
+    let stream = Stream {
+        gateway: Arc::clone(gateway),
+        caller: caller.clone(),
+        changes,
+        seen,
+        closing: gateway.drain.streams.clone(),
+        script,
+        ended: false,
+    };
+    let frames = stream::unfold((first, stream), |(first, mut stream)| async move {
+        let data = match first {
+            Some(first) => first,
+            None => stream.next().await?,
+        };
+        Some((Ok::<_, BoxError>(Frame::data(data)), (None, stream)))
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                () = self.closing.cancelled() => {
+                    self.ended = true;
+                    return Some(self.script.farewell.clone());
+                }
+                Ok(()) = self.changes.changed() => {
+                    let events = self.events();
+                    if !events.is_empty() {
+                        return Some(events);
+                    }
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    self.look().await;
+                    return Some(Bytes::from_static(sse::KEEP_ALIVE));
+                }
+            }
+        }
+    }
+
+    fn events(&mut self) -> Bytes {
+        let now = *self.changes.borrow_and_update();
+        let kinds = now.since(std::mem::replace(&mut self.seen, now));
+        let mut methods: Vec<(&str, Bytes)> =
+            kinds.filter_map(|kind| Some((kind.changed(), (self.script.told)(kind)?))).collect();
+        // Resources and their templates are told as one.
+        methods.dedup_by_key(|(method, _)| *method);
+        methods.into_iter().map(|(_, event)| event).collect::<Vec<_>>().concat().into()
+    }
+
+    /// Has the lists asked for again where it is time; who does not answer is no news here.
+    async fn look(&self) {
+        let Ok(serving) = self.gateway.state.serving() else { return };
+        let members = serving.members_for(&self.caller.identity);
+        let _parts = self.gateway.catalog.parts(&self.gateway, &members).await;
+    }
+}

@@ -1,0 +1,117 @@
+//! `/mcp`: all servers that a caller may see, as one.
+//!
+//! Lists come from what this replica knows of every server; a call goes to the one server that it names. Clients of both
+//! eras are served: without sessions as at a server's own endpoint, with one by sessions at the servers' bridges that are
+//! opened when they are first needed and named after the client's.
+
+mod answer;
+mod catalog;
+mod changes;
+mod fetch;
+mod lists;
+mod modern;
+mod placed;
+mod sessions;
+mod target;
+
+use std::sync::Arc;
+
+use http::{Method, Response, request::Parts};
+use hyper::body::Incoming;
+use portolan_mcp::{
+    aggregate::Member,
+    envelope::Message,
+    failure::{Failure, Kind},
+    revision::Era,
+    scan,
+};
+use portolan_policy::authorize::{self, Permit};
+
+pub(crate) use self::catalog::Catalog;
+pub(crate) use self::placed::Placed;
+use crate::budget::Answer;
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::respond::{self, Body};
+use crate::route::{self, Caller};
+use crate::state::{Entry, Serving};
+use crate::{body, negotiate};
+
+/// The route that tokens of this endpoint are bound to. No server's route is written like it.
+const ROUTE: &str = "*";
+
+/// What is asked of all servers together, and by whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Parts,
+    pub(crate) serving: &'a Serving,
+    pub(crate) caller: &'a Caller,
+}
+
+impl<'a> Asked<'a> {
+    /// Every server that the caller may see, in the order of their routes.
+    fn members(&self) -> Vec<&'a Entry> {
+        self.serving.members_for(&self.caller.identity)
+    }
+
+    /// One of them; a server that is not there and one that the caller may not see are the same.
+    fn member(&self, member: Member<'_>) -> Option<(&'a Entry, Permit)> {
+        let entry = self.serving.route(&member.route())?;
+        Some((entry, self.permit(entry)?))
+    }
+
+    fn permit(&self, entry: &Entry) -> Option<Permit> {
+        authorize::authorize(&self.caller.identity, entry.route.name.target()).ok()
+    }
+
+    /// What is asked of the one server behind `entry`, with the headers of `request`.
+    fn of<'b>(&self, request: &'b Parts, entry: &'b Entry, permit: Permit) -> route::Asked<'b>
+    where
+        'a: 'b,
+    {
+        route::Asked { request, snapshot: &self.serving.snapshot, entry, caller: self.caller, permit }
+    }
+}
+
+/// Notes that a request is one server's from here on.
+fn settle(entry: &Entry, record: &mut Record, held: &mut Held) {
+    record.set_route(&entry.series);
+    held.answer = Some(Answer::new(entry.budget.clone()));
+}
+
+/// Answers a request to `/mcp`.
+pub(crate) async fn serve(
+    gateway: &Arc<Gateway>,
+    asked: Asked<'_>,
+    incoming: Incoming,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    match asked.request.method {
+        Method::POST => post(gateway, asked, incoming, record, held).await,
+        Method::GET => sessions::open(gateway, asked, record, held).await,
+        Method::DELETE => sessions::delete(gateway, asked, record).await,
+        _ => Err(Failure::new(Kind::MethodNotAllowed, format!("use one of {}", respond::ALLOWED_METHODS))),
+    }
+}
+
+async fn post(
+    gateway: &Arc<Gateway>,
+    asked: Asked<'_>,
+    incoming: Incoming,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let headers = &asked.request.headers;
+    negotiate::post(headers)?;
+    let cap = asked.serving.snapshot.http.max_body_bytes;
+    let buffered = record.wait(body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget)).await?;
+    scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
+    let message = Message::parse(&buffered.bytes)?;
+    record.set_message(&message, buffered.bytes.len());
+    if negotiate::era(headers, &message) == Era::Modern {
+        return modern::post(gateway, asked, &message, &buffered.bytes, record, held).await;
+    }
+    sessions::post(gateway, asked, &message, &buffered.bytes, record, held).await
+}

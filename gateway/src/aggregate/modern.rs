@@ -1,0 +1,126 @@
+//! Requests of the sessionless era to all servers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use portolan_mcp::{
+    aggregate::Kind as ListKind,
+    envelope::{Message, Request, string_param},
+    failure::{Failure, Kind},
+    members::Members,
+    modern::{DISCOVER, Head, LISTEN, meta},
+    sse,
+};
+
+use super::changes::{self, Script};
+use super::{Asked, answer, lists, settle, target};
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::respond::{self, Body};
+
+/// Answers a request, or says why there is no answer.
+pub(super) async fn post(
+    gateway: &Arc<Gateway>,
+    asked: Asked<'_>,
+    message: &Message<'_>,
+    body: &Bytes,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let head = Head::of(message)
+        .ok_or_else(|| Failure::new(Kind::InvalidRequest, "a client of this revision sends no answers"))?;
+    head.check(&asked.request.headers)?;
+    let Message::Request(request) = message else {
+        let message = "notifications are for one server; send this one to the server's own endpoint";
+        return Err(Failure::new(Kind::InvalidRequest, message));
+    };
+    match (&*request.method, ListKind::of_method(&request.method)) {
+        (_, Some(kind)) => {
+            let cursor = request.params.and_then(|params| string_param(params, "cursor"));
+            let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
+            let result = lists::in_modern(lists::list(kind, cursor.as_deref(), &parts)?);
+            Ok(answered(request, &result, record))
+        }
+        (DISCOVER, _) => {
+            let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
+            Ok(answered(request, &lists::discover(&parts), record))
+        }
+        (LISTEN, _) => listen(gateway, asked, request, record),
+        _ => call(gateway, asked, request, body, record, held).await,
+    }
+}
+
+pub(super) fn answered(request: &Request<'_>, result: &str, record: &mut Record) -> Response<Body> {
+    record.set_answer(StatusCode::OK, None);
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id.as_json());
+    respond::full(StatusCode::OK, "application/json", answer)
+}
+
+/// Asks the one server that the request names.
+async fn call(
+    gateway: &Arc<Gateway>,
+    asked: Asked<'_>,
+    request: &Request<'_>,
+    body: &Bytes,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    let target = target::of(request, body)?;
+    let (entry, permit) = asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
+    settle(entry, record, held);
+    let mut parts = asked.request.clone();
+    parts.headers = target.headers(&asked.request.headers);
+    let message = Message::parse(&target.body)?;
+    let one = asked.of(&parts, entry, permit);
+    let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
+    Ok(answer::renamed(response, entry.route.name.as_str(), &request.method))
+}
+
+/// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.
+fn listen(
+    gateway: &Arc<Gateway>,
+    asked: Asked<'_>,
+    request: &Request<'_>,
+    record: &mut Record,
+) -> Result<Response<Body>, Failure> {
+    let params = request.params.and_then(|params| Members::of(params.get())).unwrap_or_default();
+    let filter = params.get("notifications").and_then(Members::of).ok_or_else(|| {
+        let message = "params.notifications must say what to listen for, such as {\"toolsListChanged\": true}";
+        Failure::new(Kind::InvalidParams, message)
+    })?;
+    let wants = |member: &str| filter.get(member) == Some("true");
+    let honoured: Vec<(ListKind, &'static str)> = [
+        (ListKind::Tools, "toolsListChanged"),
+        (ListKind::Prompts, "promptsListChanged"),
+        (ListKind::Resources, "resourcesListChanged"),
+        (ListKind::Templates, "resourcesListChanged"),
+    ]
+    .into_iter()
+    .filter(|(_, member)| wants(member))
+    .collect();
+    let mut acknowledged = Members::default();
+    for (_, member) in &honoured {
+        acknowledged.set(member, "true");
+    }
+    let id = request.id.as_json().to_owned();
+    let addressed = format!(r#""_meta":{{"{}":{id}}}"#, meta::SUBSCRIPTION_ID);
+    let first = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{acknowledged},{addressed}}}}}"#
+    );
+    let farewell = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete",{addressed}}}}}"#);
+    let told = move |kind: ListKind| {
+        let hears = honoured.iter().any(|(honoured, _)| *honoured == kind);
+        let method = kind.changed();
+        let event = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{addressed}}}}}"#);
+        hears.then(|| sse::encode(None, event.as_bytes()))
+    };
+    let script = Script {
+        first: Some(sse::encode(None, first.as_bytes())),
+        told: Box::new(told),
+        farewell: sse::encode(None, farewell.as_bytes()),
+    };
+    record.set_answer(StatusCode::OK, None);
+    Ok(changes::stream(gateway, asked.caller, script))
+}
