@@ -7,6 +7,7 @@
 //! which a newer GET takes over. An event's id names stream and number, so that a client whose connection broke can
 //! resume exactly where it was, for as long as the ring holds it.
 
+mod asked;
 mod key;
 mod replay;
 mod rewrite;
@@ -19,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use self::asked::Asked;
 pub use self::key::IdKey;
 use self::replay::Replay;
 pub(crate) use self::rewrite::subscription_of;
@@ -55,7 +57,7 @@ pub struct Session {
     abandoned: VecDeque<IdKey>,
     get: Option<u64>,
     get_sent: u64,
-    asked: HashMap<IdKey, Option<StreamId>>,
+    asked: Asked,
     waiting: Queue,
     replay: Replay,
     dropped: u64,
@@ -73,7 +75,7 @@ impl Session {
             abandoned: VecDeque::new(),
             get: None,
             get_sent: 0,
-            asked: HashMap::new(),
+            asked: Asked::default(),
             waiting: Queue::default(),
             replay: Replay::new(limits.replay_events, limits.replay_bytes),
             dropped: 0,
@@ -113,17 +115,12 @@ impl Session {
                 Ok(Accepted::Done)
             }
             Message::Response { id, .. } => {
-                if id.as_ref().is_some_and(|id| self.is_answered(&IdKey::from(id))) {
+                if id.as_ref().is_some_and(|id| self.asked.answered(&IdKey::from(id))) {
                     out.push(Output::ToServer(single_line(body)));
                 }
                 Ok(Accepted::Done)
             }
         }
-    }
-
-    /// Whether the client may answer the server's request `key`: it was sent, and not answered yet.
-    fn is_answered(&mut self, key: &IdKey) -> bool {
-        matches!(self.asked.get(key), Some(Some(_))) && self.asked.remove(key).is_some()
     }
 
     fn accept_request(
@@ -189,7 +186,7 @@ impl Session {
 
     fn server_request(&mut self, id: &Id, line: &Bytes, out: &mut Vec<Output>) {
         let key = IdKey::from(id);
-        if self.asked.len() >= self.limits.server_requests || self.asked.contains_key(&key) {
+        if self.asked.len() >= self.limits.server_requests || self.asked.contains(&key) {
             self.dropped += 1;
             let failure = Failure::new(Kind::Overloaded, "too many requests wait for the client, or one with this id");
             out.push(Output::ToServer(failure.answer(Some(id), None).into()));
@@ -213,11 +210,13 @@ impl Session {
     }
 
     fn server_cancelled(&mut self, request: Option<IdKey>, line: &Bytes, out: &mut Vec<Output>) {
-        let Some(key) = request.filter(|key| self.asked.contains_key(key)) else { return };
-        match self.asked.remove(&key).flatten() {
-            Some(stream) if self.is_attached(stream) => self.send(stream, line.clone(), out),
-            Some(_) => self.notification(line, out),
-            None => self.waiting.forget(&key),
+        let Some(key) = request else { return };
+        match self.asked.remove(&key) {
+            Some(Some(stream)) if self.is_attached(stream) => self.send(stream, line.clone(), out),
+            Some(Some(_)) => self.notification(line, out),
+            Some(None) => self.waiting.forget(&key),
+            None if self.asked.forget_overtaken(&key) => self.notification(line, out),
+            None => {}
         }
     }
 
@@ -326,7 +325,7 @@ impl Session {
             out.push(Output::Close(StreamId::GET));
         }
         self.waiting.take();
-        self.asked.clear();
+        self.asked = Asked::default();
     }
 
     fn attach(&mut self, stream: StreamId, after: u64) -> Attachment {
@@ -372,8 +371,7 @@ impl Session {
 
     fn finish(&mut self, stream: StreamId, message: Bytes, failure: Option<Kind>, out: &mut Vec<Output>) {
         let Some(call) = self.calls.remove(&stream) else { return };
-        // What the server asked on behalf of this call is moot, and must not count against what it asks later.
-        self.asked.retain(|_, carrier| *carrier != Some(stream));
+        self.asked.overtake(stream);
         let event = Event { stream, seq: call.sent + 1, message, failure, last: true, turn: call.attached };
         self.replay.push_answer(&event, &call.id, &call.method);
         if call.attached.is_some() {

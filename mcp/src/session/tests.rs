@@ -169,6 +169,24 @@ fn only_answers_to_what_the_server_asked_reach_it() {
 }
 
 #[test]
+fn what_was_asked_on_the_stream_of_a_call_is_answered_after_that_call_too() {
+    let mut session = Session::new(Limits { server_requests: 1, ..Limits::default() });
+    call(&mut session, "10");
+    call(&mut session, "11");
+    // It belongs to the first call, which the server does not say.
+    line(&mut session, &request("7", "sampling/createMessage"));
+    line(&mut session, &answer("11"));
+    // It does not count any more.
+    assert_eq!(line(&mut session, &request("8", "sampling/createMessage")).len(), 1);
+    assert_eq!(accept(&mut session, &answer("7")).1, [Output::ToServer(answer("7"))]);
+    assert_eq!(accept(&mut session, &answer("7")).1, [], "twice is once");
+    line(&mut session, &answer("10"));
+    let cancelled = cancelled(&Id::number(8));
+    assert_eq!(streams(&line(&mut session, &cancelled)), [], "it waits for a stream");
+    assert_eq!(accept(&mut session, &answer("8")).1, [], "it was taken back");
+}
+
+#[test]
 fn progress_follows_its_token_and_other_notifications_the_only_call() {
     let mut session = Session::new(Limits::default());
     let body: Bytes =
