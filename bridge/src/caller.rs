@@ -52,13 +52,10 @@ impl CallerSession {
     /// A caller's requests on `link`, whose messages are read until it is over.
     pub(crate) fn start(state: &Arc<State>, key: SessionKey, link: Link, inbox: Inbox) -> Arc<Self> {
         link.rename(key.as_str());
-        let inner = Inner {
-            mux: Mux::new(MAX_CALLS),
-            outlets: HashMap::new(),
-            timers: HashMap::new(),
-            last_used: Instant::now(),
-            ended: None,
-        };
+        // Without sessions of its own to keep, a server is asked for everyone over one link.
+        let mux = if state.config.sessions.stateless { Mux::shared(MAX_CALLS) } else { Mux::new(MAX_CALLS) };
+        let inner =
+            Inner { mux, outlets: HashMap::new(), timers: HashMap::new(), last_used: Instant::now(), ended: None };
         let over = CancellationToken::new();
         let caller = Arc::new(Self { key, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
         tokio::spawn(Arc::clone(&caller).read(inbox));

@@ -51,6 +51,7 @@ struct Call {
 #[derive(Debug)]
 pub struct Mux {
     max_calls: usize,
+    is_shared: bool,
     last: u64,
     calls: BTreeMap<u64, Call>,
     dropped: u64,
@@ -60,7 +61,13 @@ impl Mux {
     /// One with no request under way, and never more than `max_calls`.
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
-        Self { max_calls, last: 0, calls: BTreeMap::new(), dropped: 0 }
+        Self { max_calls, is_shared: false, last: 0, calls: BTreeMap::new(), dropped: 0 }
+    }
+
+    /// Like [`Self::new`], for requests of several callers: what does not say to which of them it belongs is nobody's.
+    #[must_use]
+    pub fn shared(max_calls: usize) -> Self {
+        Self { is_shared: true, ..Self::new(max_calls) }
     }
 
     /// Requests under way, streams of notifications included.
@@ -159,9 +166,11 @@ impl Mux {
         }
     }
 
-    /// Log messages do not say what they belong to: the newest request that wants any is told.
+    /// Log messages do not say what they belong to: the newest request that wants any is told. A stream of notifications
+    /// carries only what it was opened for.
     fn log(&mut self, line: &Bytes, out: &mut Vec<MuxOutput>) {
-        let newest = self.calls.iter().rev().find(|(_, call)| call.hears_log).map(|(minted, _)| *minted);
+        let hears = |call: &Call| call.hears_log && &*call.method != LISTEN && !self.is_shared;
+        let newest = self.calls.iter().rev().find(|(_, call)| hears(call)).map(|(minted, _)| *minted);
         self.pass(newest, line.clone(), out);
     }
 
@@ -174,7 +183,7 @@ impl Mux {
         }
         // What belongs to no subscription belongs to a request: with one under way it is clear to which.
         let mut requests = self.calls.iter().filter(|(_, call)| &*call.method != LISTEN).map(|(minted, _)| *minted);
-        let only = requests.next().filter(|_| requests.next().is_none());
+        let only = requests.next().filter(|_| requests.next().is_none() && !self.is_shared);
         self.pass(only, line.clone(), out);
     }
 
@@ -342,6 +351,10 @@ mod tests {
         let mut mux = Mux::new(8);
         let (quiet, _) = ask(&mut mux, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#);
         let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+        ask(
+            &mut mux,
+            r#"{"jsonrpc":"2.0","id":"l","method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/logLevel":"info"}}}"#,
+        );
         assert_eq!(hear(&mut mux, log), []);
         assert_eq!(mux.take_dropped(), 1);
         let (wants, _) = ask(
@@ -351,7 +364,23 @@ mod tests {
         assert_eq!(hear(&mut mux, log), [message(wants, log, false)]);
         let mut out = Vec::new();
         mux.end(&Failure::new(Kind::ServerExited, "gone"), &mut out);
-        assert_eq!(out.len(), 2);
+        assert_eq!(out.len(), 3);
         assert!(!mux.is_open(quiet));
+    }
+
+    #[test]
+    fn what_does_not_say_whose_it_is_goes_to_none_of_several_callers() {
+        let mut mux = Mux::shared(8);
+        let loud = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/logLevel":"info","progressToken":1}}}"#;
+        let (only, _) = ask(&mut mux, loud);
+        for line in [
+            r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"someone's"}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/x"}"#,
+        ] {
+            assert_eq!(hear(&mut mux, line), []);
+        }
+        assert_eq!(mux.take_dropped(), 2);
+        let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
+        assert_eq!(hear(&mut mux, progress), [message(only, progress, false)]);
     }
 }
