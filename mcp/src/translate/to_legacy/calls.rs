@@ -1,6 +1,6 @@
 //! Calls under way, and those that wait for their clients to come back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::super::{ServerIntro, Step, error, notification, result};
 use super::{Parking, answer};
@@ -10,6 +10,7 @@ use crate::members::Members;
 use crate::modern::{Head, NAMED};
 use crate::parked::{Opened, Parked};
 use crate::session::{IdKey, cancelled_because};
+use crate::token::SessionKey;
 
 /// Calls that may wait at once; of more, the one that waits longest is given up.
 const MAX_PARKED: usize = 32;
@@ -36,9 +37,12 @@ pub(super) struct Call {
     questions: Vec<Question>,
     asked: u64,
     /// Its name while it waits for its client, and the answer where it came meanwhile.
-    parked: Option<Box<str>>,
+    parked: Option<Name>,
     answer: Option<Answer>,
 }
+
+/// The names of parked calls: numbers, so that they have an order.
+type Name = u64;
 
 #[derive(Debug)]
 struct Answer {
@@ -79,14 +83,17 @@ impl Call {
 pub(super) struct Calls {
     parking: Parking,
     calls: BTreeMap<u64, Call>,
-    /// Parked calls by name, with their ids at the server.
-    parked: HashMap<Box<str>, u64>,
-    last_name: u64,
+    /// Parked calls by name, the longest parked first, with their ids at the server.
+    parked: BTreeMap<Name, u64>,
+    last_name: Name,
+    /// Part of every name: the same caller's next session, or another one of its programs, begins to count again.
+    session: Option<SessionKey>,
 }
 
 impl Calls {
     pub(super) fn new(parking: Parking) -> Self {
-        Self { parking, calls: BTreeMap::new(), parked: HashMap::new(), last_name: 0 }
+        let session = SessionKey::generate().ok();
+        Self { parking, calls: BTreeMap::new(), parked: BTreeMap::new(), last_name: 0, session }
     }
 
     pub(super) fn parked(&self) -> usize {
@@ -119,21 +126,48 @@ impl Calls {
         if call.parked.is_some() {
             // Whoever comes back gets it.
             call.answer = Some(answer);
-            call.questions.clear();
-            return;
+            let questions = std::mem::take(&mut call.questions);
+            return self.ask_elsewhere(questions, out);
         }
         if let Some(call) = self.calls.remove(&id) {
             out.push(Step::ToClient(translated(&call, &answer, server)));
         }
     }
 
-    /// The server did not take a call: gives the id that its client knows.
-    pub(super) fn refused(&mut self, id: u64) -> Option<u64> {
-        self.calls.remove(&id).map(|call| call.client_id)
+    /// The server did not take a call, or will not answer it any more: gives the id under which its client waits.
+    pub(super) fn refused(&mut self, id: u64, out: &mut Vec<Step>) -> Option<u64> {
+        let call = self.calls.remove(&id)?;
+        self.ask_elsewhere(call.questions, out);
+        if let Some(name) = call.parked {
+            // Its client waits for nothing now, and is told when it comes back.
+            self.parked.remove(&name);
+            out.push(Step::Unparked(self.written(name)));
+            return None;
+        }
+        Some(call.client_id)
     }
 
-    /// The server asks. It does not say in the middle of which call: the newest that may ask is taken.
+    /// The call is over that was thought to be the one that the server asks for.
+    fn ask_elsewhere(&mut self, questions: Vec<Question>, out: &mut Vec<Step>) {
+        for question in questions {
+            self.ask(question, out);
+        }
+    }
+
+    /// The server asks.
     pub(super) fn asked(&mut self, request: &Request<'_>, out: &mut Vec<Step>) {
+        let question = Question {
+            key: String::new(),
+            id: request.id.clone(),
+            method: request.method.as_ref().into(),
+            params: request.params.map(|params| params.get().into()),
+            told: false,
+        };
+        self.ask(question, out);
+    }
+
+    /// A server does not say in the middle of which call it asks: the newest that may ask is taken.
+    fn ask(&mut self, question: Question, out: &mut Vec<Step>) {
         let newest = |parked: bool| {
             let fits = |call: &Call| call.may_ask() && call.answer.is_none() && call.parked.is_some() == parked;
             self.calls.iter().rev().find(|(_, call)| fits(call)).map(|(id, _)| *id)
@@ -141,16 +175,11 @@ impl Calls {
         let found = newest(false).or_else(|| newest(true)).and_then(|id| Some((id, self.calls.get_mut(&id)?)));
         let Some((id, call)) = found.filter(|(_, call)| call.questions.len() < MAX_QUESTIONS) else {
             let message = "no call of this session is under way in which its client could be asked";
-            return out.push(Step::ToServer(error(request.id.as_json(), Kind::InvalidRequest.code(), message)));
+            return out.push(Step::ToServer(error(question.id.as_json(), Kind::InvalidRequest.code(), message)));
         };
         call.asked += 1;
-        call.questions.push(Question {
-            key: format!("{}-{}", request.method.rsplit('/').next().unwrap_or_default(), call.asked),
-            id: request.id.clone(),
-            method: request.method.as_ref().into(),
-            params: request.params.map(|params| params.get().into()),
-            told: false,
-        });
+        let key = format!("{}-{}", question.method.rsplit('/').next().unwrap_or_default(), call.asked);
+        call.questions.push(Question { key, told: false, ..question });
         if call.parked.is_none() {
             self.park(id, out);
         }
@@ -158,21 +187,32 @@ impl Calls {
 
     fn park(&mut self, id: u64, out: &mut Vec<Step>) {
         if self.parked.len() >= MAX_PARKED
-            && let Some(oldest) = self.parked.iter().min_by_key(|(_, id)| **id).map(|(name, _)| name.clone())
+            && let Some(oldest) = self.parked.keys().next().copied()
         {
-            self.expire(&oldest, out);
-            out.push(Step::Unparked(oldest));
+            self.give_up(oldest, out);
+            out.push(Step::Unparked(self.written(oldest)));
         }
         self.last_name += 1;
-        let name: Box<str> = self.last_name.to_string().into();
-        let parked = Parked { pod: self.parking.pod.clone(), call: name.clone() };
+        let name = self.last_name;
+        let parked = Parked { pod: self.parking.pod.clone(), call: self.written(name) };
         let Some(state) = self.parking.key.seal(&parked, &self.parking.caller) else { return };
         let Some(call) = self.calls.get_mut(&id) else { return };
         let told = call.tell(Some(&state));
         out.push(Step::ToClient(result(&call.client_id.to_string(), &told)));
-        call.parked = Some(name.clone());
-        self.parked.insert(name.clone(), id);
-        out.push(Step::Parked(name));
+        call.parked = Some(name);
+        self.parked.insert(name, id);
+        out.push(Step::Parked(parked.call));
+    }
+
+    /// A name as others have it.
+    fn written(&self, name: Name) -> Box<str> {
+        let session = self.session.as_ref().map(SessionKey::as_str).unwrap_or_default();
+        format!("{name}.{session}").into()
+    }
+
+    fn read(&self, name: &str) -> Option<Name> {
+        let number = name.split('.').next()?.parse().ok()?;
+        (*self.written(number) == *name).then_some(number)
     }
 
     /// A client comes back with `params` for a parked call.
@@ -186,7 +226,9 @@ impl Calls {
         out: &mut Vec<Step>,
     ) {
         let id = match self.parking.key.open(state, &self.parking.caller) {
-            Opened::Ours(Parked { pod, call }) if pod == self.parking.pod => self.parked.get(&call).copied(),
+            Opened::Ours(Parked { pod, call }) if pod == self.parking.pod => {
+                self.read(&call).and_then(|name| self.parked.get(&name).copied())
+            }
             _ => None,
         };
         let found = id.and_then(|id| Some((id, self.calls.get_mut(&id)?)));
@@ -197,11 +239,13 @@ impl Calls {
             let message = "no call waits under this requestState; make the call again without requestState";
             return out.push(Step::ToClient(error(&client_id.to_string(), Kind::InvalidParams.code(), message)));
         };
-        if let Some(name) = call.parked.take() {
-            self.parked.remove(&name);
-            out.push(Step::Unparked(name));
-        }
+        let name = call.parked.take();
         call.client_id = client_id;
+        if let Some(name) = name {
+            self.parked.remove(&name);
+            out.push(Step::Unparked(self.written(name)));
+        }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         if let Some(answer) = call.answer.take() {
             out.push(Step::ToClient(translated(call, &answer, server)));
             self.calls.remove(&id);
@@ -243,7 +287,13 @@ impl Calls {
     }
 
     pub(super) fn expire(&mut self, name: &str, out: &mut Vec<Step>) {
-        let Some((id, call)) = self.parked.remove(name).and_then(|id| Some((id, self.calls.remove(&id)?))) else {
+        if let Some(name) = self.read(name) {
+            self.give_up(name, out);
+        }
+    }
+
+    fn give_up(&mut self, name: Name, out: &mut Vec<Step>) {
+        let Some((id, call)) = self.parked.remove(&name).and_then(|id| Some((id, self.calls.remove(&id)?))) else {
             return;
         };
         for question in &call.questions {

@@ -22,6 +22,9 @@ pub(super) fn is_change(method: &str) -> bool {
     method == UPDATED || LISTS.iter().any(|(name, _, _)| *name == method)
 }
 
+/// Resources that one stream may be for; of more the last ones are not promised.
+const MAX_RESOURCES: usize = 256;
+
 #[derive(Debug, Default)]
 struct Filter {
     lists: Vec<&'static str>,
@@ -51,8 +54,11 @@ impl Listens {
                 filter.lists.push(method);
             }
         }
-        let resources: Vec<String> =
+        let mut resources: Vec<String> =
             asked.get("resourceSubscriptions").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        resources.sort_unstable();
+        resources.dedup();
+        resources.truncate(MAX_RESOURCES);
         if !resources.is_empty() && server.says("resources", "subscribe") {
             honoured.set("resourceSubscriptions", serde_json::Value::from(resources.clone()).to_string());
             filter.resources = resources;

@@ -9,7 +9,7 @@ mod listen;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -76,21 +76,13 @@ fn object(raw: Option<&serde_json::value::RawValue>) -> Option<&str> {
     raw.map(serde_json::value::RawValue::get).filter(|json| Members::of(json).is_some())
 }
 
-/// Requests of the translator's own that the server has not answered yet.
-#[derive(Debug)]
-enum Own {
-    Initialize,
-    /// Of which nothing depends.
-    Unheeded,
-}
-
 #[derive(Debug)]
 enum Phase {
+    /// There was no session to be had: the next request asks for one again.
+    Closed,
     /// Requests wait for the session, in their order.
     Opening(VecDeque<Bytes>),
     Open,
-    /// There is no session to be had.
-    Refused(Failure),
 }
 
 /// The state machine. Its client's requests have numbers for ids, each its own, as [`crate::modern::Mux`] gives them.
@@ -99,7 +91,8 @@ pub struct ToLegacy {
     phase: Phase,
     introduction: Introduction,
     server: ServerIntro,
-    own: HashMap<u64, Own>,
+    /// Which request of its own opens the session; of what the others come to nothing depends.
+    opening: u64,
     last_own: u64,
     level: Option<String>,
     calls: Calls,
@@ -114,17 +107,21 @@ impl ToLegacy {
             phase: Phase::Opening(VecDeque::new()),
             introduction,
             server: ServerIntro::default(),
-            own: HashMap::new(),
+            opening: 0,
             last_own: 0,
             level: None,
             calls: Calls::new(parking),
             listens: Listens::default(),
         };
-        let Introduction { info, capabilities } = &this.introduction;
+        this.initialize(out);
+        this
+    }
+
+    fn initialize(&mut self, out: &mut Vec<Step>) {
+        let Introduction { info, capabilities } = &self.introduction;
         let params =
             format!(r#"{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{capabilities},"clientInfo":{info}}}"#);
-        this.ask(Own::Initialize, "initialize", &params, out);
-        this
+        self.opening = self.ask("initialize", &params, out);
     }
 
     /// Calls that wait for their clients to come back.
@@ -133,10 +130,10 @@ impl ToLegacy {
         self.calls.parked()
     }
 
-    fn ask(&mut self, own: Own, method: &str, params: &str, out: &mut Vec<Step>) {
+    fn ask(&mut self, method: &str, params: &str, out: &mut Vec<Step>) -> u64 {
         self.last_own += 1;
-        self.own.insert(self.last_own, own);
         out.push(Step::ToServer(request(&own_id(self.last_own), method, params)));
+        self.last_own
     }
 
     /// Takes a message of the client.
@@ -146,8 +143,9 @@ impl ToLegacy {
     pub fn client_message(&mut self, body: &Bytes, out: &mut Vec<Step>) -> Result<(), EnvelopeError> {
         match (Message::parse(body)?, &mut self.phase) {
             (Message::Request(_), Phase::Opening(waiting)) => waiting.push_back(body.clone()),
-            (Message::Request(request), Phase::Refused(failure)) => {
-                out.push(Step::ToClient(failure.answer(Some(&request.id), Some(&request.method)).into()));
+            (Message::Request(_), Phase::Closed) => {
+                self.phase = Phase::Opening(VecDeque::from([body.clone()]));
+                self.initialize(out);
             }
             (Message::Request(request), Phase::Open) => self.client_request(&request, body, out),
             (Message::Notification { method, params }, _) => {
@@ -195,7 +193,7 @@ impl ToLegacy {
             return;
         }
         let name = serde_json::Value::from(level.as_deref());
-        self.ask(Own::Unheeded, "logging/setLevel", &format!(r#"{{"level":{name}}}"#), out);
+        self.ask("logging/setLevel", &format!(r#"{{"level":{name}}}"#), out);
         self.level = level;
     }
 
@@ -209,7 +207,7 @@ impl ToLegacy {
         let begun = self.listens.begin(id, &filter, &self.server);
         out.push(Step::ToClient(begun.acknowledgement));
         for uri in begun.subscribe {
-            self.ask(Own::Unheeded, "resources/subscribe", &uri_params(&uri), out);
+            self.ask("resources/subscribe", &uri_params(&uri), out);
         }
     }
 
@@ -220,7 +218,7 @@ impl ToLegacy {
                 .retain(|body| !matches!(Message::parse(body), Ok(Message::Request(r)) if number(&r.id) == Some(id)));
         }
         for uri in self.listens.end(id) {
-            self.ask(Own::Unheeded, "resources/unsubscribe", &uri_params(&uri), out);
+            self.ask("resources/unsubscribe", &uri_params(&uri), out);
         }
         self.calls.cancel(id, out);
     }
@@ -245,26 +243,27 @@ impl ToLegacy {
     }
 
     fn own_answered(&mut self, number: u64, is_error: bool, payload: &str, out: &mut Vec<Step>) {
-        let Some(Own::Initialize) = self.own.remove(&number) else { return };
+        if number != self.opening {
+            return;
+        }
+        let Phase::Opening(waiting) = &mut self.phase else { return };
+        let waiting = std::mem::take(waiting);
         match ServerIntro::of_initialize(payload).filter(|_| !is_error) {
             Some(server) => {
                 self.server = server;
                 out.push(Step::ToServer(notification("notifications/initialized", "{}")));
-                self.open(Phase::Open, out);
+                self.phase = Phase::Open;
+                for body in waiting {
+                    // They were read before they were put here.
+                    let _read_before = self.client_message(&body, out);
+                }
             }
             None => {
+                self.phase = Phase::Closed;
                 let message = Members::of(payload).and_then(|error| error.string("message")).unwrap_or_default();
                 let message = format!("the server refused to open a session for this caller: {message}");
-                self.open(Phase::Refused(Failure::new(Kind::BadServerReply, message)), out);
+                fail_all(&waiting, &Failure::new(Kind::BadServerReply, message), out);
             }
-        }
-    }
-
-    fn open(&mut self, phase: Phase, out: &mut Vec<Step>) {
-        let Phase::Opening(waiting) = std::mem::replace(&mut self.phase, phase) else { return };
-        for body in waiting {
-            // They were read before they were put here.
-            let _read_before = self.client_message(&body, out);
         }
     }
 
@@ -308,13 +307,21 @@ impl ToLegacy {
                 self.own_answered(number, true, message, out);
                 None
             }
-            None => number(id).and_then(|id| self.calls.refused(id)).map(Id::number),
+            None => number(id).and_then(|id| self.calls.refused(id, out)).map(Id::number),
         }
     }
 
     /// The client of the parked call `name` did not come back: its questions are refused and the server is told.
     pub fn expire(&mut self, name: &str, out: &mut Vec<Step>) {
         self.calls.expire(name, out);
+    }
+}
+
+fn fail_all(requests: &VecDeque<Bytes>, failure: &Failure, out: &mut Vec<Step>) {
+    for body in requests {
+        if let Ok(Message::Request(request)) = Message::parse(body) {
+            out.push(Step::ToClient(failure.answer(Some(&request.id), Some(&request.method)).into()));
+        }
     }
 }
 

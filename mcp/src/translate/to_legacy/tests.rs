@@ -4,14 +4,20 @@ use crate::mac::MacKey;
 const INTRODUCTION: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}},"x":1.50}"#;
 const OPENED: &str = r#"{"jsonrpc":"2.0","id":"portolan-1","result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{}},"serverInfo":{"name":"s","version":"1"}}}"#;
 
+const ELICITS: &str = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+static ELICIT: Bytes = Bytes::from_static(ELICITS.as_bytes());
+
 struct Fixture {
     translator: ToLegacy,
 }
 
 impl Fixture {
     fn new() -> (Self, Vec<Step>) {
+        Self::of(SessionKey::generate().expect("random"))
+    }
+
+    fn of(caller: SessionKey) -> (Self, Vec<Step>) {
         let key = MacKey::new(&[7; 32]).as_ref().and_then(ParkingKey::of).expect("a key");
-        let caller = SessionKey::generate().expect("random");
         let introduction = Introduction { info: "{}".into(), capabilities: r#"{"elicitation":{}}"#.into() };
         let mut out = Vec::new();
         let translator = ToLegacy::new(introduction, Parking { key, pod: "p".into(), caller }, &mut out);
@@ -53,13 +59,22 @@ fn call(id: u64, more: &str) -> String {
     )
 }
 
+/// What is the same in every session of a parked call's name.
+fn number_of(name: &str) -> &str {
+    name.split('.').next().expect("a number")
+}
+
+fn parked(steps: &[Step]) -> Vec<Box<str>> {
+    steps.iter().filter_map(|step| if let Step::Parked(name) = step { Some(name.clone()) } else { None }).collect()
+}
+
 /// A step in short: requests and notifications by their methods, others whole.
 fn shown(step: &Step) -> String {
     let (way, body) = match step {
         Step::ToServer(body) => (">", body),
         Step::ToClient(body) => ("<", body),
-        Step::Parked(name) => return format!("parked {name}"),
-        Step::Unparked(name) => return format!("unparked {name}"),
+        Step::Parked(name) => return format!("parked {}", number_of(name)),
+        Step::Unparked(name) => return format!("unparked {}", number_of(name)),
     };
     let text = String::from_utf8_lossy(body);
     match Message::parse(body) {
@@ -90,7 +105,12 @@ fn a_server_that_opens_no_session_fails_the_requests_of_its_caller() {
         failed[0].contains("no room") && failed[0].starts_with(r#"< {"jsonrpc":"2.0","id":1,"result""#),
         "{failed:?}"
     );
-    assert!(fixture.call(2)[0].contains("no room"));
+    // The next request asks again.
+    assert!(fixture.call(2)[0].contains("initialize"));
+    assert_eq!(fixture.call(3), [""; 0]);
+    let opened = fixture.server(&OPENED.replace("portolan-1", "portolan-2"));
+    assert_eq!(opened.len(), 3, "{opened:?}");
+    assert_eq!(fixture.server(OPENED), [""; 0]);
     let (mut fixture, _) = Fixture::new();
     fixture.call(1);
     let mut out = Vec::new();
@@ -158,8 +178,9 @@ fn questions_that_were_not_answered_are_asked_again() {
     assert_eq!((&*again[0], &*again[1]), ("unparked 1", r#"> {"jsonrpc":"2.0","id":1,"result":{}}"#));
     assert!(again[2].contains("create-2") && !again[2].contains("create-1"), "{again:?}");
     assert_eq!(again[3], "parked 2");
-    // An answer of the server that came meanwhile is handed out.
-    assert_eq!(fixture.server(r#"{"jsonrpc":"2.0","id":1,"result":{"late":true}}"#), [""; 0]);
+    // An answer of the server that came meanwhile is handed out; nobody will answer what it asked before that.
+    let told = fixture.server(r#"{"jsonrpc":"2.0","id":1,"result":{"late":true}}"#);
+    assert!(told.len() == 1 && told[0].starts_with(r#"> {"jsonrpc":"2.0","id":2,"error""#), "{told:?}");
     let done = fixture.client(&call(3, &back(&again[2], "{}")));
     assert!(done[1].starts_with(r#"< {"jsonrpc":"2.0","id":3,"result":{"late":true"#), "{done:?}");
 }
@@ -168,15 +189,63 @@ fn questions_that_were_not_answered_are_asked_again() {
 fn a_client_that_does_not_come_back_leaves_nothing_waiting() {
     let mut fixture = Fixture::open();
     fixture.call(1);
-    fixture.server(r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#);
     let mut out = Vec::new();
+    fixture.translator.server_message(&ELICIT, &mut out).expect("a message");
+    let name = parked(&out).pop().expect("it is parked");
+    out.clear();
     fixture.translator.expire("1", &mut out);
+    assert_eq!((fixture.translator.parked(), out.len()), (1, 0), "that is the name in another session");
+    fixture.translator.expire(&name, &mut out);
     let told: Vec<String> = out.iter().map(shown).collect();
     assert!(
         told[0].starts_with(r#"> {"jsonrpc":"2.0","id":"q","error""#) && told[1] == "> notifications/cancelled",
         "{told:?}"
     );
     assert_eq!(fixture.translator.parked(), 0);
+}
+
+#[test]
+fn a_question_outlives_the_call_that_it_was_told_to() {
+    let mut fixture = Fixture::open();
+    fixture.call(1);
+    fixture.call(2);
+    // It belongs to the first call, which the server does not say.
+    let asked = fixture.server(ELICITS);
+    assert!(asked[0].contains(r#""id":2,"#), "{asked:?}");
+    let answered = fixture.server(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#);
+    assert!(answered[0].contains(r#""id":1,"#) && answered[0].contains("create-1"), "{answered:?}");
+    assert_eq!(answered[1], "parked 2");
+    // With no call left, nobody can answer it.
+    let answered = fixture.server(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    assert!(answered[0].starts_with(r#"> {"jsonrpc":"2.0","id":"q","error""#), "{answered:?}");
+}
+
+#[test]
+fn a_parked_call_that_the_server_will_not_answer_waits_no_more() {
+    let mut fixture = Fixture::open();
+    fixture.call(1);
+    let asked = fixture.server(ELICITS);
+    let mut out = Vec::new();
+    assert_eq!(fixture.translator.refused(&Id::number(1), &mut out), None, "its client has an answer");
+    let told: Vec<String> = out.iter().map(shown).collect();
+    assert!(told[0].contains(r#""id":"q","error""#) && told[1] == "unparked 1", "{told:?}");
+    assert_eq!(fixture.translator.parked(), 0);
+    let back = format!(r#","requestState":"{}""#, Fixture::state(&asked[0]));
+    assert!(fixture.client(&call(2, &back))[0].contains("-32602"));
+}
+
+#[test]
+fn the_name_of_a_parked_call_is_good_in_its_session_only() {
+    let caller = SessionKey::generate().expect("random");
+    let mut fixtures = [Fixture::of(caller.clone()).0, Fixture::of(caller).0];
+    let states = fixtures.each_mut().map(|fixture| {
+        fixture.server(OPENED);
+        fixture.call(1);
+        Fixture::state(&fixture.server(ELICITS)[0])
+    });
+    let back = |state: &str| format!(r#","requestState":"{state}","inputResponses":{{"create-1":{{}}}}"#);
+    assert!(fixtures[0].client(&call(2, &back(&states[1])))[0].contains("-32602"));
+    assert_eq!(fixtures[0].client(&call(3, &back(&states[0])))[0], "unparked 1");
 }
 
 #[test]
