@@ -12,6 +12,21 @@ use crate::session::cancelled_because;
 const LISTS: [(&str, &str); 3] =
     [("toolsListChanged", "tools"), ("promptsListChanged", "prompts"), ("resourcesListChanged", "resources")];
 
+/// Resources that a session may watch.
+const MAX_RESOURCES: usize = 1024;
+
+/// What comes of a wish to watch a resource.
+pub(super) enum Watched {
+    /// Another stream is needed for it.
+    Anew,
+    /// It is about to be.
+    Soon,
+    /// It is already.
+    Already,
+    /// There are too many.
+    TooMany,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Listen {
     /// The stream that is heard now.
@@ -19,8 +34,8 @@ pub(super) struct Listen {
     /// The one that is to take its place.
     next: Option<u64>,
     resources: BTreeSet<String>,
-    /// Requests of the client that are answered when the next stream has begun.
-    waiting: Vec<Id>,
+    /// Requests of the client, and their resources, that are answered when the next stream has begun.
+    waiting: Vec<(Id, String)>,
 }
 
 impl Listen {
@@ -29,13 +44,23 @@ impl Listen {
         self.current == Some(stream)
     }
 
-    /// Notes a resource; says whether it is a new one, and then answers `id` when it is watched.
-    pub(super) fn watch(&mut self, uri: String, id: &Id) -> bool {
-        let is_new = self.resources.insert(uri);
-        if is_new {
-            self.waiting.push(id.clone());
+    /// Whether `stream` was asked for and not given up.
+    pub(super) fn is_wanted(&self, stream: u64) -> bool {
+        self.current == Some(stream) || self.next == Some(stream)
+    }
+
+    /// Notes a resource. Unless it is watched already, `id` is answered when it is.
+    pub(super) fn watch(&mut self, uri: String, id: &Id) -> Watched {
+        let is_new = !self.resources.contains(&uri);
+        if is_new && self.resources.len() >= MAX_RESOURCES {
+            return Watched::TooMany;
         }
-        is_new
+        if !is_new && !self.waiting.iter().any(|(_, waiting)| *waiting == uri) {
+            return Watched::Already;
+        }
+        self.resources.insert(uri.clone());
+        self.waiting.push((id.clone(), uri));
+        if is_new { Watched::Anew } else { Watched::Soon }
     }
 
     /// Forgets a resource; says whether it was watched.
@@ -65,7 +90,13 @@ impl Listen {
         }
         if stream.is_none() {
             out.extend(self.current.take().map(end));
+            // Nothing is watched any more, so neither is what these were about.
+            self.answer_waiting(out);
         }
+    }
+
+    fn answer_waiting(&mut self, out: &mut Vec<Step>) {
+        out.extend(self.waiting.drain(..).map(|(id, _)| Step::ToClient(result(id.as_json(), "{}"))));
     }
 
     /// The server has begun a stream.
@@ -75,7 +106,7 @@ impl Listen {
         }
         self.next = None;
         out.extend(std::mem::replace(&mut self.current, stream).map(end));
-        out.extend(self.waiting.drain(..).map(|id| Step::ToClient(result(id.as_json(), "{}"))));
+        self.answer_waiting(out);
     }
 
     /// The server ended a stream, or refused it with `error`.
@@ -89,9 +120,11 @@ impl Listen {
         if self.next == stream {
             self.next = None;
             let refused = error.unwrap_or(r#"{"code":-32005,"message":"the server does not listen any more"}"#);
-            out.extend(self.waiting.drain(..).map(|id| {
-                Step::ToClient(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{refused}}}"#, id.as_json()).into())
-            }));
+            for (id, uri) in self.waiting.drain(..) {
+                self.resources.remove(&uri);
+                let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{refused}}}"#, id.as_json());
+                out.push(Step::ToClient(answer.into()));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 use bytes::Bytes;
 
 use self::calls::{Answered, Calls};
-use self::listen::Listen;
+use self::listen::{Listen, Watched};
 use super::{ServerIntro, Step, error, result};
 use crate::envelope::{EnvelopeError, Id, Message, Request, scalar_param};
 use crate::failure::Kind;
@@ -32,14 +32,6 @@ struct Spoken {
     level: Option<String>,
 }
 
-/// Why the translator itself asks the server something.
-#[derive(Debug)]
-enum Purpose {
-    /// For the client's `initialize`, of this id.
-    Introduce(Id),
-    Listen,
-}
-
 /// The state machine. Its client's requests have ids that differ while they are under way, as
 /// [`crate::session::Session`] sees to it.
 #[derive(Debug, Default)]
@@ -47,7 +39,8 @@ pub struct ToModern {
     spoken: Spoken,
     server: ServerIntro,
     last: u64,
-    own: Vec<(u64, Purpose)>,
+    /// Requests that ask who the server is, each with the client's `initialize` that it is for.
+    introducing: Vec<(u64, Id)>,
     calls: Calls,
     listen: Listen,
 }
@@ -118,12 +111,12 @@ impl ToModern {
         self.spoken.info = object("clientInfo");
         self.spoken.capabilities = object("capabilities");
         self.spoken.revision = params.string("protocolVersion");
-        self.ask(Purpose::Introduce(id.clone()), DISCOVER, &Members::default(), out);
+        let minted = self.ask(DISCOVER, &Members::default(), out);
+        self.introducing.push((minted, id.clone()));
     }
 
-    fn ask(&mut self, purpose: Purpose, method: &str, params: &Members<'_>, out: &mut Vec<Step>) -> u64 {
+    fn ask(&mut self, method: &str, params: &Members<'_>, out: &mut Vec<Step>) -> u64 {
         let minted = self.mint();
-        self.own.push((minted, purpose));
         out.push(Step::ToServer(self.spoken.request(minted, method, params)));
         minted
     }
@@ -147,8 +140,14 @@ impl ToModern {
             return out.push(Step::ToClient(error(id, Kind::InvalidParams.code(), message)));
         };
         if request.method == "resources/subscribe" {
-            if self.listen.watch(uri, &request.id) {
-                return self.listen_again(out);
+            match self.listen.watch(uri, &request.id) {
+                Watched::Already => {}
+                Watched::Soon => return,
+                Watched::Anew => return self.listen_again(out),
+                Watched::TooMany => {
+                    let message = "the session watches too many resources; unsubscribe from some first";
+                    return out.push(Step::ToClient(error(id, Kind::Overloaded.code(), message)));
+                }
             }
         } else if self.listen.unwatch(&uri) {
             self.listen_again(out);
@@ -165,7 +164,7 @@ impl ToModern {
         } else {
             let mut params = Members::default();
             params.set("notifications", filter.as_str());
-            Some(self.ask(Purpose::Listen, LISTEN, &params, out))
+            Some(self.ask(LISTEN, &params, out))
         };
         self.listen.replace(minted, out);
     }
@@ -203,11 +202,12 @@ impl ToModern {
     }
 
     fn server_answered(&mut self, id: u64, is_error: bool, payload: &str, out: &mut Vec<Step>) {
-        if let Some(position) = self.own.iter().position(|(own, _)| *own == id) {
-            return match self.own.swap_remove(position).1 {
-                Purpose::Introduce(client) => self.introduced(&client, is_error, payload, out),
-                Purpose::Listen => self.listen.ended(Some(id), is_error.then_some(payload), out),
-            };
+        if let Some(position) = self.introducing.iter().position(|(own, _)| *own == id) {
+            let (_, client) = self.introducing.swap_remove(position);
+            return self.introduced(&client, is_error, payload, out);
+        }
+        if self.listen.is_wanted(id) {
+            return self.listen.ended(Some(id), is_error.then_some(payload), out);
         }
         match self.calls.server_answered(id, is_error, payload, out) {
             Answered::Done => {}
@@ -237,7 +237,7 @@ impl ToModern {
     /// where it is a client's. A stream of notifications is opened again when the session next wants another one.
     pub fn refused(&mut self, id: &Id, out: &mut Vec<Step>) -> Option<Id> {
         let id = number(id)?;
-        if self.own.iter().any(|(own, _)| *own == id) {
+        if self.listen.is_wanted(id) || self.introducing.iter().any(|(own, _)| *own == id) {
             let message = r#"{"code":-32005,"message":"the server did not answer; ask again"}"#;
             self.server_answered(id, true, message, out);
             return None;

@@ -185,6 +185,32 @@ fn a_session_hears_of_the_resources_it_watches_through_one_stream_at_a_time() {
     let refused = fixture.server(r#"{"jsonrpc":"2.0","id":5,"error":{"code":-2,"message":"no"}}"#);
     assert_eq!(refused, [r#"< {"jsonrpc":"2.0","id":10,"error":{"code":-2,"message":"no"}}"#]);
     assert_eq!(fixture.server(&changed(3)).len(), 1);
+    // What was refused is not watched, and is asked for again.
+    let subscribe =
+        |id: u64| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/subscribe","params":{{"uri":"c:d"}}}}"#);
+    let again = fixture.client(&subscribe(11));
+    assert!(again.len() == 1 && again[0].contains(r#""id":6"#), "{again:?}");
+    // Who asks for the same meanwhile is answered with the one before.
+    assert_eq!(fixture.client(&subscribe(12)), [""; 0]);
+    let begun = fixture.acknowledge(6);
+    assert!(begun[1].contains(r#""id":11"#) && begun[2].contains(r#""id":12"#), "{begun:?}");
+}
+
+#[test]
+fn whoever_stops_to_watch_before_it_began_is_answered_both_times() {
+    let mut fixture = Fixture::default();
+    fixture.client(INITIALIZE);
+    fixture.server(&DISCOVERED.replace("true},\"resources", "false},\"resources"));
+    assert_eq!(fixture.client(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), [""; 0]);
+    let of = |id: u64, what: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/{what}","params":{{"uri":"a:b"}}}}"#)
+    };
+    fixture.client(&of(7, "subscribe"));
+    let told = fixture.client(&of(8, "unsubscribe"));
+    assert!(told[0].contains(r#""requestId":2"#), "{told:?}");
+    assert_eq!(told[1..], [r#"< {"jsonrpc":"2.0","id":7,"result":{}}"#, r#"< {"jsonrpc":"2.0","id":8,"result":{}}"#]);
+    // What the server answers to the stream that nobody wants is for nobody.
+    assert_eq!(fixture.server(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#), [""; 0]);
 }
 
 #[test]
