@@ -1,9 +1,11 @@
-//! What sessions promise, under every order of events that a seed can think of: two gateway replicas, two servers whose
-//! pods come, go, drain and inherit each other's addresses, clients that lose connections and come back elsewhere.
+//! What Portolan promises to clients of both eras, under every order of events that a seed can think of: two gateway
+//! replicas, two servers of either era whose pods come, go, drain and inherit each other's addresses, clients that lose
+//! connections and come back elsewhere, or never.
 //!
-//! Nothing here does I/O or reads a clock. What decides is what ships: [`portolan_mcp::session::Session`] at the bridge,
-//! session tokens, MACs, and the routes that [`portolan_snapshot::compile()`] makes. A schedule is a seed: the same seed
-//! is the same run, to the last step.
+//! Nothing here does I/O or reads a clock. What decides is what ships: [`portolan_mcp::session::Session`],
+//! [`portolan_mcp::modern::Mux`] and [`portolan_mcp::translate`] at the bridge, names of sessions and of parked calls, MACs,
+//! and the routes that [`portolan_snapshot::compile()`] makes. A schedule is a seed: the same seed is the same run, to the
+//! last step.
 
 #![allow(clippy::expect_used, reason = "a panic is the report")]
 
@@ -11,9 +13,12 @@ mod client;
 mod cluster;
 mod network;
 mod pod;
-mod process;
 mod replica;
+mod run;
+mod server;
+mod tally;
 mod wire;
 mod world;
 
-pub use world::{Tally, run};
+pub use tally::{Seen, Tally};
+pub use world::run;

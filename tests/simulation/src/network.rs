@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use portolan_mcp::{session::Attachment, token::SessionKey};
+use portolan_mcp::{modern::Reply, session::Attachment, token::SessionKey};
 
 /// Names a connection of this run.
 pub(crate) type ConnectionId = usize;
@@ -19,13 +19,35 @@ pub(crate) enum Ask {
     Open { token: String, last: Option<String> },
     /// Ends the session.
     Delete { token: String },
+    /// Posts a request that stands alone.
+    Alone(Bytes),
+}
+
+/// What a request is for, to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A call, by its id.
+    Call(u64),
+    /// The standing stream.
+    Listen,
+    /// An answer to the server.
+    Answer,
+    /// To take back a call.
+    Cancel(u64),
+    /// To say that the session has begun.
+    Begun,
+    Delete,
+    /// A stream of notifications, by the id of its request.
+    Changes(u64),
+    /// To get at what is someone else's.
+    Theft,
 }
 
 /// One frame on its way to a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     /// An event; one without a message only names the place from which to resume.
-    Event { id: String, message: Option<Bytes> },
+    Event { id: Option<String>, message: Option<Bytes> },
     /// The session's name, in the head of an answer.
     Named(String),
     /// Taken, and nothing more to say.
@@ -51,24 +73,46 @@ pub(crate) enum Stage {
     Done,
 }
 
+/// What a pod holds for a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Hold {
+    Stream(SessionKey, Attachment),
+    Reply(SessionKey, Reply),
+}
+
 /// A client's request and what comes back.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: usize,
+    /// Of a client with sessions, which one it is for.
+    pub(crate) of: String,
+    pub(crate) purpose: Purpose,
     pub(crate) replica: usize,
     pub(crate) stage: Stage,
     /// A name to give with the answer's head, when it comes.
     pub(crate) name: Option<String>,
-    pub(crate) hold: Option<(SessionKey, Attachment)>,
+    pub(crate) hold: Option<Hold>,
     pub(crate) frames: VecDeque<Frame>,
     /// Whether the client's side is gone and the pod does not know yet.
     pub(crate) hung_up: bool,
+    /// Whether the replica had not heard of the pod that it was sent for.
+    pub(crate) was_unheard: bool,
 }
 
 impl Connection {
-    pub(crate) fn new(client: usize, replica: usize, ask: Ask) -> Self {
-        let stage = Stage::ToReplica(ask);
-        Self { client, replica, stage, name: None, hold: None, frames: VecDeque::new(), hung_up: false }
+    pub(crate) fn new(client: usize, of: String, purpose: Purpose, replica: usize, ask: Ask) -> Self {
+        Self {
+            client,
+            of,
+            purpose,
+            replica,
+            stage: Stage::ToReplica(ask),
+            name: None,
+            hold: None,
+            frames: VecDeque::new(),
+            hung_up: false,
+            was_unheard: false,
+        }
     }
 
     /// Sends a frame; nothing follows an end.
@@ -76,6 +120,24 @@ impl Connection {
         if !self.hung_up && !matches!(self.frames.back(), Some(Frame::End | Frame::Broken)) {
             self.frames.push_back(frame);
         }
+    }
+
+    /// Says no.
+    pub(crate) fn refuse(&mut self, status: u16) {
+        self.send(Frame::Refused(status));
+        self.stage = Stage::Done;
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) fn end(&mut self) {
+        self.send(Frame::End);
+        self.stage = Stage::Done;
+    }
+
+    /// Says that it was taken, and nothing more.
+    pub(crate) fn accept(&mut self) {
+        self.send(Frame::Accepted);
+        self.stage = Stage::Done;
     }
 
     /// Loses what is under way.

@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use fastrand::Rng;
 use portolan_mcp::{
+    envelope::Message,
     mac,
+    modern::{Head, headers_of},
+    parked::{Opened, ParkingKey},
     token::{Binding, Claims, SessionKey},
     wire::DATA_PATH,
 };
@@ -39,6 +42,8 @@ pub(crate) enum Decision {
     Forward { stage: Stage, name: Option<String> },
     /// Says no.
     Refuse(u16),
+    /// Says that a half-done call is over: it does not know its pod.
+    Stale(Box<str>),
 }
 
 impl Replica {
@@ -62,6 +67,10 @@ impl Replica {
         let Some(route) = self.snapshot.routes.get(name.as_str()) else { return Decision::Refuse(404) };
         let principal = [u8::try_from(client).expect("few clients"); 32];
         let binding = Binding { principal: &principal, route: route.name.as_str() };
+        if let Ask::Alone(body) = &ask {
+            let body = body.clone();
+            return Self::alone(route, binding, &body, ask, rng);
+        }
         let (Ask::Post { token, .. } | Ask::Open { token, .. } | Ask::Delete { token }) = &ask else {
             return self.open(route, binding, ask, now, rng);
         };
@@ -73,10 +82,28 @@ impl Replica {
         }
     }
 
+    /// A request that stands alone goes where a half-done call waits, else to any pod.
+    fn alone(route: &Route, binding: Binding<'_>, body: &[u8], ask: Ask, rng: &mut Rng) -> Decision {
+        let message = Message::parse(body).expect("clients write JSON-RPC");
+        let head = Head::of(&message).expect("clients post requests");
+        head.check(&headers_of(&head, None, None)).expect("a head says what its body says");
+        let caller = SessionKey::of_caller(binding);
+        let key = ParkingKey::of(&route.settings.mac).expect("a key");
+        match head.request_state.as_deref().map(|state| key.open(state, &caller)) {
+            Some(Opened::Ours(parked)) => match route.pods.get(&parked.pod).filter(|pod| pod.serving) {
+                Some(pod) => Decision::Forward { stage: to(route, pod, caller, ask), name: None },
+                None => Decision::Stale(parked.pod),
+            },
+            Some(Opened::Refused) => Decision::Refuse(400),
+            Some(Opened::Foreign) | None => match choose(route, rng) {
+                Some(pod) => Decision::Forward { stage: to(route, pod, caller, ask), name: None },
+                None => Decision::Refuse(503),
+            },
+        }
+    }
+
     fn open(&self, route: &Route, binding: Binding<'_>, ask: Ask, now: u64, rng: &mut Rng) -> Decision {
-        let mut pods: Vec<&Pod> = route.ready_pods().collect();
-        pods.sort_by(|one, other| one.uid.cmp(&other.uid));
-        let Some(pod) = rng.choice(pods) else { return Decision::Refuse(503) };
+        let Some(pod) = choose(route, rng) else { return Decision::Refuse(503) };
         let session = SessionKey::generate().expect("randomness");
         let claims = Claims {
             session: session.clone(),
@@ -90,6 +117,13 @@ impl Replica {
     }
 }
 
+/// A pod that takes new sessions.
+fn choose<'a>(route: &'a Route, rng: &mut Rng) -> Option<&'a Pod> {
+    let mut pods: Vec<&Pod> = route.ready_pods().collect();
+    pods.sort_by(|one, other| one.uid.cmp(&other.uid));
+    rng.choice(pods)
+}
+
 fn to(route: &Route, pod: &Pod, session: SessionKey, ask: Ask) -> Stage {
     let IpAddr::V4(address) = pod.address.ip() else { panic!("the run has IPv4 addresses only") };
     let subject = subject(&ask, &session, &pod.uid);
@@ -100,7 +134,7 @@ fn to(route: &Route, pod: &Pod, session: SessionKey, ask: Ask) -> Stage {
 /// What the MAC of a request speaks for.
 pub(crate) fn subject<'a>(ask: &Ask, session: &'a SessionKey, pod: &'a str) -> mac::Subject<'a> {
     let method = match ask {
-        Ask::Initialize(_) | Ask::Post { .. } => "POST",
+        Ask::Initialize(_) | Ask::Post { .. } | Ask::Alone(_) => "POST",
         Ask::Open { .. } => "GET",
         Ask::Delete { .. } => "DELETE",
     };

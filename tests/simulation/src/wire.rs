@@ -1,77 +1,116 @@
-//! The messages of a run. Each carries the name of what it belongs to, so that one in the wrong hands is recognised.
+//! The messages of a run. Each carries the canary of its client, so that one in the wrong hands is recognised.
 
 use bytes::Bytes;
-use serde_json::Value;
+use portolan_mcp::modern::meta;
+use serde_json::{Value, json};
 
-/// A client's call, by its session and its number there.
-pub(crate) type CallId = u64;
+/// The revision of sessions.
+const LEGACY: &str = "2025-11-25";
+/// The revision without.
+const MODERN: &str = "2026-07-28";
 
-pub(crate) fn initialize(session: &str) -> Bytes {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"2025-11-25","session":"{session}"}}}}"#
-    )
-    .into()
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Notification,
+    Result,
+    Error,
 }
 
-pub(crate) fn call(session: &str, id: CallId) -> Bytes {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"session":"{session}","_meta":{{"progressToken":{id}}}}}}}"#
-    )
-    .into()
-}
-
-pub(crate) fn answer(session: &str, id: CallId) -> Bytes {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"session":"{session}"}}}}"#).into()
-}
-
-pub(crate) fn ask(session: &str, number: u64) -> Bytes {
-    format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"sampling/createMessage","params":{{"session":"{session}"}}}}"#)
-        .into()
-}
-
-pub(crate) fn progress(session: &str, call: CallId, step: u64) -> Bytes {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{call},"progress":{step},"session":"{session}"}}}}"#
-    )
-    .into()
-}
-
-pub(crate) fn news(session: &str, number: u64) -> Bytes {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"number":{number},"session":"{session}"}}}}"#
-    )
-    .into()
-}
-
-/// What a message of this module says.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// `initialize` or a call.
-    Call { session: String, id: CallId },
-    /// The answer to a call; no session where the bridge made it in the server's stead.
-    Answer { session: Option<String>, id: CallId },
-    /// A request of the server.
-    Ask { session: String, number: u64 },
-    /// A notification that comes once: its text is its name.
-    News { session: String, text: String },
-    /// A call was given up.
-    Cancelled,
+/// A message as it was read.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) kind: Kind,
+    /// The id as JSON text; empty for a notification.
+    pub(crate) id: String,
+    /// Empty for an answer.
+    pub(crate) method: String,
+    /// Parameters, result or error.
+    pub(crate) body: Value,
 }
 
 /// Reads a message back.
 pub(crate) fn read(message: &[u8]) -> Said {
-    let value: Value = serde_json::from_slice(message).expect("a message of this run is JSON");
-    let id = value["id"].as_u64();
-    let session = |of: &Value| of["session"].as_str().map(str::to_owned);
-    match (value["method"].as_str(), id) {
-        (Some("notifications/cancelled"), _) => Said::Cancelled,
-        (Some("sampling/createMessage"), Some(number)) => {
-            Said::Ask { session: session(&value["params"]).expect("a session"), number }
-        }
-        (Some(_), Some(id)) => Said::Call { session: session(&value["params"]).expect("a session"), id },
-        (Some(_), None) => {
-            Said::News { session: session(&value["params"]).expect("a session"), text: value.to_string() }
-        }
-        (None, id) => Said::Answer { session: session(&value["result"]), id: id.expect("an answer names its request") },
+    let mut value: Value = serde_json::from_slice(message).expect("a message of this run is JSON");
+    let method = value["method"].as_str().unwrap_or_default().to_owned();
+    let id = value.get("id").map(Value::to_string).unwrap_or_default();
+    let (kind, member) = match (method.is_empty(), id.is_empty()) {
+        (false, false) => (Kind::Request, "params"),
+        (false, true) => (Kind::Notification, "params"),
+        _ if value.get("error").is_some() => (Kind::Error, "error"),
+        _ => (Kind::Result, "result"),
+    };
+    Said { kind, id, method, body: value[member].take() }
+}
+
+/// What begins and ends a canary.
+const MARK: char = '~';
+
+/// The canary of a client's session, or of a client without.
+pub(crate) fn canary(name: &str) -> String {
+    format!("{MARK}{name}{MARK}")
+}
+
+/// Fails if anything in `message` is someone else's than `name`'s.
+pub(crate) fn assert_is_of(name: &str, message: &[u8], where_it_is: &str) {
+    let text = String::from_utf8_lossy(message);
+    for found in text.split(MARK).skip(1).step_by(2) {
+        assert_eq!(found, name, "{where_it_is} of {name}: {text}");
     }
+}
+
+pub(crate) fn request(id: impl std::fmt::Display, method: &str, params: &Value) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#).into()
+}
+
+pub(crate) fn notification(method: &str, params: &Value) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#).into()
+}
+
+pub(crate) fn result(id: &str, result: &Value) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
+}
+
+pub(crate) fn error(id: &str, message: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{message}"}}}}"#).into()
+}
+
+pub(crate) fn initialize(session: &str) -> Bytes {
+    let params = json!({
+        "protocolVersion": LEGACY, "capabilities": {"elicitation": {}}, "clientInfo": {"name": "client", "version": "1"},
+        "canary": canary(session),
+    });
+    request(0, "initialize", &params)
+}
+
+/// A call of a session. Every session has the same ids and tokens.
+pub(crate) fn call(session: &str, id: u64) -> Bytes {
+    let params = json!({"name": "tool", "canary": canary(session), "call": id, "_meta": {"progressToken": id}});
+    request(id, "tools/call", &params)
+}
+
+/// What a request without a session says of its client, which may be one of two programs of the same user.
+pub(crate) fn introduction(other: bool, token: u64) -> Value {
+    json!({
+        (meta::PROTOCOL_VERSION): MODERN,
+        (meta::CLIENT_INFO): {"name": if other { "other" } else { "client" }, "version": "1"},
+        (meta::CLIENT_CAPABILITIES): {"elicitation": {}},
+        (meta::LOG_LEVEL): "info",
+        "progressToken": token,
+    })
+}
+
+/// Whether `of_request` says what every request of that revision must.
+pub(crate) fn is_introduced(of_request: &Value) -> bool {
+    of_request[meta::PROTOCOL_VERSION] == MODERN && of_request[meta::CLIENT_CAPABILITIES].is_object()
+}
+
+/// A question to a client, and its answer.
+pub(crate) fn question(owner: &str, call: u64, number: u64) -> Value {
+    json!({"message": "?", "canary": canary(owner), "call": call, "number": number})
+}
+
+pub(crate) fn answer(owner: &str, number: u64) -> Value {
+    json!({"action": "accept", "canary": canary(owner), "number": number})
 }
