@@ -35,6 +35,7 @@ SAMPLES = {
     "bridge.image.tag": "sample",
     "bridge.image.digest": DIGEST,
     "imagePullSecrets": ["sample"],
+    "remotes.allowedPrivateHosts": ["mcp.sample.svc", "[fd00::1]"],
     "clusterDomain": "sample.local",
     "nameOverride": "sample",
     "fullnameOverride": "sample",
@@ -172,6 +173,7 @@ class Values(unittest.TestCase):
             "/defaultGateway/replicas": {"defaultGateway": {"replicas": 51}},
             "/image/digest": {"image": {"digest": "sha256:abc"}},
             "/image/pullPolicy": {"image": {"pullPolicy": "Sometimes"}},
+            "/remotes/allowedPrivateHosts/0": {"remotes": {"allowedPrivateHosts": ["http://mcp.sample.svc:8080"]}},
             "/operator/podAnnotations/a": {"operator": {"podAnnotations": {"a": 1}}},
         }
         for place, values in cases.items():

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
+pub mod authority;
 pub mod cluster;
 pub mod dev;
 pub mod front;
