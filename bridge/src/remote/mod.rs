@@ -178,6 +178,8 @@ mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, Method};
     use portolan_mcp::wire::ProbeReason;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::upstream::Server;
@@ -241,6 +243,30 @@ mod tests {
         let remote = with_header("X-API-Key", b" secret\n").expect("a value");
         assert_eq!(remote.credential.as_ref().map(|(_, value)| value.as_bytes()), Some(&b"secret"[..]));
         assert!(!format!("{remote:?}").contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn the_credential_takes_the_place_of_what_a_caller_sends_under_its_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/mcp", listener.local_addr().expect("bound"));
+        let header = Some(("X-API-Key".to_owned(), b"ours".to_vec()));
+        let allowed = Allowed { hosts: Vec::new(), loopback: true };
+        let remote = Remote::new(&Settings { url, header, allowed, ..Settings::default() }).expect("settings");
+        let heard = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut heard = vec![0; 4096];
+            let length = socket.read(&mut heard).await.expect("a request");
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("taken");
+            String::from_utf8_lossy(&heard[..length]).into_owned()
+        });
+        let mut headers = HeaderMap::new();
+        for name in ["x-api-key", "authorization", "cookie"] {
+            headers.append(name, HeaderValue::from_static("theirs"));
+            headers.append(name, HeaderValue::from_static("theirs too"));
+        }
+        Server::elsewhere(remote).send(Method::POST, &headers, None, Bytes::new()).await.expect("answers");
+        let heard = heard.await.expect("heard");
+        assert!(heard.contains("x-api-key: ours\r\n") && !heard.contains("theirs"), "{heard}");
     }
 
     #[test]
