@@ -178,6 +178,7 @@ impl Server {
             let (cause, why) = match trouble {
                 Trouble::Address(why) => (Cause::Address, why),
                 Trouble::Tls(why) => (Cause::Tls, why),
+                Trouble::HungUp(why) => (Cause::Network, why),
             };
             return NoAnswer { text: format!("cannot reach the server at {}: {why}", self.endpoint), cause };
         }

@@ -196,8 +196,8 @@ async fn a_client_certificate_is_shown_and_an_sse_server_is_called_like_any_othe
         let tls = json!({"caCertificateRef": ca});
         let manifest = remote(without, &json!({"url": url, "transport": "SSE", "tls": tls}));
         cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
-        let condition = cluster.condition(TENANT, without, "Ready", "False", "TLSFailed", PATIENCE).await;
-        assert!(condition.message.contains("spec.remote.tls.clientCertificateRef"), "{}", condition.message);
+        let condition = cluster.condition(TENANT, without, "Ready", "False", "NotMCP", PATIENCE).await;
+        assert!(condition.message.contains("403"), "{}", condition.message);
     })
     .await;
 }

@@ -1,6 +1,6 @@
 // Speaks TLS in front of servers on loopback: FRONTS is a list of {port, to, header, value, clients}. Certificate, key and
-// authority are in the folder DIR; `clients` lets in nobody without a certificate of that authority, `header` nobody who does
-// not send it with `value`.
+// authority are in the folder DIR; `clients` answers 403 to everyone without a certificate of that authority, `header` 401 to
+// everyone who does not send it with `value`.
 const {readFileSync} = require('fs');
 const http = require('http');
 const https = require('https');
@@ -10,6 +10,11 @@ const tls = {cert: file('tls.crt'), key: file('tls.key'), ca: file('ca.crt')};
 
 for (const {port, to, header, value, clients = false} of JSON.parse(process.env.FRONTS)) {
   const relay = (request, answer) => {
+    if (clients && !request.socket.authorized) {
+      request.resume();
+      answer.writeHead(403).end('no certificate');
+      return;
+    }
     if (header && request.headers[header] !== value) {
       request.resume();
       answer.writeHead(401).end('no credential');
@@ -25,5 +30,5 @@ for (const {port, to, header, value, clients = false} of JSON.parse(process.env.
     answer.on('close', () => onward.destroy());
     request.pipe(onward);
   };
-  https.createServer({...tls, requestCert: clients, rejectUnauthorized: clients}, relay).listen(port);
+  https.createServer({...tls, requestCert: clients, rejectUnauthorized: false}, relay).listen(port);
 }

@@ -17,6 +17,8 @@ pub(crate) enum Trouble {
     Address(String),
     /// The two sides do not trust or understand each other.
     Tls(String),
+    /// The other side hung up, and did not say why.
+    HungUp(String),
 }
 
 /// The configuration of connections: the authorities that `authorities` names, else the public ones.
@@ -78,8 +80,16 @@ impl Words {
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Some(Trouble::Tls(self.tls(error)));
             }
+            let system = error.downcast_ref::<io::Error>();
+            if system.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
+                return Some(Trouble::HungUp(format!(
+                    "{} hung up without an answer, as some servers do when they want a client certificate or another one \
+                     (spec.remote.tls.clientCertificateRef)",
+                    self.host
+                )));
+            }
             // What an error of the system wraps is not among its sources, only what that one comes from.
-            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            next = match system.and_then(io::Error::get_ref) {
                 Some(inner) => Some(inner),
                 None => error.source(),
             };

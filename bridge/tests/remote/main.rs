@@ -117,6 +117,14 @@ async fn a_port_without_tls_is_told_from_one_with_another_certificate() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_up_in_the_midst_of_tls_is_unreachable_with_what_may_be_the_cause() {
+    let authority = Authority::new();
+    let server = Server::start(Some(authority.server("localhost", false).listens(None)), Does::HangUp).await;
+    let words = ["localhost hung up", "spec.remote.tls.clientCertificateRef"];
+    refuses(&server, &trusting(&authority, &server), ProbeReason::Unreachable, &words).await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_told_and_neither_body_nor_headers_go_where_it_leads() {
     for transport in [Transport::StreamableHttp, Transport::Sse] {
         for status in [StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT] {

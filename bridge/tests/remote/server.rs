@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 /// What it does.
@@ -21,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) enum Does {
     /// It is an MCP server of one tool.
     Answer,
+    /// It reads and hangs up.
+    HangUp,
     /// It sends its callers elsewhere.
     Redirect(StatusCode, String),
 }
@@ -70,7 +72,11 @@ impl Server {
     }
 }
 
-async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + Send, heard: Arc<Mutex<Vec<HeaderMap>>>, does: Does) {
+async fn serve(mut socket: impl AsyncRead + AsyncWrite + Unpin + Send, heard: Arc<Mutex<Vec<HeaderMap>>>, does: Does) {
+    if matches!(does, Does::HangUp) {
+        let _ = socket.read(&mut [0; 4096]).await;
+        return;
+    }
     let service = service_fn(|request: Request<Incoming>| {
         heard.lock().expect("whole").push(request.headers().clone());
         let does = does.clone();
