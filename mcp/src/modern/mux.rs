@@ -58,7 +58,8 @@ pub struct Mux {
 }
 
 impl Mux {
-    /// One with no request under way, and never more than `max_calls`.
+    /// One with no request under way, and never more than `max_calls`. Streams of notifications, which last, are at most half
+    /// of them, so that there is always room for what is answered soon.
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
         Self { max_calls, is_shared: false, last: 0, calls: BTreeMap::new(), dropped: 0 }
@@ -74,6 +75,10 @@ impl Mux {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.calls.len()
+    }
+
+    fn listens(&self) -> usize {
+        self.calls.values().filter(|call| &*call.method == LISTEN).count()
     }
 
     /// Whether `reply` is still under way.
@@ -92,7 +97,7 @@ impl Mux {
     /// # Errors
     /// Too many are under way; nothing changed then.
     pub fn ask(&mut self, request: &Request<'_>, body: &Bytes, out: &mut Vec<MuxOutput>) -> Result<Reply, Refusal> {
-        if self.calls.len() >= self.max_calls {
+        if self.calls.len() >= self.max_calls || request.method == LISTEN && self.listens() >= self.max_calls / 2 {
             return Err(Refusal::TooManyCalls);
         }
         self.last += 1;
@@ -344,6 +349,17 @@ mod tests {
         assert!(mux.refused(&Id::number(3), &Failure::new(Kind::BadServerReply, "no"), &mut out));
         assert!(matches!(&out[..], [MuxOutput::Message { reply, last: true, .. }] if *reply == refused), "{out:?}");
         assert!(!mux.refused(&Id::number(3), &Failure::new(Kind::BadServerReply, "no"), &mut out));
+    }
+
+    #[test]
+    fn streams_of_notifications_leave_room_for_calls() {
+        let mut mux = Mux::new(2);
+        let listen = r#"{"jsonrpc":"2.0","id":"l","method":"subscriptions/listen","params":{}}"#;
+        ask(&mut mux, listen);
+        let body = Bytes::from_static(listen.as_bytes());
+        let Ok(Message::Request(request)) = Message::parse(&body) else { panic!("a request") };
+        assert_eq!(mux.ask(&request, &body, &mut Vec::new()), Err(Refusal::TooManyCalls));
+        ask(&mut mux, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#);
     }
 
     #[test]
