@@ -252,6 +252,7 @@ impl Session {
         out.extend(replayed.into_iter().map(|event| Output::Event(Event { turn: Some(attachment.turn), ..event })));
         if let Some(call) = self.calls.get_mut(&stream) {
             call.attached = Some(attachment.turn);
+            self.flush_requests(stream, out);
         } else if stream == StreamId::GET {
             self.get = Some(attachment.turn);
             self.flush_all(out);

@@ -159,6 +159,16 @@ fn a_waiting_server_request_leaves_on_the_next_stream_of_any_kind() {
 }
 
 #[test]
+fn a_waiting_server_request_leaves_on_a_stream_that_is_resumed() {
+    let mut session = Session::new(Limits::default());
+    let first = call(&mut session, "10");
+    session.closed(first);
+    assert_eq!(line(&mut session, &request("1", "roots/list")), []);
+    let (resumed, out) = open(&mut session, Some(&first.event_id()));
+    assert_eq!((resumed.stream, streams(&out)), (first.stream, vec![first.stream]));
+}
+
+#[test]
 fn only_answers_to_what_the_server_asked_reach_it() {
     let mut session = Session::new(Limits::default());
     open(&mut session, None);
