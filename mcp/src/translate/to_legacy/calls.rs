@@ -67,6 +67,12 @@ impl Call {
         NAMED.iter().any(|(method, _)| **method == *self.method)
     }
 
+    fn ask(&mut self, question: Question) {
+        self.asked += 1;
+        let key = format!("{}-{}", question.method.rsplit('/').next().unwrap_or_default(), self.asked);
+        self.questions.push(Question { key, told: false, ..question });
+    }
+
     /// What its client is told to bring.
     fn tell(&mut self, state: Option<&str>) -> String {
         for question in &mut self.questions {
@@ -177,9 +183,7 @@ impl Calls {
             let message = "no call of this session is under way in which its client could be asked";
             return out.push(Step::ToServer(error(question.id.as_json(), Kind::InvalidRequest.code(), message)));
         };
-        call.asked += 1;
-        let key = format!("{}-{}", question.method.rsplit('/').next().unwrap_or_default(), call.asked);
-        call.questions.push(Question { key, told: false, ..question });
+        call.ask(question);
         if call.parked.is_none() {
             self.park(id, out);
         }
@@ -259,8 +263,23 @@ impl Calls {
             }
             None => true,
         });
-        if !call.questions.is_empty() {
+        if call.questions.is_empty() {
+            self.take_over(id);
+        }
+        if self.calls.get(&id).is_some_and(|call| !call.questions.is_empty()) {
             self.park(id, out);
+        }
+    }
+
+    /// The client of this call is here: it can be told what waits for clients that may never come back.
+    fn take_over(&mut self, id: u64) {
+        let parked = self.calls.values_mut().filter(|call| call.parked.is_some());
+        let untold: Vec<Question> = parked
+            .flat_map(|call| call.questions.extract_if(.., |question| !question.told))
+            .take(MAX_QUESTIONS)
+            .collect();
+        if let Some(call) = self.calls.get_mut(&id) {
+            untold.into_iter().for_each(|question| call.ask(question));
         }
     }
 

@@ -221,6 +221,22 @@ fn a_question_outlives_the_call_that_it_was_told_to() {
 }
 
 #[test]
+fn whoever_comes_back_is_told_what_waits_for_others_that_may_not() {
+    let mut fixture = Fixture::open();
+    fixture.call(1);
+    let asked = fixture.server(ELICITS);
+    fixture.call(2);
+    fixture.server(&ELICITS.replace("\"q\"", "\"r\""));
+    // Both are parked, and the server asks in the middle of the first, which it does not say.
+    assert_eq!(fixture.server(&ELICITS.replace("\"q\"", "\"s\"")), [""; 0]);
+    let state = Fixture::state(&asked[0]);
+    let back = format!(r#","requestState":"{state}","inputResponses":{{"create-1":{{}}}}"#);
+    let told = fixture.client(&call(3, &back));
+    assert_eq!(told[..2], ["unparked 1", r#"> {"jsonrpc":"2.0","id":"q","result":{}}"#]);
+    assert!(told[2].contains(r#""id":3,"#) && told[2].contains("create-2") && told[3] == "parked 3", "{told:?}");
+}
+
+#[test]
 fn a_parked_call_that_the_server_will_not_answer_waits_no_more() {
     let mut fixture = Fixture::open();
     fixture.call(1);
