@@ -115,6 +115,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing moves on it until something else does.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.frames.is_empty() && !self.hung_up && matches!(self.stage, Stage::AtPod { .. })
+    }
+
     /// Sends a frame; nothing follows an end.
     pub(crate) fn send(&mut self, frame: Frame) {
         if !self.hung_up && !matches!(self.frames.back(), Some(Frame::End | Frame::Broken)) {

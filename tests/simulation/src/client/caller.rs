@@ -80,6 +80,10 @@ impl Caller {
         self.calls.is_empty() && self.asked.is_empty()
     }
 
+    pub(super) fn means_to_come_back(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     pub(super) fn leave(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.listens).into_values().filter_map(|listen| listen.connection).collect()
     }

@@ -114,6 +114,11 @@ impl Client {
         matches!(self, Self::Session(client) if client.may_wait_in_vain())
     }
 
+    /// Whether it has something to bring for a call that waits for that.
+    pub(crate) fn means_to_come_back(&self) -> bool {
+        matches!(self, Self::Caller(client) if client.means_to_come_back())
+    }
+
     /// It was told that its session is gone.
     pub(crate) fn is_told_of_its_end(&mut self, run: &mut Run) {
         if let Self::Session(client) = self {

@@ -304,7 +304,11 @@ impl Open {
                 self.deleting = true;
                 Ask::Delete { token }
             }
-            _ => Ask::Open { token, last: self.listening.last.clone() },
+            _ => {
+                // Whoever lets a stream go before its first event has nothing to resume from.
+                self.missed |= self.listening.connection.is_some() && self.listening.last.is_none();
+                Ask::Open { token, last: self.listening.last.clone() }
+            }
         }
     }
 

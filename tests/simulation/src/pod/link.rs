@@ -128,7 +128,10 @@ impl Link {
         for step in steps {
             match step {
                 Step::ToServer(message) => self.to_server.push_back(single_line(&message)),
-                Step::ToClient(message) => self.heard.push_back(Heard::Message(message)),
+                Step::ToClient(message) => {
+                    assert!(Message::parse(&message).is_ok(), "what a machine says is JSON-RPC: {message:?}");
+                    self.heard.push_back(Heard::Message(message));
+                }
                 Step::Parked(name) => assert!(self.awaited.insert(name), "a call is parked twice under one name"),
                 Step::Unparked(name) => drop(self.awaited.remove(&name)),
             }
@@ -182,11 +185,6 @@ impl Link {
     pub(crate) fn check(&self) {
         if let Machine::ToLegacy(machine) = &self.machine {
             assert_eq!(machine.parked(), self.awaited.len(), "every parked call has a timer, and no other has");
-        }
-        for heard in &self.heard {
-            if let Heard::Message(message) = heard {
-                assert!(Message::parse(message).is_ok(), "what a machine says is JSON-RPC: {message:?}");
-            }
         }
     }
 }

@@ -59,6 +59,11 @@ impl Pod {
         self.sessions.iter().any(|(_, live)| live.name == session)
     }
 
+    /// Sessions in which a call waits for its answer.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &str> {
+        self.sessions.iter().filter(|(_, live)| live.in_flight() > 0).map(|(_, live)| &*live.name)
+    }
+
     /// Whether the session of that name has dropped something at a bound.
     pub(crate) fn has_dropped(&self, session: &str) -> bool {
         self.sessions.iter().any(|(_, live)| live.name == session && live.has_dropped)
@@ -250,6 +255,13 @@ impl Pod {
         let key = key.clone();
         if live.time_out(connections, run) {
             self.end_session(&key, Kind::UnknownSession, connections);
+        }
+    }
+
+    /// Nobody has come back for some call that waits for that.
+    pub(crate) fn one_expires(&mut self, run: &mut Run) {
+        if let Some(position) = run.rng.choice(0..self.callers.len()) {
+            self.callers[position].1.link.expire(run);
         }
     }
 

@@ -148,6 +148,10 @@ impl SessionLive {
         }
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        self.machine.in_flight()
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.link.is_busy() || self.link.has_heard() || !self.waiting.is_empty()
     }
@@ -206,9 +210,15 @@ impl SessionLive {
     fn deliver(&mut self, event: Event, connections: &mut [Connection]) {
         let holder = self.holders.get(&event.stream).filter(|(_, holder)| event.is_for(holder));
         let Some((id, _)) = holder.copied() else { return };
-        connections[id].send(Frame::Event { id: Some(event.id()), message: Some(event.message) });
         if event.last {
+            // An answer in the server's stead does not wait for what the reader of the server has not carried out yet.
+            let overtakes = |output: &Output| matches!(output, Output::Event(other) if other.stream == event.stream);
+            self.has_dropped |= self.waiting.iter().any(overtakes);
             self.holders.remove(&event.stream);
+        }
+        let (place, is_last) = (event.id(), event.last);
+        connections[id].send(Frame::Event { id: Some(place), message: Some(event.message) });
+        if is_last {
             connections[id].end();
         }
     }

@@ -1,35 +1,31 @@
 //! How a run ends: what was begun is over, everyone can ask again, and when everyone has gone nothing is left.
 
 use super::World;
-use crate::{
-    client::{Client, Mood},
-    network::Stage,
-};
+use crate::client::{Client, Mood};
 
 impl World {
     /// Every client makes another call, which its server answers.
     pub(super) fn everyone_asks_through(&mut self, replica: usize) {
         self.through = Some(replica);
-        for number in 0..self.clients.len() {
-            let served = self.clients[number].served();
-            let promise = format!("whoever asks again through replica {replica} is answered");
-            self.calm_for(number, |client| client.served() > served, &promise);
-        }
-        self.through = None;
-        self.calm(Mood::Finishing, Self::is_settled, "everything that was begun ends");
-    }
-
-    fn calm_for(&mut self, number: usize, is_over: impl Fn(&Client) -> bool, promise: &str) {
+        let before: Vec<u64> = self.clients.iter().map(Client::served).collect();
+        let waits = |world: &Self| -> Vec<usize> {
+            (0..before.len()).filter(|number| world.clients[*number].served() == before[*number]).collect()
+        };
         for _ in 0..super::CALM {
-            if is_over(&self.clients[number]) {
-                return;
+            let waiting = waits(self);
+            // One call after the other, as the first may come to a pod that has just gone.
+            let idle = waiting.iter().copied().filter(|number| self.clients[*number].is_settled());
+            match self.run.rng.choice(idle.collect::<Vec<_>>()) {
+                Some(number) => self.acts(number, Mood::LastCall),
+                None if waiting.is_empty() => break,
+                None => {}
             }
             self.step(Mood::Finishing);
-            if self.run.chance(20) {
-                self.acts(number, Mood::LastCall);
-            }
         }
-        panic!("{promise}, but {:#?} is not: {:#?}", self.clients[number], self.pods);
+        let waiting: Vec<&Client> = waits(self).into_iter().map(|number| &self.clients[number]).collect();
+        assert!(waiting.is_empty(), "whoever asks again through replica {replica} is answered, but not {waiting:#?}");
+        self.through = None;
+        self.calm(Mood::Finishing, Self::is_settled, "everything that was begun ends");
     }
 
     /// Streams are let go, nobody comes back for anything, and all that is under way comes to its end.
@@ -49,12 +45,10 @@ impl World {
         }
     }
 
-    /// Whether nothing is on its way.
+    /// Whether nothing is on its way, and no timer is.
     fn is_quiet(&self) -> bool {
-        let rests = |id: &usize| {
-            let connection = &self.connections[*id];
-            connection.frames.is_empty() && !connection.hung_up && matches!(connection.stage, Stage::AtPod { .. })
-        };
-        self.open.iter().all(rests) && self.pods.iter().all(|pod| !pod.alive || pod.is_quiet())
+        self.open.iter().all(|id| self.connections[*id].is_at_rest())
+            && self.waiting_in_vain().is_empty()
+            && self.pods.iter().all(|pod| !pod.alive || pod.is_quiet())
     }
 }

@@ -22,7 +22,7 @@ const REPLICAS: usize = 2;
 const ADDRESSES: usize = 4;
 const STEPS_PER_SECOND: u64 = 10;
 /// Steps in which anything may happen.
-const CHAOS: usize = 500;
+const CHAOS: usize = 200;
 /// Steps after that, in which nothing breaks any more and everything has to come to its end.
 const CALM: usize = 20_000;
 
@@ -154,8 +154,9 @@ impl World {
 
     /// A connection gets a step further: towards a pod, or with a frame to its client.
     fn connection_moves(&mut self) {
-        let Some(position) = self.run.rng.choice(0..self.open.len()) else { return };
-        let id = self.open[position];
+        let able: Vec<ConnectionId> =
+            self.open.iter().copied().filter(|id| !self.connections[*id].is_at_rest()).collect();
+        let Some(id) = self.run.rng.choice(able) else { return };
         if !self.connections[id].frames.is_empty() {
             return self.frame_arrives(id);
         }
@@ -173,13 +174,14 @@ impl World {
                 self.connections[id].stage = Stage::Done;
             }
             Stage::AtPod { .. } => {}
-            Stage::Done => drop(self.open.swap_remove(position)),
+            Stage::Done => self.open.retain(|open| *open != id),
         }
     }
 
     fn pod_moves(&mut self) {
-        let alive: Vec<usize> = (0..self.pods.len()).filter(|pod| self.pods[*pod].alive).collect();
-        if let Some(pod) = self.run.rng.choice(alive) {
+        let able = |pod: &usize| self.pods[*pod].alive && !self.pods[*pod].is_quiet();
+        let able: Vec<usize> = (0..self.pods.len()).filter(able).collect();
+        if let Some(pod) = self.run.rng.choice(able) {
             self.pods[pod].step(&mut self.connections, &mut self.run);
         }
     }

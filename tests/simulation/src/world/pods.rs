@@ -2,6 +2,7 @@
 
 use super::{ADDRESSES, REPLICAS, World};
 use crate::{
+    client::Client,
     cluster::{self, Listed, Objects, SERVERS},
     pod::Pod,
     replica::Replica,
@@ -21,15 +22,29 @@ impl World {
         }
     }
 
-    /// A session that missed something, with nothing to resume from, may have missed a question.
     fn vain_calls_time_out(&mut self) {
-        let client = &self.clients[self.run.rng.usize(0..self.clients.len())];
-        let session = client.name();
-        for pod in self.pods.iter_mut().filter(|pod| pod.alive && pod.serves(&session)) {
-            if client.may_wait_in_vain() || pod.has_dropped(&session) {
-                pod.session_times_out(&session, &mut self.connections, &mut self.run);
-            }
+        if self.clients.iter().all(|client| !client.means_to_come_back()) {
+            let pods = self.pods.iter_mut().filter(|pod| pod.alive);
+            pods.for_each(|pod| pod.one_expires(&mut self.run));
         }
+        for (pod, session) in self.waiting_in_vain() {
+            self.pods[pod].session_times_out(&session, &mut self.connections, &mut self.run);
+        }
+    }
+
+    /// Sessions in which a call may wait for ever. One may have missed a question when it had nothing to resume from, or at
+    /// a bound; one that its client does not know any more misses them all.
+    pub(super) fn waiting_in_vain(&self) -> Vec<(usize, String)> {
+        let may_wait = |pod: &Pod, session: &str| {
+            let client = self.clients.iter().find(|client| client.name() == session);
+            client.is_none_or(Client::may_wait_in_vain) || pod.has_dropped(session)
+        };
+        let alive = self.pods.iter().enumerate().filter(|(_, pod)| pod.alive);
+        let waiting = alive.flat_map(|(position, pod)| pod.waiting().map(move |session| (position, pod, session)));
+        waiting
+            .filter(|(_, pod, session)| may_wait(pod, session))
+            .map(|(at, _, session)| (at, session.into()))
+            .collect()
     }
 
     pub(super) fn process_ends(&mut self) {
