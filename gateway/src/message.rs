@@ -133,7 +133,8 @@ async fn initialize(
     Err(session::not_ready(&asked.entry.route))
 }
 
-fn is_worth_another_pod(kind: Kind) -> bool {
+/// Whether a failure is one pod's, so that another may do better.
+pub(crate) fn is_worth_another_pod(kind: Kind) -> bool {
     matches!(kind, Kind::Overloaded | Kind::Draining | Kind::NotReady | Kind::ServerUnreachable)
 }
 

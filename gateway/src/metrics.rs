@@ -43,6 +43,8 @@ pub(crate) const NONE: &str = "_none";
 
 /// Label of requests that found no route.
 pub(crate) const NO_ROUTE: &str = "_none";
+/// Label of requests that the endpoint of all servers answered itself.
+pub(crate) const ALL_ROUTES: &str = "_all";
 /// Label of requests that ended after their route was gone.
 pub(crate) const GONE_ROUTE: &str = "_gone";
 

@@ -6,6 +6,7 @@ use portolan_mcp::{
     failure::{Failure, Kind},
     modern,
     revision::{self, Era},
+    token,
 };
 
 const JSON: &str = "application/json";
@@ -48,6 +49,9 @@ pub(crate) fn version(headers: &HeaderMap) -> Result<(), Failure> {
     if values.next().is_some() {
         return Err(Failure::new(Kind::HeaderMismatch, "send MCP-Protocol-Version once"));
     }
+    if revision::MODERN.contains(&named) && headers.contains_key(token::HEADER) {
+        return Ok(());
+    }
     if revision::MODERN.contains(&named) {
         let message = format!("revision {named} has neither GET, DELETE nor answers of clients");
         return Err(Failure::new(Kind::MethodNotAllowed, message));
@@ -62,7 +66,9 @@ pub(crate) fn era(headers: &HeaderMap, message: &Message<'_>) -> Era {
         return Era::Legacy;
     }
     let named = headers.get(modern::VERSION_HEADER).and_then(|value| value.to_str().ok());
-    let is_modern = message.is_modern() || named.is_some_and(|named| revision::MODERN.contains(&named));
+    // A session is one, whatever revision its server let the client believe in.
+    let is_modern = message.is_modern()
+        || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(token::HEADER));
     if is_modern { Era::Modern } else { Era::Legacy }
 }
 
@@ -168,6 +174,9 @@ mod tests {
         assert_eq!(of(list, "2025-11-25"), Era::Legacy);
         assert_eq!(of(list, "2026-07-28"), Era::Modern);
         assert_eq!(of(named, "2025-11-25"), Era::Modern);
+        let in_session = headers(&[(modern::VERSION_HEADER, "2026-07-28"), (token::HEADER, "x")]);
+        assert_eq!(era(&in_session, &Message::parse(list.as_bytes()).expect("a message")), Era::Legacy);
+        assert_eq!(version(&in_session), Ok(()));
         assert_eq!(of(initialize, "2026-07-28"), Era::Legacy);
         assert_eq!(of(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, "2026-07-28"), Era::Legacy);
     }

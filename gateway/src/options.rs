@@ -41,6 +41,9 @@ pub struct Bounds {
     /// How long a client may leave unread what was written to it, in whole milliseconds; then its connection is closed,
     /// or in HTTP/2 its stream, and what its requests held is free again.
     pub unread_timeout: Duration,
+    /// For how long `/mcp` takes what a server listed for what it lists now, while someone asks or listens; also how often
+    /// an idle stream of it gets a comment.
+    pub lists_interval: Duration,
 }
 
 impl Default for Bounds {
@@ -57,6 +60,7 @@ impl Default for Bounds {
             ping_interval: Duration::from_secs(20),
             body_timeout: Duration::from_secs(15),
             unread_timeout: Duration::from_secs(60),
+            lists_interval: Duration::from_secs(15),
         }
     }
 }

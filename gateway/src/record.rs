@@ -13,7 +13,7 @@ use portolan_mcp::{
 use portolan_policy::identity::Identity;
 use ring::digest;
 
-use crate::metrics::{self, Metrics, NO_ROUTE};
+use crate::metrics::{self, ALL_ROUTES, Metrics, NO_ROUTE};
 use crate::series::Series;
 
 const OK: &str = "OK";
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     http_method: Option<Method>,
     path: String,
     route: Option<Arc<Series>>,
+    /// The label while there is no route.
+    unrouted: &'static str,
     caller: Option<Identity>,
     method: &'static str,
     rpc_method: Option<Box<str>>,
@@ -63,6 +65,7 @@ impl Record {
             // Never the query: a client may have put a credential there.
             path: shown(path),
             route: None,
+            unrouted: NO_ROUTE,
             caller: None,
             method: metrics::NONE,
             rpc_method: None,
@@ -97,6 +100,11 @@ impl Record {
     pub(crate) fn set_route(&mut self, route: &Arc<Series>) {
         route.begin_request();
         self.route = Some(route.clone());
+    }
+
+    /// Notes that the endpoint of all servers is asked; what one of them answers is that one's.
+    pub(crate) fn set_all(&mut self) {
+        self.unrouted = ALL_ROUTES;
     }
 
     /// Notes a method that is none of JSON-RPC's.
@@ -176,7 +184,7 @@ impl Drop for Record {
         let duration = self.started.elapsed();
         match &self.route {
             Some(route) => route.end_request(self.method, self.outcome, duration.as_secs_f64()),
-            None => self.metrics.request(NO_ROUTE, self.method, self.outcome, duration.as_secs_f64()),
+            None => self.metrics.request(self.unrouted, self.method, self.outcome, duration.as_secs_f64()),
         }
         tracing::info!(
             target: "portolan::access",

@@ -9,34 +9,43 @@ use http::{Response, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use portolan_mcp::{
-    aggregate::{Member, of_member, with_member_ids},
+    aggregate::{Member, names_resources, of_member, with_member_ids},
     envelope::Message,
     failure::{Failure, Kind},
     members::Members,
     sse::{self, Splitter},
 };
 
+use crate::budget::Share;
 use crate::negotiate;
 use crate::respond::{Body, BoxError};
+use crate::state::Entry;
 
 /// Bytes of one message that is read.
 const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 
-/// `response` of the server behind `route` to a request of `method`.
-pub(super) fn renamed(mut response: Response<Body>, route: &str, method: &str) -> Response<Body> {
+/// `response` of the server behind `entry` to a request of `method`; without one, to whatever was asked when the stream
+/// began that goes on here.
+pub(super) fn renamed(response: Response<Body>, entry: &Entry, method: Option<&str>) -> Response<Body> {
+    renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method)
+}
+
+fn renamed_of(mut response: Response<Body>, route: &str, held: Share, method: Option<&str>) -> Response<Body> {
     let reading = if negotiate::is_stream(response.headers()) {
         Reading::Events(Splitter::new(MAX_MESSAGE))
-    } else {
+    } else if method.is_none_or(names_resources) {
         Reading::Message(BytesMut::new())
+    } else {
+        return response;
     };
     response.headers_mut().remove(header::CONTENT_LENGTH);
-    let names = Names { route: route.to_owned(), method: method.to_owned() };
-    response.map(|inner| Renamed { inner, names, reading, ended: false }.boxed_unsync())
+    let names = Names { route: route.to_owned() };
+    response
+        .map(|inner| Renamed { inner, names, reading, held: Some(held), trailers: None, ended: false }.boxed_unsync())
 }
 
 struct Names {
     route: String,
-    method: String,
 }
 
 impl Names {
@@ -46,13 +55,13 @@ impl Names {
         let text = std::str::from_utf8(message).ok()?;
         match Message::parse(message).ok()? {
             Message::Response { is_error: false, payload, .. } => {
-                let result = of_member(&self.method, member, payload.get())?;
+                let result = of_member(member, payload.get())?;
                 let mut message = Members::of(text)?;
                 message.set("result", result);
                 Some(message.to_string())
             }
-            Message::Request(request) => with_member_ids(text, member, &request.id),
-            Message::Response { .. } | Message::Notification { .. } => None,
+            Message::Request(_) | Message::Notification { .. } => with_member_ids(text, member),
+            Message::Response { .. } => None,
         }
     }
 
@@ -65,17 +74,27 @@ impl Names {
             None => event,
         };
         let shown = Member::of_route(&self.route).map(|member| member.uri(""));
-        shown.and_then(|shown| with_id_behind(&event, &shown)).unwrap_or(event)
+        shown.and_then(|shown| with_ids_behind(&event, &shown)).unwrap_or(event)
     }
 }
 
-/// `event` with `prefix` before its id; `None` where it has none.
-fn with_id_behind(event: &[u8], prefix: &str) -> Option<Bytes> {
-    const ID: &[u8] = b"id: ";
-    let is_at = |place: &usize| *place == 0 || matches!(event[place - 1], b'\n' | b'\r');
-    let starts = event.windows(ID.len()).enumerate().filter(|(_, window)| *window == ID).map(|(place, _)| place);
-    let value = starts.into_iter().find(is_at)? + ID.len();
-    Some([&event[..value], prefix.as_bytes(), &event[value..]].concat().into())
+/// `event` with `prefix` before its id, wherever one is written; `None` where it has none. An id of nothing stays so.
+fn with_ids_behind(event: &[u8], prefix: &str) -> Option<Bytes> {
+    let mut changed = Vec::new();
+    let mut has_id = false;
+    for line in event.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        let value = line.strip_prefix(b"id:").map(|value| value.strip_prefix(b" ").unwrap_or(value));
+        match value.filter(|value| !value.iter().all(|byte| matches!(byte, b'\n' | b'\r'))) {
+            Some(value) => {
+                has_id = true;
+                changed.extend_from_slice(b"id: ");
+                changed.extend_from_slice(prefix.as_bytes());
+                changed.extend_from_slice(value);
+            }
+            None => changed.extend_from_slice(line),
+        }
+    }
+    has_id.then(|| changed.into())
 }
 
 enum Reading {
@@ -87,6 +106,10 @@ struct Renamed {
     inner: Body,
     names: Names,
     reading: Reading,
+    /// What a message takes that is not handed on yet.
+    held: Option<Share>,
+    /// What came behind the body, until the rest of it is out.
+    trailers: Option<Frame<Bytes>>,
     ended: bool,
 }
 
@@ -97,6 +120,9 @@ impl Renamed {
             Reading::Message(whole) => {
                 if whole.len() + data.len() > MAX_MESSAGE {
                     return Err(too_long().into());
+                }
+                if let Some(held) = &mut self.held {
+                    held.force(data.len());
                 }
                 whole.extend_from_slice(data);
                 Ok(Bytes::new())
@@ -110,6 +136,7 @@ impl Renamed {
     }
 
     fn rest(&mut self) -> Bytes {
+        self.held = None;
         match std::mem::replace(&mut self.reading, Reading::Message(BytesMut::new())) {
             Reading::Message(whole) => self.names.applied(&whole).map_or_else(|| whole.freeze(), Bytes::from),
             Reading::Events(splitter) => splitter.rest(),
@@ -127,20 +154,14 @@ impl HttpBody for Renamed {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        loop {
-            if this.ended {
-                return Poll::Ready(None);
-            }
+        while !this.ended {
             let data = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.take(&data)?,
-                    // Behind the body: everything that was read is out.
                     Err(trailers) => {
-                        let rest = this.rest();
-                        if !rest.is_empty() {
-                            tracing::debug!("an answer ended in the middle of an event");
-                        }
-                        return Poll::Ready(Some(Ok(trailers)));
+                        this.trailers = Some(trailers);
+                        this.ended = true;
+                        this.rest()
                     }
                 },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -153,19 +174,29 @@ impl HttpBody for Renamed {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
+        Poll::Ready(this.trailers.take().map(Ok))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::budget::Budget;
+    use crate::metrics::Metrics;
+    use futures::FutureExt;
     use http_body_util::StreamBody;
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(100, Arc::new(Metrics::new().expect("registers")))
+    }
 
     async fn through(kind: &'static str, frames: &'static [&'static str]) -> String {
         let frames = frames.iter().map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text.as_bytes()))));
         let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync());
         response.headers_mut().insert(header::CONTENT_TYPE, kind.parse().expect("a value"));
-        let renamed = renamed(response, "n/s", "tools/call");
+        let renamed = renamed_of(response, "n/s", Share::new(budget()), Some("tools/call"));
         String::from_utf8(renamed.into_body().collect().await.expect("whole").to_bytes().to_vec()).expect("text")
     }
 
@@ -195,5 +226,24 @@ mod tests {
         assert_eq!(told, format!(": hi\n\nid: s.n+1-1\ndata: {question}\n\nid: s.n+1-2\ndata: {answer}\n\n"));
         let primed = through("text/event-stream", &["retry: 1000\nid: 3-0\ndata: \n\n", "data: id: 7\n\n"]).await;
         assert_eq!(primed, "retry: 1000\nid: s.n+3-0\ndata: \n\ndata: id: 7\n\n");
+        let written = through("text/event-stream", &["event: message\r\nid:7\r\ndata: x\r\n\r\n", "id:\n\n"]).await;
+        assert_eq!(written, "event: message\r\nid: s.n+7\r\ndata: x\r\n\r\nid:\n\n", "however an id is written");
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_message_comes_behind_it_here_too_and_what_is_held_counts() {
+        let budget = budget();
+        let (sender, frames) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, BoxError>>();
+        let send = |frame| sender.unbounded_send(Ok(frame)).expect("is read");
+        let response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let mut renamed = renamed_of(response, "n/s", Share::new(budget.clone()), Some("tools/call"));
+        send(Frame::data(Bytes::from_static(b"{\"n\":")));
+        assert!(renamed.body_mut().frame().now_or_never().is_none(), "a message is handed on whole");
+        assert_eq!(budget.held(), 5);
+        send(Frame::data(Bytes::from_static(b"1}")));
+        send(Frame::trailers(http::HeaderMap::new()));
+        let whole = renamed.into_body().collect().await.expect("whole");
+        assert!(whole.trailers().is_some());
+        assert_eq!((&whole.to_bytes()[..], budget.held()), (&b"{\"n\":1}"[..], 0));
     }
 }

@@ -10,6 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use portolan_mcp::{aggregate::Kind as ListKind, sse};
 use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Changes;
@@ -17,8 +18,8 @@ use crate::gateway::Gateway;
 use crate::respond::{Body, BoxError};
 use crate::route::Caller;
 
-/// How often what servers have is looked at for those who listen, and an idle stream gets a comment.
-const LOOK: Duration = Duration::from_secs(15);
+/// A timer has no shorter one.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a stream says: first of all, at every change of a list, and last of all.
 pub(super) struct Script {
@@ -34,6 +35,8 @@ struct Stream {
     seen: Changes,
     closing: CancellationToken,
     script: Script,
+    /// When what servers have is looked at for those who listen, and the stream gets a comment.
+    looks: Interval,
     ended: bool,
 }
 
@@ -42,6 +45,9 @@ pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script
     let changes = gateway.catalog.changes();
     let seen = *changes.borrow();
     let first = script.first.take();
+    let every = gateway.bounds.lists_interval.max(MIN_INTERVAL);
+    let mut looks = tokio::time::interval_at(Instant::now() + every, every);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
         gateway: Arc::clone(gateway),
         caller: caller.clone(),
@@ -49,6 +55,7 @@ pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script
         seen,
         closing: gateway.drain.streams.clone(),
         script,
+        looks,
         ended: false,
     };
     let frames = stream::unfold((first, stream), |(first, mut stream)| async move {
@@ -84,7 +91,7 @@ impl Stream {
                         return Some(events);
                     }
                 }
-                () = tokio::time::sleep(LOOK) => {
+                _ = self.looks.tick() => {
                     self.look().await;
                     return Some(Bytes::from_static(sse::KEEP_ALIVE));
                 }

@@ -19,7 +19,9 @@ use portolan_mcp::{
 use portolan_snapshot::snapshot::Pod;
 
 use crate::gateway::Gateway;
+use crate::message::is_worth_another_pod;
 use crate::negotiate;
+use crate::record::shown;
 use crate::relay;
 use crate::session;
 use crate::state::Entry;
@@ -27,6 +29,8 @@ use crate::upstream::Call;
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Pods that are asked, while none of them answers.
+const MAX_PODS: usize = 3;
 /// Pages of one list.
 const MAX_PAGES: usize = 100;
 /// Bytes of all lists of one server.
@@ -42,6 +46,11 @@ pub(super) struct Lists {
 }
 
 impl Lists {
+    /// Bytes of the lists.
+    pub(super) fn bytes(&self) -> usize {
+        self.items.iter().flat_map(|list| list.iter()).map(|item| item.own.len() + item.json.len()).sum()
+    }
+
     pub(super) fn of(&self, kind: ListKind) -> &Arc<[Item]> {
         let place = ListKind::ALL.iter().position(|known| *known == kind).unwrap_or_default();
         &self.items[place]
@@ -50,8 +59,17 @@ impl Lists {
 
 /// Everything that the server behind `entry` has.
 pub(super) async fn lists(gateway: &Gateway, entry: &Entry) -> Result<Lists, Failure> {
-    let pod = session::candidates(entry)?.first().copied().ok_or_else(|| session::not_ready(&entry.route))?;
-    let source = Source { gateway, entry, pod };
+    let mut last = session::not_ready(&entry.route);
+    for pod in session::candidates(entry)?.into_iter().take(MAX_PODS) {
+        match lists_of(&Source { gateway, entry, pod }).await {
+            Err(failure) if is_worth_another_pod(failure.kind) => last = failure,
+            answer => return answer,
+        }
+    }
+    Err(last)
+}
+
+async fn lists_of(source: &Source<'_>) -> Result<Lists, Failure> {
     let discovered = source.ask(DISCOVER, "").await?;
     let intro = ServerIntro::of_discover(&discovered).ok_or_else(|| source.no_list(DISCOVER))?;
     let mut room = MAX_BYTES;
@@ -115,7 +133,9 @@ impl Source<'_> {
             let failed = relay::failure_of(response.headers());
             let answer = read(response).await?;
             match Message::parse(&answer) {
-                Ok(Message::Response { is_error: false, payload, .. }) => Ok(payload.get().to_owned()),
+                Ok(Message::Response { is_error: false, payload, .. }) if failed.is_none() => {
+                    Ok(payload.get().to_owned())
+                }
                 Ok(Message::Response { payload, .. }) => Err(refusal(failed, method, payload.get())),
                 _ => Err(self.no_list(method)),
             }
@@ -141,7 +161,7 @@ fn refusal(failed: Option<Kind>, method: &str, error: &str) -> Failure {
         None if error.get("code") == Some("-32601") => Kind::UnknownMethod,
         None => Kind::BadServerReply,
     };
-    Failure::new(kind, format!("{method} was refused: {}", error.string("message").unwrap_or_default()))
+    Failure::new(kind, format!("{method} was refused: {}", shown(&error.string("message").unwrap_or_default())))
 }
 
 /// The one message that answers a request, whether it comes alone or as an event.

@@ -1,7 +1,9 @@
 //! Lists of all servers, and who they are together.
 
+use std::time::Duration;
+
 use portolan_mcp::{
-    aggregate::{Cursor, Kind as ListKind, capabilities, page},
+    aggregate::{Cursor, Kind as ListKind, PageSize, capabilities, page},
     failure::{Failure, Kind},
     members::Members,
     modern::meta,
@@ -11,12 +13,13 @@ use serde_json::{Value, json};
 
 use super::catalog::Part;
 
-/// Items of one page.
-const PAGE: usize = 1000;
-/// For how long a client need not ask again, in milliseconds: changes are told.
-const TTL_MILLIS: &str = "15000";
+/// One page.
+const PAGE: PageSize = PageSize { items: 1000, bytes: 4 * 1024 * 1024 };
 /// Says in `_meta` of which servers a result does not hold what they have now.
 const MISSING: &str = "portolan.dev/missing";
+
+/// Every capability that is told of.
+const ALL: &str = r#"{"tools":{},"prompts":{},"resources":{},"completions":{}}"#;
 
 const INSTRUCTIONS: &str = "Several servers as one. Tools and prompts are named <namespace>__<server>__<name>, resources \
                             <server>.<namespace>+<uri>. What a list lacks because a server does not answer is named in its \
@@ -59,28 +62,28 @@ fn missing(part: &Part) -> Option<Value> {
     }))
 }
 
-/// Adds what results of the sessionless era say besides. A list depends on who asks.
-pub(super) fn in_modern(mut result: Members<'static>) -> String {
+/// Adds what results of the sessionless era say besides: for `fresh` a client need not ask again. A list depends on who
+/// asks.
+pub(super) fn in_modern(mut result: Members<'static>, fresh: Duration) -> String {
     result.set("resultType", r#""complete""#);
-    result.set("ttlMs", TTL_MILLIS);
+    result.set("ttlMs", fresh.as_millis().to_string());
     result.set("cacheScope", r#""private""#);
     result.to_string()
 }
 
 /// The result of `server/discover`.
-pub(super) fn discover(parts: &[Part]) -> String {
+pub(super) fn discover(parts: &[Part], fresh: Duration) -> String {
     let mut result = Members::default();
     let versions: Vec<&str> = revision::served().collect();
     result.set("supportedVersions", Value::from(versions).to_string());
     result.set("capabilities", together(parts));
     result.set("instructions", Value::from(INSTRUCTIONS).to_string());
     result.set("_meta", json!({ meta::SERVER_INFO: info() }).to_string());
-    in_modern(result)
+    in_modern(result, fresh)
 }
 
-/// The result of `initialize` for a client that asks for `revision`.
+/// The result of `initialize` in `revision`.
 pub(super) fn initialize(revision: &str, parts: &[Part]) -> String {
-    let revision = if revision::is_legacy(revision) { revision } else { revision::LATEST_LEGACY };
     let mut result = Members::default();
     result.set("protocolVersion", Value::from(revision).to_string());
     result.set("capabilities", together(parts));
@@ -89,8 +92,9 @@ pub(super) fn initialize(revision: &str, parts: &[Part]) -> String {
     result.to_string()
 }
 
+/// A client asks once what there is: a server that has not said yet may have everything.
 fn together(parts: &[Part]) -> String {
-    capabilities(parts.iter().filter_map(|part| Some(part.lists.as_ref()?.intro.capabilities.as_str())))
+    capabilities(parts.iter().map(|part| part.lists.as_ref().map_or(ALL, |lists| lists.intro.capabilities.as_str())))
 }
 
 fn info() -> Value {

@@ -9,7 +9,9 @@ mod catalog;
 mod changes;
 mod fetch;
 mod lists;
+mod many;
 mod modern;
+mod part;
 mod placed;
 mod sessions;
 mod target;
@@ -88,6 +90,7 @@ pub(crate) async fn serve(
     record: &mut Record,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
+    record.set_all();
     match asked.request.method {
         Method::POST => post(gateway, asked, incoming, record, held).await,
         Method::GET => sessions::open(gateway, asked, record, held).await,
@@ -110,6 +113,8 @@ async fn post(
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
     let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
+    // Until it is one server's.
+    held.answer = Some(Answer::new(gateway.budget.clone()));
     if negotiate::era(headers, &message) == Era::Modern {
         return modern::post(gateway, asked, &message, &buffered.bytes, record, held).await;
     }

@@ -40,12 +40,12 @@ pub(super) async fn post(
         (_, Some(kind)) => {
             let cursor = request.params.and_then(|params| string_param(params, "cursor"));
             let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
-            let result = lists::in_modern(lists::list(kind, cursor.as_deref(), &parts)?);
+            let result = lists::in_modern(lists::list(kind, cursor.as_deref(), &parts)?, gateway.bounds.lists_interval);
             Ok(answered(request, &result, record))
         }
         (DISCOVER, _) => {
             let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
-            Ok(answered(request, &lists::discover(&parts), record))
+            Ok(answered(request, &lists::discover(&parts, gateway.bounds.lists_interval), record))
         }
         (LISTEN, _) => listen(gateway, asked, request, record),
         _ => call(gateway, asked, request, body, record, held).await,
@@ -75,7 +75,7 @@ async fn call(
     let message = Message::parse(&target.body)?;
     let one = asked.of(&parts, entry, permit);
     let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
-    Ok(answer::renamed(response, entry.route.name.as_str(), &request.method))
+    Ok(answer::renamed(response, entry, Some(&request.method)))
 }
 
 /// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.

@@ -8,39 +8,63 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use portolan_mcp::token::SessionKey;
+use tokio::sync::{Mutex as Turns, MutexGuard as Turn};
 
 /// Sessions that are remembered.
 const MAX_SESSIONS: u64 = 100_000;
 /// For how long after they were used last.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// Pods of one session by route, with their UIDs.
-type Pods = Arc<Mutex<HashMap<String, Box<str>>>>;
-
 /// What is remembered.
-pub(crate) struct Placed(Cache<SessionKey, Pods>);
+pub(crate) struct Placed(Cache<SessionKey, Places>);
+
+/// Places of one session's parts, by route.
+type Places = Arc<Mutex<HashMap<String, Arc<Place>>>>;
+
+/// Where the part at one route is.
+#[derive(Default)]
+pub(super) struct Place {
+    pod: Mutex<Option<Box<str>>>,
+    finding: Turns<()>,
+}
+
+impl Place {
+    /// UID of the pod, where it is known.
+    pub(super) fn pod(&self) -> Option<Box<str>> {
+        lock(&self.pod).clone()
+    }
+
+    /// Notes the pod.
+    pub(super) fn note(&self, pod: &str) {
+        *lock(&self.pod) = Some(pod.into());
+    }
+
+    /// The turn of looking for it, or of opening it: one request at a time.
+    pub(super) async fn turn(&self) -> Turn<'_, ()> {
+        self.finding.lock().await
+    }
+}
 
 impl Placed {
     pub(crate) fn new() -> Self {
         Self(Cache::builder().max_capacity(MAX_SESSIONS).time_to_idle(IDLE).build())
     }
 
-    /// The pod that holds the session's part at `route`.
-    pub(super) async fn find(&self, session: &SessionKey, route: &str) -> Option<Box<str>> {
-        let pods = self.0.get(session).await?;
-        lock(&pods).get(route).cloned()
+    /// The place of the session's part at `route`.
+    pub(super) async fn at(&self, session: &SessionKey, route: &str) -> Arc<Place> {
+        let places = self.0.get_with_by_ref(session, async { Places::default() }).await;
+        let mut places = lock(&places);
+        if let Some(place) = places.get(route) {
+            return place.clone();
+        }
+        places.entry(route.to_owned()).or_default().clone()
     }
 
-    /// Notes the pod that holds the session's part at `route`.
-    pub(super) async fn note(&self, session: &SessionKey, route: &str, pod: &str) {
-        let pods = self.0.get_with_by_ref(session, async { Pods::default() }).await;
-        lock(&pods).insert(route.to_owned(), pod.into());
-    }
-
-    /// Everything that is known of a session: routes and pods.
+    /// Everything that is known of a session: routes, and UIDs of pods.
     pub(super) async fn all(&self, session: &SessionKey) -> Vec<(String, Box<str>)> {
-        let pods = self.0.get(session).await.unwrap_or_default();
-        lock(&pods).iter().map(|(route, pod)| (route.clone(), pod.clone())).collect()
+        let places = self.0.get(session).await.unwrap_or_default();
+        let places = lock(&places);
+        places.iter().filter_map(|(route, place)| Some((route.clone(), place.pod()?))).collect()
     }
 
     /// Forgets a session.

@@ -44,7 +44,7 @@ impl Target {
 pub(super) fn of(request: &Request<'_>, body: &Bytes) -> Result<Target, Failure> {
     let at = match &*request.method {
         "tools/call" | "prompts/get" => At::Name,
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => At::Uri,
+        "resources/read" => At::Uri,
         "completion/complete" => At::Reference,
         method => {
             let message = format!("{method} is not answered where several servers are one; ask the server itself");
@@ -137,6 +137,8 @@ mod tests {
         let body =
             |method: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"name":"echo"}}}}"#);
         assert_eq!(target(&body("tools/call")), Err(Kind::InvalidParams));
-        assert_eq!(target(&body("tasks/get")), Err(Kind::UnknownMethod));
+        for method in ["tasks/get", "resources/subscribe", "logging/setLevel"] {
+            assert_eq!(target(&body(method)), Err(Kind::UnknownMethod), "{method}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! An upstream that speaks the bridge's contract and does what a test tells it to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::offers::{Offers, Told, is_shared};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -49,13 +51,17 @@ struct Memory {
     streams: HashMap<String, mpsc::Sender<Bytes>>,
     waiting: HashMap<String, oneshot::Sender<Value>>,
     full: bool,
+    offers: Offers,
+    /// Open sessions, where it keeps count of them.
+    sessions: Option<HashSet<String>>,
 }
 
 /// One upstream on loopback. Tools: `echo` answers its arguments, `slow` answers when released, `ask` asks the client on
 /// the session's stream and answers what it said, `notify` streams two events, `cut` breaks its stream off after one
 /// (or after the `frames`, under the `type` that its arguments name),
-/// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB,
-/// `flood` streams without end, `down` answers 503 and not when to come back. `subscriptions/listen` opens a stream.
+/// `drop` closes the connection, `fail` answers that the server ended, `huge` answers 1 MiB (or as many `bytes` as its
+/// arguments say, with a link to a resource), `flood` streams without end, `down` answers 503 and not when to come back.
+/// `subscriptions/listen` opens a stream. Prompts and resources name a resource `a:b`.
 pub struct Bridge {
     pub address: SocketAddr,
     pub uid: String,
@@ -131,6 +137,32 @@ impl Bridge {
         }
     }
 
+    /// What it says that it has, from now on.
+    pub fn offer(&self, offers: Offers) {
+        self.memory.lock().expect("no panic").offers = offers;
+    }
+
+    /// Knows only sessions that were opened from now on, as a real one does.
+    pub fn keep_sessions(&self) {
+        self.memory.lock().expect("no panic").sessions = Some(HashSet::new());
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.memory.lock().expect("no panic").sessions.as_ref().expect("keeps count").len()
+    }
+
+    /// Requests that came for a caller and not for everyone, in order, with their bodies.
+    pub fn asked(&self) -> Vec<(Seen, Value)> {
+        let own = self.seen().into_iter().filter(|seen| !is_shared(&seen.headers));
+        own.map(|seen| (seen.clone(), serde_json::from_slice(&seen.body).unwrap_or_default())).collect()
+    }
+
+    /// How often `method` came for a caller.
+    pub fn count(&self, method: &str) -> usize {
+        self.asked().iter().filter(|(_, body)| body["method"] == method).count()
+    }
+
     /// Whether `initialize` is refused for want of room.
     pub fn set_full(&self, full: bool) {
         self.memory.lock().expect("no panic").full = full;
@@ -155,13 +187,52 @@ async fn serve(
         return Ok(failed(Kind::Unauthenticated, None));
     }
     let session = session.to_owned();
+    let for_everyone = is_shared(&parts.headers);
+    let is_modern = parts.headers.get("mcp-protocol-version").is_some_and(|version| version == "2026-07-28");
     let seen = Seen { method: parts.method.clone(), headers: parts.headers, body: body.clone() };
     memory.lock().expect("no panic").seen.push(seen);
+    if for_everyone {
+        return shared(&memory, &body).await;
+    }
+    if let Some(refused) = refused_session(&memory, &session, &parts.method, &body).filter(|_| !is_modern) {
+        return Ok(refused);
+    }
     match parts.method {
         Method::GET => Ok(open_stream(&memory, session)),
         Method::DELETE => Ok(empty(StatusCode::NO_CONTENT)),
         _ => post(memory, release, &session, &body).await,
     }
+}
+
+/// Answers what is the same for everyone.
+async fn shared(memory: &Arc<Mutex<Memory>>, body: &Bytes) -> Result<Response<Body>, std::io::Error> {
+    let message: Value = serde_json::from_slice(body).expect("JSON");
+    let told = memory.lock().expect("no panic").offers.answer(&message);
+    let id = &message["id"];
+    Ok(match told {
+        Told::Result(result) => full(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
+        Told::Error(error) => full(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()),
+        Told::Failure(kind) => failed(kind, Some(id)),
+        Told::Nothing => std::future::pending().await,
+    })
+}
+
+/// What a bridge says that keeps count of its sessions, about one that is not open or is open already.
+fn refused_session(
+    memory: &Arc<Mutex<Memory>>,
+    session: &str,
+    method: &Method,
+    body: &Bytes,
+) -> Option<Response<Body>> {
+    let mut memory = memory.lock().expect("no panic");
+    let is_full = memory.full;
+    let sessions = memory.sessions.as_mut()?;
+    let message: Value = serde_json::from_slice(body).unwrap_or_default();
+    if method == Method::POST && message["method"] == "initialize" {
+        return (!is_full && !sessions.insert(session.to_owned())).then(|| empty(StatusCode::CONFLICT));
+    }
+    let is_open = if method == Method::DELETE { sessions.remove(session) } else { sessions.contains(session) };
+    (!is_open).then(|| failed(Kind::UnknownSession, None))
 }
 
 async fn post(
@@ -221,7 +292,15 @@ async fn post(
         }
         ("tools/call", "down") => return Ok(failed(Kind::NotReady, None)),
         ("tools/call", "fail") => return Ok(failed(Kind::ServerExited, Some(id))),
+        ("tools/call", "huge") if arguments["bytes"].is_u64() => {
+            let text = "x".repeat(arguments["bytes"].as_u64().expect("a number").try_into().expect("fits"));
+            json!({"content": [{"type": "text", "text": text}, {"type": "resource_link", "uri": "a:b", "name": "b"}]})
+        }
         ("tools/call", "huge") => json!({"text": "x".repeat(1024 * 1024)}),
+        ("prompts/get", _) => {
+            json!({"messages": [{"role": "user", "content": {"type": "resource_link", "uri": "a:b", "name": "b"}}]})
+        }
+        ("resources/read", _) => json!({"contents": [{"uri": "a:b", "text": ""}]}),
         _ => json!({}),
     };
     Ok(full(StatusCode::OK, answer(id, &result).to_string()))

@@ -4,6 +4,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub, reason = "a panic is the report")]
 
 mod admin;
+mod aggregate;
+mod aggregate_sessions;
 #[cfg(feature = "kube")]
 mod api_server;
 mod bounds;
@@ -21,6 +23,7 @@ mod identity;
 mod last_good;
 mod log;
 mod modern;
+mod offers;
 mod real_bridge;
 mod refusals;
 mod sessions;

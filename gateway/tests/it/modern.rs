@@ -12,9 +12,9 @@ use crate::bridge::Bridge;
 use crate::client::{Answer, Client, soon, until};
 use crate::world::{ALICE, BOB, Gateway, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, config};
 
-const VERSION: &str = "2026-07-28";
+pub const VERSION: &str = "2026-07-28";
 
-fn request(method: &str, mut params: Value) -> String {
+pub fn request(method: &str, mut params: Value) -> String {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": VERSION,
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -23,7 +23,7 @@ fn request(method: &str, mut params: Value) -> String {
 }
 
 /// A client that repeats in its headers what its body says.
-fn saying(client: Client, method: &str, name: Option<&str>) -> Client {
+pub fn saying(client: Client, method: &str, name: Option<&str>) -> Client {
     let client = client.with("content-type", "application/json");
     let client = client.with("mcp-protocol-version", VERSION).with("mcp-method", method);
     match name {

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use http::Method;
 use serde_json::json;
 
+use crate::aggregate::{ALL, legacy, open};
 use crate::client::{Client, call, soon, until};
+use crate::modern::{request, saying};
 use crate::world::{Gateway, MAC_KEY, Objects, ROUTE};
 
 /// `portolan-bridge` in front of the fixture server; it ends with this.
@@ -142,6 +144,60 @@ async fn a_call_whose_connection_broke_at_one_replica_is_answered_at_another() {
     assert_eq!(resumed.status, 200);
     let (text, whole) = resumed.read_to_end().await;
     assert!(whole && text.contains("accept") && !text.contains("elicitation/create"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_replica() {
+    let bridge = RealBridge::start().await;
+    let objects = bridge.objects();
+    let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
+    let on_a = open(&a.client()).await.with("mcp-protocol-version", "2025-11-25");
+    let on_b = on_a.clone().at(b.address).with("content-type", "application/json");
+    let ask = legacy("tools/call", &json!({"name": "default__everything__ask", "arguments": {}}));
+    for breaks in [false, true] {
+        let mut asking = on_b.open(Method::POST, ALL, ask.clone()).await;
+        asking.read_until("elicitation/create").await;
+        let event = id_of(asking.text(), "elicitation/create").to_owned();
+        assert!(event.starts_with("everything.default+"), "{event}");
+        let id = r#"everything.default+"question""#;
+        let data = asking.text().lines().find_map(|line| line.strip_prefix("data: ").filter(|data| !data.is_empty()));
+        let question: serde_json::Value = serde_json::from_str(data.expect("a message")).expect("JSON");
+        assert_eq!(question["id"], id, "the question says whose it is");
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"action": "accept"}}).to_string();
+        let stream = if breaks {
+            drop(asking);
+            assert_eq!(on_a.post(ALL, answer).await.status, 202);
+            on_a.clone().with("last-event-id", &event).open(Method::GET, ALL, "").await
+        } else {
+            assert_eq!(on_a.post(ALL, answer).await.status, 202);
+            asking
+        };
+        let (text, whole) = stream.read_to_end().await;
+        assert!(whole && text.contains("accept"), "{text}");
+        assert_eq!(text.contains("elicitation/create"), !breaks, "what was seen is not sent again: {text}");
+    }
+    let forged = json!({"jsonrpc": "2.0", "id": "other.default+7", "result": {}}).to_string();
+    assert_ne!(on_a.post(ALL, forged).await.status, 202, "nobody asked that");
+    let counted = r#"portolan_gateway_sessions_opened_total{route="default/everything"}"#;
+    assert_eq!(a.metric(counted).await + b.metric(counted).await, 1.0);
+}
+
+#[tokio::test]
+async fn all_servers_are_listed_and_called_in_both_eras_in_front_of_the_real_bridge() {
+    let bridge = RealBridge::start().await;
+    let gateway = Gateway::start(&bridge.objects()).await;
+    let client = open(&gateway.client()).await;
+    let listed = client.post(ALL, legacy("tools/list", &json!({}))).await;
+    let tool = |name| format!("default__everything__{name}");
+    let names: Vec<_> =
+        listed.json()["result"]["tools"].as_array().expect("a list").iter().map(|t| t["name"].clone()).collect();
+    assert_eq!(names[..5], ["echo", "say", "ask", "die", "sleep"].map(|name| json!(tool(name))));
+    let call = json!({"name": tool("echo"), "arguments": {"n": 7}});
+    let answer = client.post(ALL, legacy("tools/call", &call)).await;
+    assert_eq!(answer.json()["result"]["structuredContent"], json!({"n": 7}));
+    let answer =
+        saying(gateway.client(), "tools/call", Some(&tool("echo"))).post(ALL, request("tools/call", call)).await;
+    assert_eq!(answer.json()["result"]["structuredContent"], json!({"n": 7}));
 }
 
 #[tokio::test]

@@ -22,20 +22,23 @@ pub const BOB: &str = "ptl_bob";
 pub const ROUTE: &str = "/default/everything/mcp";
 pub const OTHER_ROUTE: &str = "/default/other/mcp";
 
+/// Pods as (UID, address, revision, ready, serving, terminating).
+type Pods = Vec<(String, SocketAddr, String, bool, bool, bool)>;
+
 /// What a test may change of the objects.
 pub struct Objects {
     pub gateway: Value,
     pub server: Value,
     pub revisions: Value,
-    /// Pods as (UID, address, revision, ready, serving, terminating).
-    pub pods: Vec<(String, SocketAddr, String, bool, bool, bool)>,
+    /// Of every server that has none of its own.
+    pub pods: Pods,
+    /// Names of servers, all of the namespace `default`, with pods of their own.
+    pub servers: Vec<(&'static str, Option<Pods>)>,
 }
 
 impl Objects {
     /// One server of one revision with these pods, and a gateway that knows Alice's and Bob's keys.
     pub fn new(bridges: &[&Bridge]) -> Self {
-        let pod =
-            |bridge: &&Bridge| (bridge.uid.clone(), bridge.address, "everything-aaaaaaaa".into(), true, true, false);
         Self {
             gateway: json!({"authentication": {"apiKeys": [{"name": "ci", "secretRef": {"name": "keys"}}]}}),
             server: json!({
@@ -43,61 +46,77 @@ impl Objects {
                 "timeouts": {"request": "30s"},
             }),
             revisions: json!([{"name": "everything-aaaaaaaa", "state": "Serving", "weight": 100, "generation": 1}]),
-            pods: bridges.iter().map(pod).collect(),
+            pods: pods(bridges),
+            servers: vec![("everything", None), ("other", None)],
         }
+    }
+
+    /// Servers with pods of their own, and the same gateway.
+    pub fn of(servers: &[(&'static str, &[&Bridge])]) -> Self {
+        let servers = servers.iter().map(|(name, bridges)| (*name, Some(pods(bridges)))).collect();
+        Self { servers, ..Self::new(&[]) }
     }
 
     pub fn inputs(&self) -> Arc<Inputs> {
         let server = |name: &str| {
             json!({
                 "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
-                "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}"), "generation": 1},
+                "metadata": {
+                    "namespace": "default", "name": name, "uid": format!("uid-{name}"), "generation": 1,
+                    "labels": {"name": name},
+                },
                 "spec": self.server,
                 "status": {"revisions": self.revisions},
             })
         };
-        let slices: Vec<Value> = ["everything", "other"].iter().flat_map(|server| self.slices(server)).collect();
-        let inputs = json!({
+        let slices = self.servers.iter().flat_map(|(name, own)| slices(name, own.as_ref().unwrap_or(&self.pods)));
+        let mut inputs = json!({
             "gateway": {
                 "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPGateway",
                 "metadata": {"namespace": "portolan", "name": "default", "uid": "uid-gateway", "generation": 1},
                 "spec": self.gateway,
             },
-            "servers": [server("everything"), server("other")],
-            "slices": slices,
+            "servers": self.servers.iter().map(|(name, _)| server(name)).collect::<Vec<_>>(),
+            "slices": slices.collect::<Vec<_>>(),
             "secret": {
                 "session.0": STANDARD.encode([1; 32]),
                 "stream": STANDARD.encode(STREAM_KEY),
-                "server.default.everything": STANDARD.encode(MAC_KEY),
-                "server.default.other": STANDARD.encode(MAC_KEY),
                 "apikeys.ci.alice": STANDARD.encode(Hash::of(ALICE).to_string()),
                 "apikeys.ci.bob": STANDARD.encode(Hash::of(BOB).to_string()),
             },
         });
+        for (name, _) in &self.servers {
+            inputs["secret"][format!("server.default.{name}")] = STANDARD.encode(MAC_KEY).into();
+        }
         Arc::new(serde_json::from_value(inputs).expect("inputs"))
     }
+}
 
-    fn slices(&self, server: &str) -> Vec<Value> {
-        let slice = |(index, (uid, address, revision, ready, serving, terminating)): (
-            usize,
-            &(String, SocketAddr, String, bool, bool, bool),
-        )| {
-            json!({
-                "metadata": {
-                    "namespace": "default", "name": format!("{server}-{index}"),
-                    "labels": {"portolan.dev/server": server, "portolan.dev/revision": revision},
-                },
-                "addressType": "IPv4",
-                "ports": [{"name": "data", "port": address.port()}],
-                "endpoints": [{
-                    "addresses": [address.ip().to_string()],
-                    "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
-                    "targetRef": {"kind": "Pod", "name": uid, "uid": uid},
-                }],
-            })
-        };
-        self.pods.iter().enumerate().map(slice).collect()
-    }
+fn pods(bridges: &[&Bridge]) -> Pods {
+    let pod = |bridge: &&Bridge| (bridge.uid.clone(), bridge.address, "everything-aaaaaaaa".into(), true, true, false);
+    bridges.iter().map(pod).collect()
+}
+
+fn slices(server: &str, pods: &Pods) -> Vec<Value> {
+    let slice = |(index, (uid, address, revision, ready, serving, terminating)): (
+        usize,
+        &(String, SocketAddr, String, bool, bool, bool),
+    )| {
+        json!({
+            "metadata": {
+                "namespace": "default", "name": format!("{server}-{index}"),
+                "labels": {"portolan.dev/server": server, "portolan.dev/revision": revision},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "data", "port": address.port()}],
+            "endpoints": [{
+                "addresses": [address.ip().to_string()],
+                "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+                "targetRef": {"kind": "Pod", "name": uid, "uid": uid},
+            }],
+        })
+    };
+    pods.iter().enumerate().map(slice).collect()
 }
 
 /// A gateway in this process.

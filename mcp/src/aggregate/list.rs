@@ -121,19 +121,29 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// The page behind `cursor` of lists in the order of their routes, with at most `max` items.
+/// How much one page holds; one item is always in it.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    /// Items.
+    pub items: usize,
+    /// Bytes of all of them.
+    pub bytes: usize,
+}
+
+/// The page behind `cursor` of lists in the order of their routes, no larger than `max`.
 #[must_use]
 pub fn page<'a>(
     lists: impl IntoIterator<Item = (&'a str, &'a Arc<[Item]>)>,
     cursor: Option<&Cursor>,
-    max: usize,
+    max: PageSize,
 ) -> Page {
     let mut page = Page { items: Vec::new(), next: None };
-    let mut last = None;
+    let (mut last, mut bytes) = (None, 0);
     let behind = lists.into_iter().filter(|(route, _)| cursor.is_none_or(|cursor| *route >= cursor.route.as_str()));
     for (route, list) in behind {
         for (place, item) in list.iter().enumerate().skip(first(route, list, cursor)) {
-            if page.items.len() >= max {
+            bytes += item.json.len();
+            if page.items.len() >= max.items || (bytes > max.bytes && !page.items.is_empty()) {
                 page.next = last;
                 return page;
             }
@@ -176,16 +186,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pages_of_any_size_hold_everything_once_and_in_order(sizes in prop::collection::vec(0usize..7, 0..5), max in 1usize..9) {
+        fn pages_of_any_size_hold_everything_once_and_in_order(sizes in prop::collection::vec(0usize..7, 0..5), items in 1usize..9, bytes in 0usize..30) {
             let lists: Vec<(String, Arc<[Item]>)> = sizes.iter().enumerate().map(|(server, size)| {
                 let item = |n: usize| Item { own: format!("{n}").into(), json: format!("{server}.{n}").into() };
                 (format!("n/s{server}"), (0..*size).map(item).collect::<Vec<_>>().into())
             }).collect();
             let whole: Vec<Box<str>> = lists.iter().flat_map(|(_, list)| list.iter().map(|item| item.json.clone())).collect();
             let (mut read, mut cursor) = (Vec::new(), None);
+            let max = PageSize { items, bytes };
             loop {
                 let page = page(lists.iter().map(|(route, list)| (route.as_str(), list)), cursor.as_ref(), max);
-                prop_assert!(page.items.len() <= max);
+                let held: usize = page.items.iter().map(|item| item.len()).sum();
+                prop_assert!(page.items.len() <= items && (held <= bytes || page.items.len() == 1), "{page:?}");
                 read.extend(page.items);
                 match page.next {
                     Some(next) => cursor = Cursor::parse(&next.to_string()),
@@ -202,12 +214,13 @@ mod tests {
         let item = |own: &str| Item { own: own.into(), json: own.into() };
         let list = |owns: &[&str]| -> Arc<[Item]> { owns.iter().map(|own| item(own)).collect::<Vec<_>>().into() };
         let before = list(&["a", "b", "c"]);
-        let first = page([("n/s", &before)], None, 2);
+        let max = PageSize { items: 2, bytes: usize::MAX };
+        let first = page([("n/s", &before)], None, max);
         let cursor = first.next.expect("more");
         let texts = |page: Page| page.items.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(texts(page([("n/s", &list(&["x", "a", "b", "c"]))], Some(&cursor), 2)), ["c"]);
-        assert_eq!(texts(page([("n/s", &list(&["a", "c"]))], Some(&cursor), 2)), ["c"]);
+        assert_eq!(texts(page([("n/s", &list(&["x", "a", "b", "c"]))], Some(&cursor), max)), ["c"]);
+        assert_eq!(texts(page([("n/s", &list(&["a", "c"]))], Some(&cursor), max)), ["c"]);
         // The server is gone: the next one goes on.
-        assert_eq!(texts(page([("n/t", &list(&["z"]))], Some(&cursor), 2)), ["z"]);
+        assert_eq!(texts(page([("n/t", &list(&["z"]))], Some(&cursor), max)), ["z"]);
     }
 }

@@ -8,6 +8,6 @@ mod names;
 mod result;
 
 pub use cursor::Cursor;
-pub use list::{Item, Kind, Page, items, page};
+pub use list::{Item, Kind, Page, PageSize, items, page};
 pub use names::{Member, Owned};
-pub use result::{capabilities, of_member, with_member_ids};
+pub use result::{capabilities, names_resources, of_member, unmarked, with_member_ids};

@@ -1,10 +1,8 @@
 //! Results of one server as an endpoint over several shows them.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
-use super::Member;
+use super::{Member, Owned};
 use crate::envelope::Id;
 use crate::members::Members;
 
@@ -23,37 +21,42 @@ pub fn capabilities<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     together.to_string()
 }
 
-/// The result of `method` that `member` gave, with its resources named as the endpoint names them. `None` where there is
-/// nothing to change.
+/// The members of results in which resources are named, with the methods that give them.
+const NAMING: [(&str, &str); 3] =
+    [("tools/call", "content"), ("resources/read", "contents"), ("prompts/get", "messages")];
+
+/// Whether results of `method` may name resources.
 #[must_use]
-pub fn of_member(method: &str, member: Member<'_>, result: &str) -> Option<String> {
-    let list = match method {
-        "tools/call" => "content",
-        "resources/read" => "contents",
-        "prompts/get" => "messages",
-        _ => return None,
-    };
+pub fn names_resources(method: &str) -> bool {
+    NAMING.iter().any(|(naming, _)| *naming == method)
+}
+
+/// The result that `member` gave, with its resources named as the endpoint names them. `None` where there is nothing to
+/// change.
+#[must_use]
+pub fn of_member(member: Member<'_>, result: &str) -> Option<String> {
     // Most results name no resource, and are not read further.
     if !result.contains("\"uri\"") {
         return None;
     }
     let mut result = Members::of(result)?;
+    let (_, list) = NAMING.into_iter().find(|(_, list)| result.get(list).is_some())?;
     let entries: Vec<&RawValue> = serde_json::from_str(result.get(list)?).ok()?;
     let entries: Vec<String> = entries
         .into_iter()
-        .map(|entry| renamed(method, member, entry.get()).unwrap_or_else(|| entry.get().to_owned()))
+        .map(|entry| renamed(list, member, entry.get()).unwrap_or_else(|| entry.get().to_owned()))
         .collect();
     let entries = format!("[{}]", entries.join(","));
     result.set(list, entries);
     Some(result.to_string())
 }
 
-fn renamed(method: &str, member: Member<'_>, entry: &str) -> Option<String> {
-    match method {
-        "resources/read" => with_uri(member, entry),
-        "prompts/get" => {
+fn renamed(list: &str, member: Member<'_>, entry: &str) -> Option<String> {
+    match list {
+        "contents" => with_uri(member, entry),
+        "messages" => {
             let mut message = Members::of(entry)?;
-            let content = renamed("tools/call", member, message.get("content")?)?;
+            let content = renamed("content", member, message.get("content")?)?;
             message.set("content", content);
             Some(message.to_string())
         }
@@ -79,14 +82,50 @@ fn with_uri(member: Member<'_>, json: &str) -> Option<String> {
     Some(members.to_string())
 }
 
-/// A request of `member` with an id that says whose it is, so that its answer finds the way back; `None` where `message` is
-/// no object.
+/// An id or a token of `member`, JSON, as a string that says whose it is.
+fn marked(member: Member<'_>, json: &str) -> String {
+    serde_json::Value::from(member.uri(json)).to_string()
+}
+
+/// What [`with_member_ids`] made of an id or a token of a server: whose it is, and the JSON that it was there.
 #[must_use]
-pub fn with_member_ids(message: &str, member: Member<'_>, id: &Id) -> Option<String> {
+pub fn unmarked(marked: &str) -> Option<Owned<'_>> {
+    let owned = Owned::of_uri(marked)?;
+    Id::parse(serde_json::from_str(owned.own).ok()?)?;
+    Some(owned)
+}
+
+/// A request or notification of `member` in which ids and tokens of its own say whose they are, so that what a client
+/// says about them finds the way back; `None` where there are none, or `message` is no object.
+#[must_use]
+pub fn with_member_ids(message: &str, member: Member<'_>) -> Option<String> {
     let mut members = Members::of(message)?;
-    let id: Cow<'_, str> = serde_json::Value::from(member.uri(id.as_json())).to_string().into();
-    members.set("id", id);
+    let params = members.get("params").map(ToOwned::to_owned);
+    let params = params.as_deref().and_then(Members::of);
+    if let Some(id) = members.get("id").map(|id| marked(member, id)) {
+        members.set("id", id);
+        if let Some(params) = params.and_then(|params| with_token(params, member)) {
+            members.set("params", params);
+        }
+        return Some(members.to_string());
+    }
+    // Of what servers tell, this is about a request of their own; progress is about one of the client's.
+    (members.string("method").as_deref() == Some("notifications/cancelled")).then_some(())?;
+    let mut params = params?;
+    let id = marked(member, params.get("requestId")?);
+    params.set("requestId", id);
+    members.set("params", params.to_string());
     Some(members.to_string())
+}
+
+fn with_token(mut params: Members<'_>, member: Member<'_>) -> Option<String> {
+    let meta = params.get("_meta")?.to_owned();
+    let mut meta = Members::of(&meta)?;
+    let token = marked(member, meta.get("progressToken")?);
+    meta.set("progressToken", token);
+    let meta = meta.to_string();
+    params.set("_meta", meta);
+    Some(params.to_string())
 }
 
 #[cfg(test)]
@@ -109,7 +148,6 @@ mod tests {
     #[test]
     fn resources_in_results_are_named_as_the_endpoint_names_them() {
         let told = of_member(
-            "tools/call",
             MEMBER,
             r#"{"content":[{"type":"text","text":"\"uri\""},{"type":"resource_link","uri":"a:b","n":1.0},{"type":"resource","resource":{"uri":"c:d","text":""}}],"x":1e2}"#,
         );
@@ -119,18 +157,53 @@ mod tests {
                 r#"{"content":[{"type":"text","text":"\"uri\""},{"type":"resource_link","uri":"s.n+a:b","n":1.0},{"type":"resource","resource":{"uri":"s.n+c:d","text":""}}],"x":1e2}"#
             )
         );
-        let told = of_member("resources/read", MEMBER, r#"{"contents":[{"uri":"a:b"}]}"#);
+        let told = of_member(MEMBER, r#"{"contents":[{"uri":"a:b"}]}"#);
         assert_eq!(told.as_deref(), Some(r#"{"contents":[{"uri":"s.n+a:b"}]}"#));
-        let told = of_member(
-            "prompts/get",
-            MEMBER,
-            r#"{"messages":[{"role":"user","content":{"type":"resource_link","uri":"a:b"}}]}"#,
-        );
+        let told =
+            of_member(MEMBER, r#"{"messages":[{"role":"user","content":{"type":"resource_link","uri":"a:b"}}]}"#);
         assert_eq!(
             told.as_deref(),
             Some(r#"{"messages":[{"role":"user","content":{"type":"resource_link","uri":"s.n+a:b"}}]}"#)
         );
-        assert_eq!(of_member("tools/call", MEMBER, r#"{"content":[]}"#), None);
-        assert_eq!(of_member("tools/list", MEMBER, r#"{"uri":1}"#), None);
+        assert_eq!(of_member(MEMBER, r#"{"content":[]}"#), None);
+        assert_eq!(of_member(MEMBER, r#"{"uri":1,"other":[{"uri":"a:b"}]}"#), None);
+    }
+
+    #[test]
+    fn what_a_server_asks_and_takes_back_says_whose_it_is() {
+        let marked = |message: &str| with_member_ids(message, MEMBER);
+        assert_eq!(
+            marked(
+                r#"{"id":7,"method":"sampling/createMessage","params":{"_meta":{"progressToken":"t","x":1.0},"y":[ ]}}"#
+            )
+            .as_deref(),
+            Some(
+                r#"{"id":"s.n+7","method":"sampling/createMessage","params":{"_meta":{"progressToken":"s.n+\"t\"","x":1.0},"y":[ ]}}"#
+            )
+        );
+        assert_eq!(
+            marked(r#"{"id":"a","method":"roots/list"}"#).as_deref(),
+            Some(r#"{"id":"s.n+\"a\"","method":"roots/list"}"#)
+        );
+        assert_eq!(
+            marked(r#"{"method":"notifications/cancelled","params":{"requestId":7}}"#).as_deref(),
+            Some(r#"{"method":"notifications/cancelled","params":{"requestId":"s.n+7"}}"#)
+        );
+        for own in [
+            r#"{"method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#,
+            r#"{"method":"notifications/cancelled"}"#,
+            "[]",
+        ] {
+            assert_eq!(marked(own), None, "{own}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_says_whose_it_is_is_read_back_and_nothing_else_is_one() {
+        assert_eq!(unmarked("s.n+7"), Some(Owned { member: MEMBER, own: "7" }));
+        assert_eq!(unmarked(r#"s.n+"a""#), Some(Owned { member: MEMBER, own: r#""a""# }));
+        for other in ["7", "s.n+", "s.n+a", "s.n+{}", "s.n+7 8", "+7", ""] {
+            assert_eq!(unmarked(other), None, "{other}");
+        }
     }
 }

@@ -1,0 +1,180 @@
+//! What a client says in its session with all servers, and who is told: the one server that it is about, or all of those
+//! with which the client has to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{HeaderValue, Method, Response, StatusCode};
+use portolan_mcp::{
+    aggregate::{Kind as ListKind, Owned, unmarked},
+    envelope::{Id, Request, string_param},
+    failure::{Failure, Kind},
+    members::Members,
+    session::with_id,
+    token::ManyClaims,
+};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::modern::answered;
+use super::part::Part;
+use super::{Asked, answer, lists, settle, target};
+use crate::gateway::Gateway;
+use crate::message::{self, hand_back, left};
+use crate::record::Record;
+use crate::recorded::Held;
+use crate::relay::{self, For};
+use crate::respond::{self, Body};
+use crate::state::Entry;
+
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
+/// How long servers may take to hear that a session or a call is over.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// One client's session.
+pub(super) struct Many<'a> {
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) asked: Asked<'a>,
+    pub(super) claims: &'a ManyClaims,
+}
+
+impl<'a> Many<'a> {
+    /// Answers a request.
+    pub(super) async fn request(
+        &self,
+        request: &Request<'_>,
+        body: &Bytes,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        if request.method == "ping" {
+            return Ok(answered(request, "{}", record));
+        }
+        if let Some(kind) = ListKind::of_method(&request.method) {
+            let cursor = request.params.and_then(|params| string_param(params, "cursor"));
+            let parts = record.wait(self.gateway.catalog.parts(self.gateway, &self.asked.members())).await;
+            let result = lists::list(kind, cursor.as_deref(), &parts)?;
+            return Ok(answered(request, &result.to_string(), record));
+        }
+        let target = target::of(request, body)?;
+        let (entry, permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
+        settle(entry, record, held);
+        let deadline = Instant::now() + entry.route.settings.request_timeout;
+        message::enter(&self.asked.of(self.asked.request, entry, permit), deadline, record, held).await?;
+        let (response, pod) = self.part(entry).ask(&target.body, deadline, record, held).await?;
+        let response = hand_back(response, pod, left(deadline), record);
+        Ok(answer::renamed(response, entry, Some(&request.method)))
+    }
+
+    /// Takes a notification. What the client tells of its own calls and roots is for every server that it has to do with;
+    /// what it tells of a server's question, for that server.
+    pub(super) async fn notification(
+        &self,
+        method: &str,
+        params: Option<&RawValue>,
+        body: &Bytes,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        match method {
+            "notifications/cancelled" | "notifications/roots/list_changed" => {
+                record.wait(self.tell_all(&Method::POST, body)).await;
+            }
+            "notifications/progress" => {
+                let token = params.and_then(|params| string_param(params, "progressToken"));
+                if let Some((owned, body)) = token.as_deref().and_then(|token| with_own_token(token, body)) {
+                    return self.hand_on(owned, &body, record, held).await;
+                }
+            }
+            // The rest is the gateway's own, such as the end of its handshake, or means nothing here.
+            _ => {}
+        }
+        record.set_answer(StatusCode::ACCEPTED, None);
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// Hands the client's answer to the server that asked.
+    pub(super) async fn answer(
+        &self,
+        id: Option<&Id>,
+        body: &Bytes,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        let text = id.and_then(|id| serde_json::from_str::<String>(id.as_json()).ok());
+        let owned = text.as_deref().and_then(unmarked);
+        let own = owned.and_then(|owned| Id::parse(serde_json::from_str(owned.own).ok()?));
+        let (Some(owned), Some(own)) = (owned, own) else { return Err(nobody_asked()) };
+        let body = with_id(body, &own).ok_or_else(nobody_asked)?;
+        self.hand_on(owned, &body, record, held).await
+    }
+
+    async fn hand_on(
+        &self,
+        owned: Owned<'_>,
+        body: &Bytes,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        let (entry, _permit) = self.asked.member(owned.member).ok_or_else(nobody_asked)?;
+        settle(entry, record, held);
+        let deadline = Instant::now() + entry.route.settings.request_timeout;
+        let told = record.wait(self.part(entry).tell(&Method::POST, body, deadline)).await?;
+        let (response, pod) =
+            told.ok_or_else(|| Failure::new(Kind::InvalidRequest, "the session in which this was asked is over"))?;
+        Ok(hand_back(response, pod, left(deadline), record))
+    }
+
+    /// Opens the stream of a call again at the server that has it.
+    pub(super) async fn resume(
+        &self,
+        last: Owned<'_>,
+        record: &mut Record,
+        held: &mut Held,
+    ) -> Result<Response<Body>, Failure> {
+        let unknown =
+            || Failure::new(Kind::InvalidRequest, "the stream of this Last-Event-ID is over; open one without it");
+        let (entry, _permit) = self.asked.member(last.member).ok_or_else(unknown)?;
+        settle(entry, record, held);
+        let mut part = self.part(entry);
+        part.headers.insert(LAST_EVENT_ID, HeaderValue::try_from(last.own).map_err(|_| unknown())?);
+        let deadline = Instant::now() + entry.route.settings.request_timeout;
+        let told = record.wait(part.tell(&Method::GET, &Bytes::new(), deadline)).await?;
+        let (response, pod) = told.ok_or_else(unknown)?;
+        record.set_answer(response.status(), relay::failure_of(response.headers()));
+        let purpose = For::standing(self.gateway.drain.streams.clone().cancelled_owned());
+        Ok(answer::renamed(relay::answer(response, pod, purpose), entry, None))
+    }
+
+    /// Tells every server with which this client has a session, as far as this replica knows.
+    pub(super) async fn tell_all(&self, method: &Method, body: &Bytes) {
+        let placed = self.gateway.placed.all(&self.claims.session).await;
+        let members = placed.iter().filter_map(|(route, uid)| Some((self.asked.serving.route(route)?, uid)));
+        join_all(members.map(|(entry, uid)| async move {
+            self.part(entry).tell_pod(method, uid, body, GOODBYE).await;
+        }))
+        .await;
+    }
+
+    fn part(&self, entry: &'a Entry) -> Part<'a> {
+        Part::new(self.gateway, self.asked, self.claims, entry)
+    }
+}
+
+/// `body` of a notification with the token that a server gave, in the place of what the client knows it by.
+fn with_own_token<'a>(token: &'a str, body: &Bytes) -> Option<(Owned<'a>, Bytes)> {
+    let owned = unmarked(token)?;
+    let mut message = Members::of(std::str::from_utf8(body).ok()?)?;
+    let params = message.get("params")?.to_owned();
+    let mut params = Members::of(&params)?;
+    params.set("progressToken", owned.own);
+    let params = params.to_string();
+    message.set("params", params);
+    Some((owned, message.to_string().into()))
+}
+
+fn nobody_asked() -> Failure {
+    Failure::new(Kind::InvalidRequest, "no server here asked under this id")
+}
