@@ -17,7 +17,7 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// The media type of a stream of events.
 pub(crate) const EVENTS: &str = "text/event-stream";
 /// The media type of a single message.
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// The head of an answer, some time.
 pub(crate) type Pending = BoxFuture<'static, Result<Response<Incoming>, Failure>>;

@@ -146,13 +146,31 @@ impl CallerSession {
 
     /// Ends it: every request is answered with `failure`. Only the first end counts.
     pub(crate) fn end(&self, cause: ExitCause, failure: Failure) {
+        self.end_now(&mut lock(&self.inner), cause, failure);
+    }
+
+    /// Ends it unless it was used within `limit`, which nobody does in between.
+    pub(crate) fn end_if_idle(&self, limit: Duration, failure: Failure) {
         let mut inner = lock(&self.inner);
+        if self.idle(&inner).is_some_and(|idle| idle >= limit) {
+            self.end_now(&mut inner, ExitCause::Idle, failure);
+        }
+    }
+
+    /// Counts as use, for whoever is about to ask; says whether there still is anything to use.
+    pub(crate) fn touch(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.last_used = Instant::now();
+        inner.ended.is_none()
+    }
+
+    fn end_now(&self, inner: &mut Inner, cause: ExitCause, failure: Failure) {
         if inner.ended.is_some() {
             return;
         }
         let mut out = Vec::new();
         inner.mux.end(&failure, &mut out);
-        self.write_all(&mut inner, out);
+        self.write_all(inner, out);
         for (_, timer) in inner.timers.drain() {
             timer.abort();
         }
@@ -169,7 +187,10 @@ impl CallerSession {
 
     /// How long nobody has used it; `None` while a request is under way, or waits for its client to come back.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
-        let inner = lock(&self.inner);
+        self.idle(&lock(&self.inner))
+    }
+
+    fn idle(&self, inner: &Inner) -> Option<Duration> {
         (inner.mux.in_flight() == 0 && !self.link.is_awaited()).then(|| inner.last_used.elapsed())
     }
 

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message, scalar_param, string_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::modern::{Head, headers_of};
+use portolan_mcp::modern::{Head, LISTEN, headers_of};
 use portolan_mcp::revision::Era;
 use portolan_mcp::session::IdKey;
 use portolan_mcp::sse::Decoder;
@@ -31,10 +31,13 @@ use crate::upstream::{SESSION_ID, Server};
 
 /// What is no call is taken before the next message is sent: that may rely on it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Messages that are being posted at a time; more wait.
-const MAX_POSTS: usize = 256;
+/// Messages that are being posted at a time: more than whoever writes here has requests under way, so that what is refused
+/// past it was given up long ago, and the server still holds on to it.
+const MAX_POSTS: usize = 2048;
 /// How long the server may take to hear that the session is over.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long it may take to hear that nobody waits for a call any more.
+const TAKE_BACK: Duration = Duration::from_secs(5);
 /// How soon a standing stream that ended is opened again.
 const COME_BACK: Duration = Duration::from_secs(1);
 /// What is quoted of an answer that is no message.
@@ -84,24 +87,34 @@ impl HttpLink {
                     Ok(Some(how)) => return how,
                     _ => continue,
                 },
-                next = outgoing.recv(), if posts.len() < MAX_POSTS => next,
+                next = outgoing.recv() => next,
             };
             let Some(next) = next else { return How::Disconnected("nobody speaks to the server any more".to_owned()) };
             let said = Said::of(&next.message);
             calls.retain(|_, call| !call.is_finished());
-            if let Said::Cancelled(id) = &said {
-                // In the sessionless era, closing the request is how it is taken back.
-                let call = id.as_ref().and_then(|id| calls.remove(id));
-                if self.era == Era::Modern {
-                    call.inspect(AbortHandle::abort);
-                    continue;
-                }
+            let taken_back = match &said {
+                Said::Cancelled(Some(id)) => calls.remove(id),
+                _ => None,
+            };
+            if self.era == Era::Modern && matches!(said, Said::Cancelled(_)) {
+                // Closing the request is how it is taken back.
+                taken_back.inspect(AbortHandle::abort);
+                continue;
+            }
+            if posts.len() >= MAX_POSTS {
+                self.party.state.counters.refused_calls.add(u64::from(said.call().is_some()));
+                let failure =
+                    Failure::new(Kind::Overloaded, "the server holds on to too many requests; ask again later");
+                self.not_taken(&said, failure.retry_after(PATIENCE)).await;
+                continue;
             }
             let (is_call, begins) = (said.call().cloned(), matches!(said, Said::Initialized));
             let (taken, was_taken) = tokio::sync::oneshot::channel::<()>();
             let link = Arc::clone(&self);
             let post = posts.spawn(async move {
-                let how = link.post(next, &said).await;
+                let how = link.post_within(next, &said).await;
+                // Nobody waits for it, and a server that was told so may leave it open for good.
+                taken_back.inspect(AbortHandle::abort);
                 drop(taken);
                 how
             });
@@ -114,6 +127,18 @@ impl HttpLink {
                 posts.spawn(Arc::clone(&self).stand());
             }
         }
+    }
+
+    /// Posts one message, in as long as anyone waits for what comes of it.
+    async fn post_within(&self, outgoing: Outgoing, said: &Said) -> Option<How> {
+        let limit = match said {
+            Said::Cancelled(_) => TAKE_BACK,
+            // Whoever asked has been told by now that there was no answer in time.
+            Said::Call(_) if self.era == Era::Modern => self.party.state.config.request_timeout + TAKE_BACK,
+            // A stream lasts, and a call of a session may wait for what its user is asked.
+            _ => return self.post(outgoing, said).await,
+        };
+        tokio::time::timeout(limit, self.post(outgoing, said)).await.ok().flatten()
     }
 
     /// Posts one message; says how the conversation ended if that ended it.
@@ -271,6 +296,7 @@ impl HttpLink {
 enum Said {
     Initialize(Id),
     Call(Id),
+    Listen(Id),
     Cancelled(Option<IdKey>),
     Initialized,
     Other,
@@ -280,6 +306,7 @@ impl Said {
     fn of(message: &Bytes) -> Self {
         match Message::parse(message) {
             Ok(Message::Request(request)) if request.method == "initialize" => Self::Initialize(request.id),
+            Ok(Message::Request(request)) if request.method == LISTEN => Self::Listen(request.id),
             Ok(Message::Request(request)) => Self::Call(request.id),
             Ok(Message::Notification { method, params }) => match &*method {
                 "notifications/cancelled" => {
@@ -295,7 +322,7 @@ impl Said {
 
     fn call(&self) -> Option<&Id> {
         match self {
-            Self::Initialize(id) | Self::Call(id) => Some(id),
+            Self::Initialize(id) | Self::Call(id) | Self::Listen(id) => Some(id),
             Self::Cancelled(_) | Self::Initialized | Self::Other => None,
         }
     }

@@ -42,6 +42,26 @@ impl Live {
         }
     }
 
+    /// Ends it when nobody has used it for `limit`.
+    pub(crate) fn end_if_idle(&self, limit: Duration, failure: Failure) {
+        match self {
+            Self::Client(session) if session.idle_for().is_some_and(|idle| idle >= limit) => {
+                session.end(ExitCause::Idle, failure);
+            }
+            Self::Client(_) => {}
+            Self::Caller(caller) => caller.end_if_idle(limit, failure),
+        }
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Client(one), Self::Client(other)) => Arc::ptr_eq(one, other),
+            (Self::Caller(one), Self::Caller(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// How long nobody has used it; `None` while something is under way.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
         match self {

@@ -80,7 +80,7 @@ async fn post_to_link(
         Message::Request(request) => {
             let reply = caller.ask(request, body, timeout);
             let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
-            Ok(if head.is_listen() { respond::notifications(reply) } else { respond::answer_of_era(reply).await })
+            Ok(respond::answer_of_era(reply).await)
         }
         _ if head.method == "notifications/cancelled" => {
             Err(refused(Kind::InvalidRequest, "over HTTP, a request is taken back by closing it"))

@@ -160,13 +160,7 @@ impl Prober {
                     self.connector.disconnect(&self.state, ExitCause::Replaced).await;
                     continue;
                 }
-                Err(Setback::Problem(problem)) => {
-                    self.failed(&problem, ready_before);
-                    if *self.state.era.borrow() == Some(Era::Modern) {
-                        // What it speaks is asked anew: it may be another server by now.
-                        self.state.era.send_replace(None);
-                    }
-                }
+                Err(Setback::Problem(problem)) => self.failed(&problem, ready_before),
             }
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
             tokio::time::sleep(backoff).await;
@@ -180,7 +174,16 @@ impl Prober {
     /// Opens a session and asks for the tools again and again, until something fails for good.
     async fn watch(&mut self, backoff: &mut Duration) -> Result<(), Setback> {
         let peer = self.connect()?;
-        let mut found = self.handshake(&peer).await?;
+        let mut found = match self.handshake(&peer).await {
+            Ok(found) => found,
+            Err(setback) => {
+                if matches!(setback, Setback::Problem(_)) && *self.state.era.borrow() == Some(Era::Modern) {
+                    // What it speaks is asked anew: it may be another server by now.
+                    self.state.era.send_replace(None);
+                }
+                return Err(setback);
+            }
+        };
         *backoff = FIRST_BACKOFF;
         let config = self.state.config.probe;
         let mut in_a_row = 0;

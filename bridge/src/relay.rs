@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::awaited::Pending;
+use crate::awaited::{EVENTS, JSON, Pending, is};
 use crate::data::{self, Answer, Received, id_of, unknown_session};
 use crate::opening::Opening;
 use crate::relayed::{self, Call};
@@ -167,6 +167,7 @@ impl Relay {
                 Err(call.timed_out())
             }
         };
+        let answer = answer.and_then(|response| said_something(response, &call));
         let response =
             answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
         let session = fresh();
@@ -337,6 +338,16 @@ impl Relay {
             }
         }
     }
+}
+
+/// What answers a request of the sessionless era is a message, whatever its status: a redirect, which nobody follows, and
+/// the page of some proxy are none.
+fn said_something(response: Response<Incoming>, call: &Call) -> Result<Response<Incoming>, Failure> {
+    if call.id.is_none() || is(&response, EVENTS) || is(&response, JSON) {
+        return Ok(response);
+    }
+    let what = format!("the server answered POST with HTTP status {} and no message", response.status());
+    Err(Failure::new(Kind::BadServerReply, what))
 }
 
 fn fresh() -> Arc<Session> {

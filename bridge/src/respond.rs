@@ -107,11 +107,6 @@ pub(crate) async fn answer_of_era(mut reply: Reply) -> Response<Body> {
     }
 }
 
-/// A stream of notifications, for as long as both sides want it.
-pub(crate) fn notifications(reply: Reply) -> Response<Body> {
-    events(reply, None, Opening::Final)
-}
-
 fn error_code(answer: &Delivery) -> Option<i64> {
     match Message::parse(&answer.message) {
         Ok(Message::Response { is_error: true, payload, .. }) => {

@@ -126,9 +126,13 @@ impl Sessions {
         let part = if era == Era::Legacy { caller.introduction.digest() } else { Vec::new() };
         let key = caller.key.derived(&part);
         let mut live = lock(&self.live);
-        if let Some(Live::Caller(caller)) = live.get(&key) {
+        if let Some(Live::Caller(caller)) = live.get(&key)
+            && caller.touch()
+        {
             return Ok(Arc::clone(caller));
         }
+        // One that has just ended is nobody's answer.
+        live.remove(&key);
         self.state.admit_session(live.len() + (self.beside)())?;
         let opened = self.opener.open_for(caller, era, &self.state, "caller");
         let (link, inbox) = opened.map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))?;
@@ -155,7 +159,11 @@ impl Sessions {
 
     async fn forget_when_over(self: Arc<Self>, session: Live) {
         session.over().await;
-        lock(&self.live).remove(session.key());
+        let mut live = lock(&self.live);
+        if live.get(session.key()).is_some_and(|held| held.is(&session)) {
+            live.remove(session.key());
+        }
+        drop(live);
         self.changed.notify_one();
     }
 
@@ -211,10 +219,8 @@ impl Sessions {
     fn end_idle(&self) {
         let limit = self.state.config.sessions.idle_timeout;
         for session in self.all() {
-            if session.idle_for().is_some_and(|idle| idle >= limit) {
-                let message = "the session was ended: nobody used it for spec.sessions.idleTimeout";
-                session.end(ExitCause::Idle, Failure::new(Kind::UnknownSession, message));
-            }
+            let message = "the session was ended: nobody used it for spec.sessions.idleTimeout";
+            session.end_if_idle(limit, Failure::new(Kind::UnknownSession, message));
         }
     }
 
@@ -232,5 +238,36 @@ impl Sessions {
                 Err(error) => return tracing::warn!(%error, "cannot start a warm process"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::tests::unguarded;
+    use crate::upstream::Server;
+    use portolan_mcp::translate::Introduction;
+
+    #[tokio::test]
+    async fn a_caller_whose_link_has_just_ended_gets_another_and_keeps_it() {
+        let (state, ..) = unguarded("true");
+        let server = Server::new("http://127.0.0.1:9/mcp".parse().expect("an address"));
+        let sessions = Sessions::start(&state, Opener::Http(server), Box::new(|| 0));
+        let caller = || {
+            let caller = Caller { key: SessionKey::of_everyone(), introduction: Introduction::of_many() };
+            sessions.caller(caller, Era::Modern).expect("a link")
+        };
+        let one = caller();
+        one.end_if_idle(Duration::from_secs(600), Failure::new(Kind::UnknownSession, "it is in use"));
+        assert!(Arc::ptr_eq(&one, &caller()), "it was used just now");
+        one.end_if_idle(Duration::ZERO, Failure::new(Kind::UnknownSession, "nobody used it"));
+        // Nobody had the time to forget the one before.
+        let other = caller();
+        assert!(!Arc::ptr_eq(&one, &other));
+        one.over().await;
+        one.link.ended().await;
+        tokio::task::yield_now().await;
+        assert!(Arc::ptr_eq(&other, &caller()), "it went with the one before");
+        assert_eq!(sessions.live(), 1);
     }
 }

@@ -89,11 +89,15 @@ impl Listener {
 
     /// The next message; `None` when the stream ended.
     pub async fn next(&mut self) -> Option<Value> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("in time")
+    }
+
+    async fn read(&mut self) -> Option<Value> {
         loop {
             if !self.ready.is_empty() {
                 return Some(self.ready.remove(0));
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("in time")?;
+            let frame = self.body.frame().await?;
             let data = frame.expect("whole").into_data().expect("data");
             let events = self.decoder.push(&data).expect("events");
             self.ready.extend(messages_of(&events));

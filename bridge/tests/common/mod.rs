@@ -176,7 +176,7 @@ impl Rig {
             let mut words = line.split(|byte| *byte == 0);
             // The guard's command line holds these words too, but behind its own.
             words.next().is_some_and(|word| word.ends_with(b"python3"))
-                && words.next().is_some_and(|word| word.ends_with(b"server.py"))
+                && words.next().is_some_and(|word| word.ends_with(b".py"))
         };
         let mut servers: Vec<(u64, Pid)> =
             self.processes().into_iter().filter(is_server).filter_map(|pid| Some((started(pid)?, pid))).collect();

@@ -1,0 +1,13 @@
+//! Clients of both eras in front of servers of either, over pipes and over streamable HTTP.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod modern;
+mod stateless;
+mod to_legacy;
+mod to_modern;
+mod trouble;
+mod world;
