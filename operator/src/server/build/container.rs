@@ -34,7 +34,7 @@ const BRIDGE_IN_IMAGE: &str = "/portolan-bridge";
 /// Where the init container puts it.
 const BRIDGE_IN_POD: &str = "/portolan/bin/portolan-bridge";
 const BIN_PATH: &str = "/portolan/bin";
-pub(super) const KEY_PATH: &str = "/portolan/key";
+const KEY_PATH: &str = "/portolan/key";
 /// The file that holds the MAC key.
 pub(super) const KEY_FILE: &str = "/portolan/key/mac";
 /// Writable in every server's container.
@@ -55,7 +55,7 @@ pub(super) fn install(parts: &Parts<'_>) -> Container {
 /// A stdio server: the bridge is the first process and starts one of the user's command per session.
 pub(super) fn stdio(parts: &Parts<'_>, users: &server::Container) -> Container {
     let mut command = vec![BRIDGE_IN_POD.to_owned(), "stdio".into()];
-    command.extend(flags::common(parts.spec));
+    command.extend(flags::common(parts.spec, KEY_FILE));
     command.push("--".into());
     command.extend(users.command.iter().chain(&users.args).cloned());
     let mut mounts = server_mounts(users);

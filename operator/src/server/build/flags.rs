@@ -11,19 +11,19 @@ use super::container::KEY_FILE;
 pub(super) fn http(spec: &MCPServerSpec, container: &Container) -> Vec<String> {
     let port = container.port.unwrap_or_default();
     let mut flags = vec!["--upstream".to_owned(), format!("http://127.0.0.1:{port}{}", container.http_path())];
-    flags.extend(common(spec));
+    flags.extend(common(spec, KEY_FILE));
     flags
 }
 
-/// Flags of every bridge, whatever the server is.
-pub(super) fn common(spec: &MCPServerSpec) -> Vec<String> {
+/// Flags of every bridge, whatever the server is; `key_file` holds the MAC key.
+pub(super) fn common(spec: &MCPServerSpec, key_file: &str) -> Vec<String> {
     let HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold } = &spec.health_check;
     let type_ = match spec.sessions.type_ {
         SessionType::Stateful => "stateful",
         SessionType::Stateless => "stateless",
     };
     [
-        ("--mac-key-file", KEY_FILE.to_owned()),
+        ("--mac-key-file", key_file.to_owned()),
         ("--session-type", type_.to_owned()),
         ("--max-sessions", spec.sessions.max_per_replica().to_string()),
         ("--idle-timeout", spec.sessions.idle_timeout().to_string()),

@@ -21,11 +21,13 @@ use crate::server::references::{TLS_CERTIFICATE, TLS_KEY};
 pub(in crate::server) const RELAY: &str = "relay";
 /// Certificates and credential, by the names below.
 const FILES: &str = "portolan-remote";
-/// Where they are in the container.
-const FILES_PATH: &str = "/portolan/remote";
+/// Where they are in the container, whose image has a program where a server's container has a folder `/portolan`.
+const FILES_PATH: &str = "/etc/portolan/remote";
+const KEY_PATH: &str = "/etc/portolan/key";
+const KEY_FILE: &str = "/etc/portolan/key/mac";
 const CA: &str = "ca.pem";
 const CERTIFICATE: &str = "client.pem";
-const KEY: &str = "client.key";
+const CLIENT_KEY: &str = "client.key";
 const CREDENTIAL: &str = "credential";
 
 /// The container.
@@ -34,7 +36,7 @@ pub(super) fn container(parts: &Parts<'_>, remote: &Remote) -> Container {
         let named = |(name, amount): &(&str, &str)| ((*name).to_owned(), Quantity((*amount).to_owned()));
         Some(amounts.iter().map(named).collect::<BTreeMap<_, _>>())
     };
-    let mut mounts = vec![container::mount(pod::KEY, container::KEY_PATH, true)];
+    let mut mounts = vec![container::mount(pod::KEY, KEY_PATH, true)];
     if !files(remote).is_empty() {
         mounts.push(container::mount(FILES, FILES_PATH, true));
     }
@@ -77,7 +79,7 @@ fn args(parts: &Parts<'_>, remote: &Remote) -> Vec<String> {
         }
         if tls.client_certificate_ref.is_some() {
             flag("--client-certificate-file", &file(CERTIFICATE));
-            flag("--client-key-file", &file(KEY));
+            flag("--client-key-file", &file(CLIENT_KEY));
         }
     }
     if let Some(header) = remote.backend_auth.sent_header() {
@@ -88,7 +90,7 @@ fn args(parts: &Parts<'_>, remote: &Remote) -> Vec<String> {
     if let Some(host) = parts.relay.allowed(remote) {
         flag("--allow-private-host", host);
     }
-    args.extend(flags::common(parts.spec));
+    args.extend(flags::common(parts.spec, KEY_FILE));
     args
 }
 
@@ -112,7 +114,7 @@ fn files(remote: &Remote) -> Vec<VolumeProjection> {
 }
 
 fn client(tls: &RemoteTls) -> Option<VolumeProjection> {
-    let items = vec![item(TLS_CERTIFICATE, CERTIFICATE), item(TLS_KEY, KEY)];
+    let items = vec![item(TLS_CERTIFICATE, CERTIFICATE), item(TLS_KEY, CLIENT_KEY)];
     tls.client_certificate_ref.as_ref().map(|client| secret(&client.name, items))
 }
 
