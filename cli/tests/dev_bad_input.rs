@@ -201,8 +201,9 @@ fn a_process_that_is_killed_fails_its_call_at_once_and_nobody_elses_and_leaves_n
     let url = dev.ready("a");
     let call = |file: &str| {
         let argument = format!("file={}", scratch.path().join(file).display());
-        // Ten minutes: only an answer that comes at once ends before the test gives up.
-        let mut command = portolan(&["call", &url, "hold", &argument, "-o", "json", "--timeout", "10m"]);
+        // In sessions, since each has a process of its own. Ten minutes: only an answer that comes at once ends before the test gives up.
+        let mut command =
+            portolan(&["call", &url, "hold", &argument, "-o", "json", "--timeout", "10m", "--protocol", "2025-11-25"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         support::Ending(child)
     };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::{HeaderName, HeaderValue};
 use rmcp::ClientHandler;
 use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, ProtocolVersion};
@@ -39,6 +39,37 @@ pub(crate) struct Target {
     /// Give up after this long, everything together
     #[arg(long, default_value = "30s")]
     timeout: portolan_crds::Duration,
+
+    /// The protocol revision to speak
+    #[arg(long, value_enum, default_value_t = Protocol::Auto)]
+    protocol: Protocol,
+}
+
+/// How a conversation is opened.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Protocol {
+    /// The newest that the other side speaks
+    Auto,
+    /// With a session
+    #[value(name = "2025-11-25")]
+    Sessions,
+    /// Without one
+    #[value(name = "2026-07-28")]
+    Sessionless,
+}
+
+impl Protocol {
+    fn lifecycle(self) -> ClientLifecycleMode {
+        let preferred_versions = vec![ProtocolVersion::LATEST];
+        match self {
+            Self::Auto => ClientLifecycleMode::Auto {
+                preferred_versions,
+                legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
+            },
+            Self::Sessions => ClientLifecycleMode::Initialize,
+            Self::Sessionless => ClientLifecycleMode::Discover { preferred_versions },
+        }
+    }
 }
 
 fn url(text: &str) -> Result<reqwest::Url, String> {
@@ -106,11 +137,10 @@ async fn open(target: &Target) -> Result<Session, Failure> {
     config.custom_headers = headers(target)?;
     config.auth_header = credential(target)?;
     let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
-    let lifecycle = ClientLifecycleMode::Auto {
-        preferred_versions: vec![ProtocolVersion::LATEST],
-        legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
-    };
-    Terminal.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| failure::of_start(&target.url, &error))
+    Terminal
+        .serve_with_lifecycle(transport, target.protocol.lifecycle())
+        .await
+        .map_err(|error| failure::of_start(&target.url, &error))
 }
 
 fn http_client() -> Result<reqwest::Client, Failure> {
@@ -128,7 +158,10 @@ pub(crate) struct Terminal;
 
 impl ClientHandler for Terminal {
     fn get_info(&self) -> ClientConfig {
-        ClientConfig::new(ClientCapabilities::default(), Implementation::new("portolan", env!("CARGO_PKG_VERSION")))
+        let portolan = Implementation::new("portolan", env!("CARGO_PKG_VERSION"));
+        // What `initialize` asks for: a revision that has it.
+        ClientConfig::new(ClientCapabilities::default(), portolan)
+            .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
     }
 
     async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
