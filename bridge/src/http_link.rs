@@ -46,9 +46,14 @@ const JSON_AND_EVENTS: &str = "application/json, text/event-stream";
 
 /// Begins a conversation with `server` as it was done in `era`.
 pub(crate) fn open(state: &Arc<State>, server: &Server, name: &str, era: Era) -> (Conversation, Heards) {
+    open_for(state, server, name, era, MAX_POSTS)
+}
+
+fn open_for(state: &Arc<State>, server: &Server, name: &str, era: Era, max_posts: usize) -> (Conversation, Heards) {
     let names = Arc::new(Mutex::new(Names::default()));
     let (server, at_end) = (server.clone(), (server.clone(), Arc::clone(&names)));
-    let converse = move |party, outgoing| Arc::new(HttpLink { party, server, era, names }).converse(outgoing);
+    let converse =
+        move |party, outgoing| Arc::new(HttpLink { party, server, era, names, max_posts }).converse(outgoing);
     Conversation::begin(state, name, converse, |_| async move {
         let (server, names) = at_end;
         say_goodbye(&server, &names).await;
@@ -67,6 +72,7 @@ struct HttpLink {
     server: Server,
     era: Era,
     names: Arc<Mutex<Names>>,
+    max_posts: usize,
 }
 
 async fn say_goodbye(server: &Server, names: &Mutex<Names>) {
@@ -101,7 +107,8 @@ impl HttpLink {
                 taken_back.inspect(AbortHandle::abort);
                 continue;
             }
-            if posts.len() >= MAX_POSTS {
+            if posts.len() >= self.max_posts {
+                taken_back.inspect(AbortHandle::abort);
                 self.party.state.counters.refused_calls.add(u64::from(said.call().is_some()));
                 let failure =
                     Failure::new(Kind::Overloaded, "the server holds on to too many requests; ask again later");
@@ -337,5 +344,53 @@ fn answer_to(call: Option<&Id>, body: &Bytes) -> Option<Bytes> {
             Some(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, call.as_json(), payload.get()).into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::tests::unguarded;
+    use portolan_mcp::session::cancelled;
+
+    fn call(id: u64) -> Bytes {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{}}}}"#).into()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_holds_on_to_too_much_gets_no_more_until_something_is_taken_back() {
+        for era in [Era::Modern, Era::Legacy] {
+            let (state, ..) = unguarded("true");
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let endpoint = format!("http://{}/mcp", listener.local_addr().expect("bound"));
+            let server = Server::new(endpoint.parse().expect("an address"));
+            let (link, mut heard) = open_for(&state, &server, "test", era, 2);
+            // It takes what comes and answers nothing.
+            let held = tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Ok((socket, _)) = listener.accept().await {
+                    held.push(socket);
+                }
+            });
+            for id in 1..=3 {
+                link.write(call(id)).expect("there is room");
+            }
+            let refused = heard.recv().await.expect("it goes on").expect("a message");
+            let Heard::Refused { id, failure } = refused else { panic!("{refused:?}") };
+            assert_eq!((id, failure.kind), (Id::number(3), Kind::Overloaded), "{era:?}");
+            assert_eq!(state.counters.read().refused_calls, 1);
+            link.write(cancelled(&Id::number(1))).expect("there is room");
+            // What is aborted is gone a moment later, and who comes before is refused.
+            let again = async {
+                for id in 4.. {
+                    link.write(call(id)).expect("there is room");
+                    if tokio::time::timeout(Duration::from_millis(50), heard.recv()).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), again).await.expect("what was taken back makes room");
+            held.abort();
+        }
     }
 }
