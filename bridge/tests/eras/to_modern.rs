@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use crate::common::{Client, Listener, chunk};
 use crate::world::{BOTH, Over, World, told};
 
+/// Nothing is taken back because time ran out.
+const LONG: [&str; 2] = ["--request-timeout", "10m"];
+
 async fn ask(client: &Client<'_>, id: u64, method: &str, params: Value) -> Value {
     let reply = client.post(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
@@ -135,7 +138,7 @@ async fn a_level_that_the_session_sets_is_what_every_request_asks_for() {
 #[tokio::test]
 async fn a_call_that_its_client_cancels_is_taken_back_at_the_server() {
     for over in BOTH {
-        let world = World::start(over, "modern", &[]).await;
+        let world = World::start(over, "modern", &LONG).await;
         let client = world.rig.open().await;
         let _stream = begin(&client, 7, "wait", "one").await;
         world.said("waits for one").await;
@@ -167,7 +170,7 @@ async fn a_client_that_lost_its_stream_comes_back_to_it_and_its_call_went_on() {
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_answered_and_taken_back() {
     for over in BOTH {
-        let world = World::start(over, "modern", &[]).await;
+        let world = World::start(over, "modern", &LONG).await;
         let client = world.rig.open().await;
         let late = client.call_within(1, "wait", json!({"name": "too long"}), Some(300)).await;
         assert_eq!(late.error_type(), "RequestTimeout");
