@@ -66,7 +66,7 @@ fn a_server_of_the_older_sse_transport_is_served_at_its_usual_path() {
     let url = dev.ready("web");
     let output = run(&["call", &url, "echo", "message=ahoy"]);
     assert_eq!((output.status.success(), stdout(&output).trim()), (true, "ahoy"), "{output:?}");
-    let session = || stdout(&run(&["call", &url, "session"]));
+    let session = || stdout(&run(&["call", &url, "session", "--protocol", "2025-11-25"]));
     assert_ne!(session(), session(), "every session has an event stream of its own");
     let mark = format!("MARK={}", marker(port));
     assert!(!marked(&mark).is_empty());
