@@ -78,5 +78,12 @@ mod tests {
             assert!(resolved(data).is_err(), "{data}: {:?}", resolved(data));
         }
         assert!(resolve(&Uri::from_static("http://127.0.0.1:3000/sse"), b"/\xff").is_err());
+        let elsewhere = Uri::from_static("https://mcp.example.com/sse");
+        assert!(resolve(&elsewhere, b"https://mcp.example.com:443/m").is_ok());
+        for data in
+            ["http://mcp.example.com/m", "https://mcp.example.com:8443/m", "https://mcp.example.com.evil.example/m"]
+        {
+            assert!(resolve(&elsewhere, data.as_bytes()).is_err(), "{data}");
+        }
     }
 }

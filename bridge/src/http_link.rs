@@ -375,7 +375,8 @@ mod tests {
             for id in 1..=3 {
                 link.write(call(id)).expect("there is room");
             }
-            let refused = heard.recv().await.expect("it goes on").expect("a message");
+            let refused = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.expect("it is told");
+            let refused = refused.expect("it goes on").expect("a message");
             let Heard::Refused { id, failure } = refused else { panic!("{refused:?}") };
             assert_eq!((id, failure.kind), (Id::number(3), Kind::Overloaded), "{era:?}");
             assert_eq!(state.counters.read().refused_calls, 1);
