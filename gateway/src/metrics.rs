@@ -8,8 +8,10 @@ use prometheus::{
 };
 
 /// Methods that clients send, over HTTP or JSON-RPC. Whatever else they write is `_OTHER`.
-const METHODS: [&str; 21] = [
+const METHODS: [&str; 23] = [
     "initialize",
+    "server/discover",
+    "subscriptions/listen",
     "ping",
     "tools/list",
     "tools/call",

@@ -53,17 +53,32 @@ pub(crate) enum For {
 impl For {
     /// A session's standing stream. The session goes on: another replica has it.
     pub(crate) fn standing(closing: WaitForCancellationFutureOwned) -> Self {
-        Self::Stream { closing: Box::pin(closing), farewell: sse::retry(COME_BACK) }
+        Self::Stream { closing: Box::pin(closing), farewell: standing_farewell() }
     }
 
-    /// The stream of notifications that request `id` opened: it ends as its server would end it (2026-07-28,
-    /// "SubscriptionsListenResult").
+    /// The stream of notifications that request `id` opened.
     pub(crate) fn listen(id: &Id, closing: WaitForCancellationFutureOwned) -> Self {
-        let id = id.as_json();
-        let result = format!(r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#, meta::SUBSCRIPTION_ID);
-        let farewell = sse::encode(None, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).as_bytes());
-        Self::Stream { closing: Box::pin(closing), farewell }
+        Self::Stream { closing: Box::pin(closing), farewell: listen_farewell(id) }
     }
+}
+
+/// The last of a session's standing stream: when to come back.
+pub(crate) fn standing_farewell() -> Bytes {
+    sse::retry(COME_BACK)
+}
+
+/// The last of the stream of notifications that request `id` opened: it ends as its server would end it (2026-07-28,
+/// "SubscriptionsListenResult").
+pub(crate) fn listen_farewell(id: &Id) -> Bytes {
+    let id = id.as_json();
+    let result = format!(r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#, meta::SUBSCRIPTION_ID);
+    sse::encode(None, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).as_bytes())
+}
+
+/// What every stream of events says of itself to those on its way.
+pub(crate) fn set_stream_headers(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
 /// The failure that a bridge says it answered in the server's stead.
@@ -83,9 +98,7 @@ pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> R
         }
     }
     if is_stream {
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        set_stream_headers(response.headers_mut());
     }
     response
 }

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::state::{Entry, unix_time};
 
 /// How long a token is good for. What ends an idle session is the bridge.
-const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When a caller may come back while no pod is ready.
 const COME_BACK: Duration = Duration::from_secs(2);

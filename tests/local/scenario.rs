@@ -1,5 +1,6 @@
-//! Scenes between the Python SDK's client and server-everything, both unmodified, through `portolan dev`: the server asks
-//! its client, logs to it and tells how far it is, over stdio, streamable HTTP and SSE.
+//! Third-party servers and clients, unmodified, through `portolan dev`: each server at its own endpoint and all of them at
+//! `/mcp`, in both eras. Scenes between the Python SDK's client and server-everything, over stdio, streamable HTTP and SSE,
+//! in which the server asks its client, logs to it and tells how far it is; and every client with every server as one.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -7,51 +8,113 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use portolan_tests::dev::{Dev, free_port};
-use portolan_tests::thirdparty::{Place, scenario, server};
+use portolan_tests::thirdparty::{CLIENTS, Place, Server, assert_calls, client, scenario, server, servers};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The ways in which server-everything is reached.
-const SERVERS: [&str; 3] = ["everything", "everything-http", "everything-sse"];
+const EVERYTHING: [&str; 3] = ["everything", "everything-http", "everything-sse"];
 
-/// Plays a scene against each of [`SERVERS`] and hands what came to `check`.
-async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
-    let folder = tempfile::tempdir().expect("a folder");
-    for name in SERVERS {
-        write(folder.path(), name, free_port());
+/// What `--era` takes, with the revision that is spoken then.
+const ERAS: [(&str, &str); 2] = [("legacy", "2025-11-25"), ("modern", "2026-07-28")];
+
+/// Servers behind one `portolan dev`.
+struct Serving {
+    dev: Dev,
+    servers: Vec<(Server, String)>,
+    _folder: TempDir,
+}
+
+impl Serving {
+    /// Starts them, and waits until each is ready.
+    async fn start(servers: Vec<Server>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for server in &servers {
+            write(folder.path(), server, free_port());
+        }
+        let mut dev = Dev::start(folder.path());
+        let (mut ready, mut ports_left): (Vec<(Server, String)>, _) = (Vec::new(), 5);
+        // Lines come as servers get ready, in an order of their own.
+        while ready.len() < servers.len() {
+            let is_new = |line: &Value| !ready.iter().any(|(server, _)| line["name"] == server.name.as_str());
+            let line = dev.line("every server is ready", |line| is_through(line) && is_new(line)).await;
+            let server = servers.iter().find(|server| line["name"] == server.name.as_str()).expect("one of them");
+            if line["ready"] == true {
+                ready.push((server.clone(), line["url"].as_str().expect("a URL").to_owned()));
+            } else {
+                // Someone else took its port before it did.
+                assert!(ports_left > 0, "it gets no port: {line}");
+                ports_left -= 1;
+                write(folder.path(), server, free_port());
+            }
+        }
+        Self { dev, servers: ready, _folder: folder }
     }
-    let mut dev = Dev::start(folder.path());
-    let (mut urls, mut ports_left) = (Vec::new(), 5);
-    // Lines come as servers get ready, in an order of their own.
-    while urls.len() < SERVERS.len() {
-        let line = dev.line("every server is ready", |line| is_through(line) && !urls.contains(&line["url"])).await;
-        if line["ready"] == true {
-            urls.push(line["url"].clone());
-        } else {
-            // Someone else took its port before it did.
-            assert!(ports_left > 0, "it gets no port: {line}");
-            ports_left -= 1;
-            write(folder.path(), line["name"].as_str().expect("a name"), free_port());
+
+    /// The endpoint of all of them.
+    fn all(&self) -> String {
+        let (server, url) = &self.servers[0];
+        let gateway = url.strip_suffix(&format!("/default/{}/mcp", server.name)).expect("ends with the route");
+        format!("{gateway}/mcp")
+    }
+
+    async fn end(self) {
+        assert!(self.dev.end(Signal::SIGTERM).await.success());
+    }
+}
+
+/// The name of a server's tools at the endpoint of all, but for their own.
+fn prefix(server: &Server) -> String {
+    format!("default__{}__", server.name)
+}
+
+async fn everything() -> Serving {
+    Serving::start(EVERYTHING.map(|name| server(name, Place::Local("/tmp"))).into()).await
+}
+
+async fn play(name: &str, url: &str, options: &[&str], revision: &str, check: impl Fn(&Value)) {
+    let what = format!("{name} at {url} with {options:?}");
+    let played = scenario(name, url, options).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(played["protocolVersion"], revision, "{what}: {played}");
+    assert_ne!(played["isError"], true, "{what}: {played}");
+    check(&played);
+}
+
+/// Plays a scene against each of [`EVERYTHING`], at its own endpoint and at that of all, in both eras, and hands what came
+/// to `check`.
+async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
+    let serving = everything().await;
+    let all = serving.all();
+    for (server, url) in &serving.servers {
+        let prefix = prefix(server);
+        for (era, revision) in ERAS {
+            let own: Vec<&str> = options.iter().copied().chain(["--era", era]).collect();
+            play(name, url, &own, revision, &check).await;
+            let of_all: Vec<&str> = own.iter().copied().chain(["--prefix", &prefix]).collect();
+            play(name, &all, &of_all, revision, &check).await;
         }
     }
-    for url in urls {
-        let url = url.as_str().expect("a URL");
-        let played = scenario(name, url, options).await.unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(played["protocolVersion"], "2025-11-25", "{url}: {played}");
-        assert_ne!(played["isError"], true, "{url}: {played}");
-        check(&played);
+    serving.end().await;
+}
+
+/// The same of a scene outside of any call, which has its place in a session with the server alone.
+async fn plays_in_its_own_session(name: &str, check: impl Fn(&Value)) {
+    let serving = everything().await;
+    for (_, url) in &serving.servers {
+        play(name, url, &[], "2025-11-25", &check).await;
     }
-    assert!(dev.end(Signal::SIGTERM).await.success());
+    serving.end().await;
 }
 
 /// Writes a server's manifest. Scenes play at the same time, and a server over HTTP takes a port of this machine.
-fn write(folder: &Path, name: &str, port: u16) {
-    let mut server = server(name, Place::Local("/tmp"));
+fn write(folder: &Path, server: &Server, port: u16) {
+    let mut server = server.clone();
     if server.port.is_some() {
         server.port = Some(port);
         server.env.insert("PORT".into(), port.to_string());
     }
-    let manifest = server.manifest("default", name);
-    std::fs::write(folder.join(format!("{name}.yaml")), manifest.to_string()).expect("written");
+    let manifest = server.manifest("default", &server.name);
+    std::fs::write(folder.join(format!("{}.yaml", server.name)), manifest.to_string()).expect("written");
 }
 
 /// Whether a server got ready, or did not start.
@@ -91,7 +154,7 @@ async fn a_server_asks_its_clients_user_for_input() {
 
 #[tokio::test]
 async fn a_server_asks_for_roots_outside_of_any_call() {
-    plays("roots", &[], |played| {
+    plays_in_its_own_session("roots", |played| {
         assert!(text(played).contains("file:///harbour/pier"), "{played}");
         assert_eq!(played["requests"], 1, "{played}");
     })
@@ -100,7 +163,7 @@ async fn a_server_asks_for_roots_outside_of_any_call() {
 
 #[tokio::test]
 async fn a_server_logs_to_its_client_outside_of_any_call() {
-    plays("logging", &[], |played| {
+    plays_in_its_own_session("logging", |played| {
         assert!(played["messages"].as_array().is_some_and(|messages| !messages.is_empty()), "{played}");
     })
     .await;
@@ -117,4 +180,27 @@ async fn a_call_tells_its_client_how_far_it_is() {
 #[tokio::test]
 async fn sessions_live_side_by_side() {
     plays("sessions", &["--count", "8"], |played| assert_eq!(played["ok"], 8, "{played}")).await;
+}
+
+#[tokio::test]
+async fn every_client_lists_all_servers_as_one_and_calls_each_of_them() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let scratch = scratch.path().display().to_string();
+    let serving = Serving::start(servers(Place::Local(&scratch))).await;
+    let all = serving.all();
+    let shown = |(server, _): &(Server, String)| {
+        let prefix = prefix(server);
+        // What a server shows to some clients only is in no list for everyone.
+        server.tools.iter().map(|tool| format!("{prefix}{tool}")).collect::<Vec<_>>()
+    };
+    let mut tools: Vec<String> = serving.servers.iter().flat_map(shown).collect();
+    tools.sort();
+    for name in CLIENTS {
+        let listed = client(name, &all, None, &["list-tools"]).await.expect("the client lists tools");
+        assert_eq!(listed["tools"], json!(tools), "{name}");
+        for (server, _) in &serving.servers {
+            assert_calls(server, name, &all, None, &prefix(server)).await;
+        }
+    }
+    serving.end().await;
 }

@@ -204,10 +204,19 @@ async fn answer(mut process: tokio::process::Command, what: &str) -> Result<Valu
 pub async fn assert_serves(server: &Server, client_name: &str, url: &str, token: Option<&str>) {
     let listed = client(client_name, url, token, &["list-tools"]).await.expect("the client lists tools");
     assert_eq!(listed["tools"], json!(server.tools_for(client_name)), "{} with {client_name}", server.name);
+    assert_calls(server, client_name, url, token, "").await;
+}
+
+/// Makes a server's known call with a client, at an endpoint where its tools have names with `prefix`.
+///
+/// # Panics
+/// The client is not answered what the catalogue promises.
+pub async fn assert_calls(server: &Server, client_name: &str, url: &str, token: Option<&str>, prefix: &str) {
     for call in server.setup_calls.iter().chain([&server.known_call]) {
         let arguments = Value::from(call.arguments.clone()).to_string();
-        let answer =
-            client(client_name, url, token, &["call", &call.tool, &arguments]).await.expect("the client calls");
+        let answer = client(client_name, url, token, &["call", &format!("{prefix}{}", call.tool), &arguments])
+            .await
+            .expect("the client calls");
         assert_eq!(answer["isError"], false, "{} with {client_name}: {answer}", server.name);
         let text = answer["text"].as_str().unwrap_or_default();
         assert!(text.contains(&call.expect_contains), "{} with {client_name}: {text}", server.name);

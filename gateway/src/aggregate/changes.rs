@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use portolan_mcp::{aggregate::Kind as ListKind, sse};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::Changes;
 use crate::gateway::Gateway;
+use crate::relay;
 use crate::respond::{Body, BoxError};
 use crate::route::Caller;
 
@@ -69,8 +70,7 @@ pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    relay::set_stream_headers(headers);
     response
 }
 

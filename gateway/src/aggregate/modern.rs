@@ -18,6 +18,7 @@ use super::{Asked, answer, lists, settle, target};
 use crate::gateway::Gateway;
 use crate::record::Record;
 use crate::recorded::Held;
+use crate::relay;
 use crate::respond::{self, Body};
 
 /// Answers a request, or says why there is no answer.
@@ -104,12 +105,10 @@ fn listen(
     for (_, member) in &honoured {
         acknowledged.set(member, "true");
     }
-    let id = request.id.as_json().to_owned();
-    let addressed = format!(r#""_meta":{{"{}":{id}}}"#, meta::SUBSCRIPTION_ID);
+    let addressed = format!(r#""_meta":{{"{}":{}}}"#, meta::SUBSCRIPTION_ID, request.id.as_json());
     let first = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{acknowledged},{addressed}}}}}"#
     );
-    let farewell = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete",{addressed}}}}}"#);
     let told = move |kind: ListKind| {
         let hears = honoured.iter().any(|(honoured, _)| *honoured == kind);
         let method = kind.changed();
@@ -119,7 +118,7 @@ fn listen(
     let script = Script {
         first: Some(sse::encode(None, first.as_bytes())),
         told: Box::new(told),
-        farewell: sse::encode(None, farewell.as_bytes()),
+        farewell: relay::listen_farewell(&request.id),
     };
     record.set_answer(StatusCode::OK, None);
     Ok(changes::stream(gateway, asked.caller, script))

@@ -44,7 +44,7 @@ impl<'a> Part<'a> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let revision = Members::of(&claims.client).and_then(|client| client.string("protocolVersion"));
         if let Some(revision) = revision.and_then(|revision| HeaderValue::try_from(revision).ok()) {
-            headers.entry(VERSION_HEADER).or_insert(revision);
+            headers.insert(VERSION_HEADER, revision);
         }
         let key = claims.session.derived(entry.route.name.as_str().as_bytes());
         Self { gateway, claims, entry, key, headers }

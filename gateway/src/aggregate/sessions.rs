@@ -2,7 +2,6 @@
 //! server's bridges a client has a part of its own, whose name derives from it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -24,12 +23,8 @@ use crate::record::Record;
 use crate::recorded::Held;
 use crate::respond::{self, Body};
 use crate::state::unix_time;
-use crate::{metrics, negotiate, session};
+use crate::{metrics, negotiate, relay, session};
 
-/// How long a token is good for.
-const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// When a client comes back whose stream went with this replica.
-const COME_BACK: Duration = Duration::from_secs(1);
 /// What servers may ask a client for: of capabilities that do not fit, these are what matters.
 const ASKED: [&str; 3] = ["roots", "sampling", "elicitation"];
 /// Bytes that a client's capabilities may take in its token; what is over that is left out.
@@ -75,7 +70,7 @@ async fn initialize(
     let claims = ManyClaims {
         session: session::generate()?,
         client: introduction(&params, revision).into(),
-        expires: (unix_time() + LIFETIME).as_secs(),
+        expires: (unix_time() + session::LIFETIME).as_secs(),
     };
     let sealed = asked.serving.snapshot.keyring.seal(&claims, binding(asked));
     let token = sealed.ok().and_then(|token| HeaderValue::try_from(token).ok());
@@ -148,7 +143,7 @@ pub(super) async fn open(
         Some(sse::encode(None, format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#).as_bytes()))
     };
     let first = Some(Bytes::from_static(sse::KEEP_ALIVE));
-    let script = Script { first, told: Box::new(told), farewell: sse::retry(COME_BACK) };
+    let script = Script { first, told: Box::new(told), farewell: relay::standing_farewell() };
     Ok(changes::stream(gateway, asked.caller, script))
 }
 

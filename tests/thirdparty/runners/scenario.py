@@ -10,9 +10,15 @@ import mcp_types as types
 
 from runners import common
 
+ERAS = {"legacy": "legacy", "modern": "2026-07-28"}
+
 
 def connect(options, **callbacks):
-    return common.sdk_client(options.url, options.header, mode="legacy", **callbacks)
+    return common.sdk_client(options.url, options.header, mode=ERAS[options.era], **callbacks)
+
+
+def call(client, options, tool: str, arguments: dict, **more):
+    return client.call_tool(options.prefix + tool, arguments, **more)
 
 
 def answer(client, result, **came) -> dict:
@@ -29,7 +35,7 @@ async def sampling(options) -> dict:
                                          content=types.TextContent(type="text", text="The tide turns at six."))
 
     async with connect(options, sampling_callback=complete) as client:
-        result = await client.call_tool("trigger-sampling-request", {"prompt": "When does the tide turn?", "maxTokens": 20})
+        result = await call(client, options, "trigger-sampling-request", {"prompt": "When does the tide turn?", "maxTokens": 20})
         return answer(client, result, asked=asked)
 
 
@@ -41,7 +47,7 @@ async def elicitation(options) -> dict:
         return types.ElicitResult(action="accept", content={"name": "Harbour Master", "check": True, "integer": 7})
 
     async with connect(options, elicitation_callback=fill_in) as client:
-        result = await client.call_tool("trigger-elicitation-request", {})
+        result = await call(client, options, "trigger-elicitation-request", {})
         return answer(client, result, asked=asked)
 
 
@@ -57,7 +63,7 @@ async def roots(options) -> dict:
 
     async with connect(options, list_roots_callback=list_roots) as client:
         await asked.wait()
-        result = await client.call_tool("get-roots-list", {})
+        result = await call(client, options, "get-roots-list", {})
         return answer(client, result, requests=requests)
 
 
@@ -70,7 +76,7 @@ async def logging(options) -> dict:
         came.set()
 
     async with connect(options, logging_callback=keep) as client:
-        result = await client.call_tool("toggle-simulated-logging", {})
+        result = await call(client, options, "toggle-simulated-logging", {})
         await came.wait()
         return answer(client, result, messages=messages)
 
@@ -82,8 +88,8 @@ async def progress(options) -> dict:
         steps.append([done, total])
 
     async with connect(options) as client:
-        result = await client.call_tool("trigger-long-running-operation", {"duration": options.seconds, "steps": options.count},
-                                        progress_callback=keep)
+        result = await call(client, options, "trigger-long-running-operation", {"duration": options.seconds, "steps": options.count},
+                            progress_callback=keep)
         return answer(client, result, notifications=len(steps), steps=steps)
 
 
@@ -94,7 +100,7 @@ async def sessions(options) -> dict:
     async def one(number: int) -> str:
         async with connect(options) as client:
             await everyone.wait()
-            result = await client.call_tool("echo", {"message": f"session {number}"})
+            result = await call(client, options, "echo", {"message": f"session {number}"})
             text = result.content[0].text
             if result.is_error or f"session {number}" not in text:
                 raise RuntimeError(f"session {number} was answered {text!r}")
@@ -120,6 +126,8 @@ def main():
     parser.add_argument("name", choices=SCENES)
     common.add_endpoint(parser)
     parser.add_argument("--count", type=int, default=4, metavar="N")
+    parser.add_argument("--era", choices=ERAS, default="legacy")
+    parser.add_argument("--prefix", default="", metavar="TEXT")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S")
     options = parser.parse_args()
     if options.count < 1:
