@@ -170,11 +170,12 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure>
     let mut body = response.into_body();
     let (mut whole, mut decoder) = (BytesMut::new(), Decoder::new(MAX_BYTES));
     let broke_off = |what: String| Failure::new(Kind::ServerUnreachable, what);
+    let too_long = |what: String| Failure::new(Kind::BadServerReply, what);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broke_off(format!("the answer broke off: {error}")))?;
         let Some(data) = frame.data_ref() else { continue };
         if is_stream {
-            let events = decoder.push(data).map_err(|error| broke_off(error.to_string()))?;
+            let events = decoder.push(data).map_err(|error| too_long(error.to_string()))?;
             let is_answer = |event: &Vec<u8>| matches!(Message::parse(event), Ok(Message::Response { .. }));
             if let Some(answer) = events.into_iter().find(is_answer) {
                 return Ok(answer.into());
@@ -182,7 +183,7 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure>
         } else {
             whole.extend_from_slice(data);
             if whole.len() > MAX_BYTES {
-                return Err(broke_off(format!("the answer has more than {MAX_BYTES} bytes")));
+                return Err(too_long(format!("the answer has more than {MAX_BYTES} bytes")));
             }
         }
     }

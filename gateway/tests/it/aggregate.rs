@@ -351,3 +351,28 @@ async fn a_large_answer_passes_whole_in_either_era() {
     }
     until("it is given back", async || gateway.metric("portolan_gateway_buffered_bytes").await == 0.0).await;
 }
+
+#[tokio::test]
+async fn a_server_that_lists_more_than_it_may_is_named_and_the_others_are_listed() {
+    let (a, b) = two().await;
+    let large = |name: &str| format!(r#"{{"name":"{name}","description":"{}"}}"#, "x".repeat(3 * 1024 * 1024));
+    a.offer(Offers { tools: Some(["1", "2", "3"].map(large).into()), ..Offers::default() });
+    let mut objects = Objects::of(&[("a", &[&a]), ("b", &[&b])]);
+    let gateway = Gateway::start_with(curious(), Some(objects.inputs())).await;
+    let client = open(&gateway.client()).await;
+    let answer = client.post(ALL, legacy("tools/list", &json!({}))).await;
+    assert_eq!(names(&answer, "tools", "name"), ["default__b__echo"]);
+    assert_eq!(missing(&answer)[0]["error_type"], "BadServerReply", "{answer:?}");
+    // Two of them are within the bound, and a page holds one.
+    a.offer(Offers { tools: Some(["1", "2"].map(large).into()), ..Offers::default() });
+    until("it is listed", async || {
+        let answer = client.post(ALL, legacy("tools/list", &json!({}))).await;
+        names(&answer, "tools", "name") == ["default__a__1"] && answer.json()["result"]["nextCursor"].is_string()
+    })
+    .await;
+    // What a server had that is gone takes no room.
+    objects.servers.remove(0);
+    gateway.load(objects.inputs()).await;
+    let answer = client.post(ALL, legacy("tools/list", &json!({}))).await;
+    assert_eq!(names(&answer, "tools", "name"), ["default__b__echo"]);
+}
