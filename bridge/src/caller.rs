@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lines::LineError;
-use crate::link::{Heard, Inbox, Link};
+use crate::link::{Heard, Inbox, Link, NotReading, timed_out};
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::session::{EXIT_AFTER_EOF, PostError, ended};
 use crate::state::{State, lock};
@@ -88,9 +88,7 @@ impl CallerSession {
         }
         if !self.write_all(&mut inner, out) {
             self.state.counters.refused_calls.add(1);
-            let failure =
-                Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later");
-            self.give_up(&mut inner, asked, &failure.retry_after(Duration::from_secs(1)));
+            self.give_up(&mut inner, asked, &NotReading.failure());
         }
         let caller = Arc::downgrade(self);
         Ok(reply.on_drop(move || {
@@ -107,10 +105,9 @@ impl CallerSession {
             return Err(failure.clone());
         }
         inner.last_used = Instant::now();
-        self.link.write(single_line(body)).map_err(|_| {
+        self.link.write(single_line(body)).map_err(|error| {
             self.state.counters.refused_calls.add(1);
-            Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
-                .retry_after(Duration::from_secs(1))
+            error.failure()
         })
     }
 
@@ -126,12 +123,8 @@ impl CallerSession {
     async fn time_out(caller: Weak<Self>, asked: Asked, timeout: Duration) {
         tokio::time::sleep(timeout).await;
         let Some(caller) = caller.upgrade() else { return };
-        let message = format!(
-            "the server did not answer within {} ms; ask again, or raise spec.timeouts.request",
-            timeout.as_millis()
-        );
         let mut inner = lock(&caller.inner);
-        if caller.give_up(&mut inner, asked, &Failure::new(Kind::RequestTimeout, message)) {
+        if caller.give_up(&mut inner, asked, &timed_out(timeout)) {
             caller.state.counters.timeouts.add(1);
         }
     }

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::revision::{Era, is_primed};
+use portolan_mcp::revision::is_primed;
 use portolan_mcp::session::Refusal;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::{mac, wire};
@@ -95,14 +95,13 @@ impl Data {
 
     /// Whether a session with an HTTP server has a link of its own: at one that knows no sessions.
     fn is_linked(&self, key: &SessionKey, message: &Message<'_>) -> bool {
-        let is_modern = *self.state.era.borrow() == Some(Era::Modern);
-        (opens_session(message) && is_modern) || self.backend.sessions.find(key).is_some()
+        (opens_session(message) && self.state.is_sessionless()) || self.backend.sessions.find(key).is_some()
     }
 
     /// Who answers everyone, where clients of sessions are no more to an HTTP server that knows none.
     fn translates(&self) -> Option<Shared> {
-        let is_modern = *self.state.era.borrow() == Some(Era::Modern);
-        (is_modern && self.state.config.sessions.stateless).then(|| Shared::new(&self.state))
+        let is_shared = self.state.is_sessionless() && self.state.config.sessions.stateless;
+        is_shared.then(|| Shared::new(&self.state))
     }
 
     async fn post_to_link(&self, key: &SessionKey, received: &Received<'_>) -> Answer {

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::lines::LineError;
-use crate::link::{End, Heard, Inbox, Link, Opener};
+use crate::link::{End, Heard, Inbox, Link, Opener, timed_out};
 use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
 use crate::reply::{Delivery, Outlet, Reply};
@@ -237,10 +237,9 @@ impl Kept {
     }
 
     fn write(&self, message: &Bytes) -> Result<(), Failure> {
-        self.link.write(single_line(message)).map_err(|_| {
+        self.link.write(single_line(message)).map_err(|error| {
             self.state.counters.refused_calls.add(1);
-            Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
-                .retry_after(Duration::from_secs(1))
+            error.failure()
         })
     }
 
@@ -282,10 +281,7 @@ impl Kept {
         let Some(kept) = kept.upgrade() else { return };
         let Some(Pending::Client(caller)) = lock(&kept.inner).pending.remove(&id) else { return };
         kept.state.counters.timeouts.add(1);
-        let millis = timeout.as_millis();
-        let message =
-            format!("the server did not answer within {millis} ms; ask again, or raise spec.timeouts.request");
-        caller.fail(&Failure::new(Kind::RequestTimeout, message));
+        caller.fail(&timed_out(timeout));
         // A server that does not read will not read that nobody waits either.
         let _ = kept.link.write(cancelled(&Id::number(id)));
     }

@@ -1,12 +1,13 @@
 //! What a session talks to, whatever it is: messages out, messages in, an end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use portolan_mcp::envelope::Id;
-use portolan_mcp::failure::Failure;
+use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::parked::ParkingKey;
 use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
@@ -43,10 +44,17 @@ pub(crate) struct Caller {
     pub(crate) introduction: Introduction,
 }
 
+impl Caller {
+    /// The one who stands for all, where nothing is kept for anyone.
+    pub(crate) fn everyone() -> Self {
+        Self { key: SessionKey::of_everyone(), introduction: Introduction::of_many() }
+    }
+}
+
 impl Opener {
     /// Opens a link for someone who begins with `initialize`; `name` is what logs and exits call it.
     pub(crate) fn open(&self, state: &Arc<State>, name: &str) -> Result<(Link, Inbox), SpawnError> {
-        if *state.era.borrow() != Some(Era::Modern) {
+        if !state.is_sessionless() {
             return self.open_in(Era::Legacy, state, name);
         }
         let (link, inbox) = self.open_in(Era::Modern, state, name)?;
@@ -250,6 +258,21 @@ pub(crate) enum Heard {
 /// A server that does not read what is written to it.
 #[derive(Debug)]
 pub(crate) struct NotReading;
+
+impl NotReading {
+    /// What the client is told of it.
+    pub(crate) fn failure(self) -> Failure {
+        Failure::new(Kind::Overloaded, "the server does not read what is sent to it; ask again later")
+            .retry_after(Duration::from_secs(1))
+    }
+}
+
+/// What a client is told whose request the server did not answer within `timeout`.
+pub(crate) fn timed_out(timeout: Duration) -> Failure {
+    let millis = timeout.as_millis();
+    let message = format!("the server did not answer within {millis} ms; ask again, or raise spec.timeouts.request");
+    Failure::new(Kind::RequestTimeout, message)
+}
 
 /// How a link ended.
 #[derive(Clone, Debug)]

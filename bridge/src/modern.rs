@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use portolan_mcp::aggregate as list;
-use portolan_mcp::envelope::Message;
+use portolan_mcp::envelope::{Message, Request};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::modern::{DISCOVER, Head, check_params};
 use portolan_mcp::revision::Era;
@@ -26,7 +26,7 @@ pub(crate) async fn post(state: &State, backend: &Backend, key: &SessionKey, rec
     let message = received.message;
     let head =
         Head::of(message).ok_or_else(|| refused(Kind::InvalidRequest, "a client of this revision sends no answers"))?;
-    let era = state.era().await.map_err(|failure| respond::failure(&failure, id_of(message), message.method()))?;
+    let era = state.era().await.map_err(|failure| failed(&failure, message))?;
     match &backend.way {
         Way::Http(relay) if era != Era::Legacy => relay.pass(received, head.is_listen()).await,
         _ => post_to_link(state, backend, key, era, &head, received).await,
@@ -43,14 +43,9 @@ pub(crate) async fn shared(state: &Arc<State>, backend: &Backend, key: &SessionK
         return Err(refused(Kind::InvalidRequest, "only lists and server/discover are the same for everyone"));
     }
     if let Way::Http(_) = &backend.way {
-        let era = state.era().await;
-        let era = era.map_err(|failure| respond::failure(&failure, Some(&request.id), Some(&request.method)))?;
-        let everyone = Caller { key: SessionKey::of_everyone(), introduction: Introduction::of_many() };
-        let caller = backend.sessions.caller(everyone, era);
-        let caller = caller.map_err(|failure| respond::failure(&failure, Some(&request.id), Some(&request.method)))?;
-        let reply = caller.ask(request, received.body, received.timeout);
-        let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
-        return Ok(respond::answer_of_era(reply).await);
+        let era = state.era().await.map_err(|failure| failed(&failure, received.message))?;
+        let everyone = session_of(backend, Caller::everyone(), era, received.message)?;
+        return ask(&everyone, request, received).await;
     }
     let kept = Shared::new(state);
     if request.method == DISCOVER {
@@ -69,42 +64,48 @@ async fn post_to_link(
     head: &Head<'_>,
     received: &Received<'_>,
 ) -> Answer {
-    let Received { headers, message, body, timeout } = *received;
+    let Received { headers, message, body, .. } = *received;
     if let Some((schema, arguments)) = tools::with_headers(&state.marked_tools(), head, message.params()) {
         // Nobody behind this sees headers: whether they say what the body says is decided here.
-        check_params(schema, &arguments, headers)
-            .map_err(|failure| respond::failure(&failure, id_of(message), message.method()))?;
+        check_params(schema, &arguments, headers).map_err(|failure| failed(&failure, message))?;
     }
-    let caller = caller(state, backend, key, era, head, message)?;
+    let session = session_of(backend, caller(state, key, head), era, message)?;
     match message {
-        Message::Request(request) => {
-            let reply = caller.ask(request, body, timeout);
-            let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
-            Ok(respond::answer_of_era(reply).await)
-        }
+        Message::Request(request) => ask(&session, request, received).await,
         _ if head.method == "notifications/cancelled" => {
             Err(refused(Kind::InvalidRequest, "over HTTP, a request is taken back by closing it"))
         }
         _ => {
-            caller.notify(body).map_err(|failure| respond::failure(&failure, None, None))?;
+            session.notify(body).map_err(|failure| respond::failure(&failure, None, None))?;
             Ok(respond::empty(StatusCode::ACCEPTED))
         }
     }
 }
 
-/// What is kept for the caller. At a server without sessions of its own to keep, everyone is the same caller.
-fn caller(
-    state: &State,
+/// Who asks. At a server without sessions of its own to keep, everyone is the same caller.
+fn caller(state: &State, key: &SessionKey, head: &Head<'_>) -> Caller {
+    if state.config.sessions.stateless {
+        return Caller::everyone();
+    }
+    Caller { key: key.clone(), introduction: Introduction::of(head) }
+}
+
+/// What is kept for the caller.
+fn session_of(
     backend: &Backend,
-    key: &SessionKey,
+    caller: Caller,
     era: Era,
-    head: &Head<'_>,
     message: &Message<'_>,
 ) -> Result<Arc<CallerSession>, Response<Body>> {
-    let caller = match (state.config.sessions.stateless, SessionKey::of_everyone()) {
-        (true, everyone) => Caller { key: everyone, introduction: Introduction::of_many() },
-        (false, _) => Caller { key: key.clone(), introduction: Introduction::of(head) },
-    };
-    let caller = backend.sessions.caller(caller, era);
-    caller.map_err(|failure: Failure| respond::failure(&failure, id_of(message), message.method()))
+    backend.sessions.caller(caller, era).map_err(|failure| failed(&failure, message))
+}
+
+async fn ask(session: &Arc<CallerSession>, request: &Request<'_>, received: &Received<'_>) -> Answer {
+    let reply = session.ask(request, received.body, received.timeout);
+    let reply = reply.map_err(|error| data::not_taken(&error, Some(&request.id), Some(&request.method)))?;
+    Ok(respond::answer_of_era(reply).await)
+}
+
+fn failed(failure: &Failure, message: &Message<'_>) -> Response<Body> {
+    respond::failure(failure, id_of(message), message.method())
 }

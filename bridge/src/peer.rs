@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_mcp::revision::Era;
 use portolan_mcp::wire::ExitCause;
 use serde_json::Value;
 
@@ -34,7 +33,7 @@ impl Connector {
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match &self.opener {
             // One that knows no sessions is asked over a link, which translates.
-            Opener::Http(server) if *state.era.borrow() != Some(Era::Modern) => {
+            Opener::Http(server) if !state.is_sessionless() => {
                 let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
                 self.current = Some(Arc::clone(&peer));
                 Ok(Peer::Http(peer))

@@ -177,7 +177,7 @@ impl Prober {
         let mut found = match self.handshake(&peer).await {
             Ok(found) => found,
             Err(setback) => {
-                if matches!(setback, Setback::Problem(_)) && *self.state.era.borrow() == Some(Era::Modern) {
+                if matches!(setback, Setback::Problem(_)) && self.state.is_sessionless() {
                     // What it speaks is asked anew: it may be another server by now.
                     self.state.era.send_replace(None);
                 }
@@ -232,7 +232,7 @@ impl Prober {
             Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize").into()),
         };
         let mut server = read_initialize(&result)?;
-        if *self.state.era.borrow() == Some(Era::Modern) {
+        if self.state.is_sessionless() {
             // What answered `initialize` is a translation.
             server.era = Era::Modern;
             server.supported_versions = MODERN.iter().map(|version| (*version).to_owned()).collect();
@@ -246,7 +246,7 @@ impl Prober {
     /// it is (2026-07-28, "Backward Compatibility").
     async fn refused(&self, peer: &Peer, code: i64, message: &str) -> Setback {
         let told = format!("initialize was answered with error {code}: {}", quote(message));
-        if *self.state.era.borrow() == Some(Era::Modern) {
+        if self.state.is_sessionless() {
             return Problem::new(ProbeReason::UnsupportedProtocol, format!("{told}, for server/discover")).into();
         }
         let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;

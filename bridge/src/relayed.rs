@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::awaited::{self, EVENTS, Pending, Source, is};
+use crate::link::timed_out;
 use crate::opening::Opening;
 use crate::relay::{InFlight, head};
 use crate::respond::{COME_BACK, KEEP_ALIVE, failure_trailer};
@@ -42,10 +43,7 @@ impl Call {
     }
 
     pub(crate) fn timed_out(&self) -> Failure {
-        let millis = self.timeout.as_millis();
-        let message =
-            format!("the server did not answer within {millis} ms; ask again, or raise spec.timeouts.request");
-        Failure::new(Kind::RequestTimeout, message)
+        timed_out(self.timeout)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lines::LineError;
-use crate::link::{End, Heard, How, Inbox, Link};
+use crate::link::{End, Heard, How, Inbox, Link, timed_out};
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
@@ -222,14 +222,9 @@ impl ClientSession {
     async fn time_out(session: Weak<Self>, stream: StreamId, timeout: Duration) {
         tokio::time::sleep(timeout).await;
         let Some(session) = session.upgrade() else { return };
-        let message = format!(
-            "the server did not answer within {} ms; ask again, or raise spec.timeouts.request",
-            timeout.as_millis()
-        );
-        let failure = Failure::new(Kind::RequestTimeout, message);
         let mut inner = lock(&session.inner);
         let is_initialize = inner.initialize == Some(stream);
-        if session.give_up(&mut inner, stream, &failure) {
+        if session.give_up(&mut inner, stream, &timed_out(timeout)) {
             session.state.counters.timeouts.add(1);
         }
         drop(inner);
@@ -252,13 +247,8 @@ impl ClientSession {
         for output in out {
             match output {
                 Output::ToServer(line) => {
-                    if self.link.write(line).is_err() {
-                        let failure = Failure::new(
-                            Kind::Overloaded,
-                            "the server does not read what is sent to it; ask again later",
-                        )
-                        .retry_after(Duration::from_secs(1));
-                        result = Err(PostError::Failed(failure));
+                    if let Err(error) = self.link.write(line) {
+                        result = Err(PostError::Failed(error.failure()));
                     }
                 }
                 Output::Event(event) => {

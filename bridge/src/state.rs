@@ -96,6 +96,11 @@ impl State {
         })
     }
 
+    /// Whether the server is known to speak the era without sessions alone.
+    pub(crate) fn is_sessionless(&self) -> bool {
+        *self.era.borrow() == Some(Era::Modern)
+    }
+
     pub(crate) fn marked_tools(&self) -> Arc<Marked> {
         Arc::clone(&lock(&self.marked))
     }
