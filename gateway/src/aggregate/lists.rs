@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portolan_mcp::{
     aggregate::{Cursor, Kind as ListKind, PageSize, capabilities, page},
+    envelope::{Request, string_param},
     failure::{Failure, Kind},
     members::Members,
     modern::meta,
@@ -28,11 +29,11 @@ const INSTRUCTIONS: &str = "Several servers as one. Tools and prompts are named 
 /// One page of a list, without what only one era has.
 ///
 /// # Errors
-/// `cursor` is none that was given out.
-pub(super) fn list(kind: ListKind, cursor: Option<&str>, parts: &[Part]) -> Result<Members<'static>, Failure> {
-    let cursor = match cursor {
+/// The request's cursor is none that was given out.
+pub(super) fn list(kind: ListKind, request: &Request<'_>, parts: &[Part]) -> Result<Members<'static>, Failure> {
+    let cursor = match request.params.and_then(|params| string_param(params, "cursor")) {
         None => None,
-        Some(text) => Some(Cursor::parse(text).ok_or_else(|| {
+        Some(text) => Some(Cursor::parse(&text).ok_or_else(|| {
             Failure::new(Kind::InvalidParams, "params.cursor must be the nextCursor of the page before, or be left out")
         })?),
     };

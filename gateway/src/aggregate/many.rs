@@ -53,9 +53,7 @@ impl<'a> Many<'a> {
             return Ok(answered(request, "{}", record));
         }
         if let Some(kind) = ListKind::of_method(&request.method) {
-            let cursor = request.params.and_then(|params| string_param(params, "cursor"));
-            let parts = record.wait(self.gateway.catalog.parts(self.gateway, &self.asked.members())).await;
-            let result = lists::list(kind, cursor.as_deref(), &parts)?;
+            let result = lists::list(kind, request, &self.asked.parts(self.gateway, record).await)?;
             return Ok(answered(request, &result.to_string(), record));
         }
         let target = target::of(request, body)?;

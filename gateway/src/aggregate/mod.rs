@@ -57,6 +57,11 @@ impl<'a> Asked<'a> {
         self.serving.members_for(&self.caller.identity)
     }
 
+    /// What each of them has.
+    async fn parts(&self, gateway: &Arc<Gateway>, record: &mut Record) -> Vec<catalog::Part> {
+        record.wait(gateway.catalog.parts(gateway, &self.members())).await
+    }
+
     /// One of them; a server that is not there and one that the caller may not see are the same.
     fn member(&self, member: Member<'_>) -> Option<(&'a Entry, Permit)> {
         let entry = self.serving.route(&member.route())?;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use portolan_mcp::{
     aggregate::Kind as ListKind,
-    envelope::{Message, Request, string_param},
+    envelope::{Message, Request},
     failure::{Failure, Kind},
     members::Members,
-    modern::{DISCOVER, Head, LISTEN, meta},
+    modern::{DISCOVER, Head, LIST_CHANGES, LISTEN, ListChange, meta},
     sse,
 };
 
@@ -39,13 +39,11 @@ pub(super) async fn post(
     };
     match (&*request.method, ListKind::of_method(&request.method)) {
         (_, Some(kind)) => {
-            let cursor = request.params.and_then(|params| string_param(params, "cursor"));
-            let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
-            let result = lists::in_modern(lists::list(kind, cursor.as_deref(), &parts)?, gateway.bounds.lists_interval);
-            Ok(answered(request, &result, record))
+            let result = lists::list(kind, request, &asked.parts(gateway, record).await)?;
+            Ok(answered(request, &lists::in_modern(result, gateway.bounds.lists_interval), record))
         }
         (DISCOVER, _) => {
-            let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
+            let parts = asked.parts(gateway, record).await;
             Ok(answered(request, &lists::discover(&parts, gateway.bounds.lists_interval), record))
         }
         (LISTEN, _) => listen(gateway, asked, request, record),
@@ -91,27 +89,19 @@ fn listen(
         let message = "params.notifications must say what to listen for, such as {\"toolsListChanged\": true}";
         Failure::new(Kind::InvalidParams, message)
     })?;
-    let wants = |member: &str| filter.get(member) == Some("true");
-    let honoured: Vec<(ListKind, &'static str)> = [
-        (ListKind::Tools, "toolsListChanged"),
-        (ListKind::Prompts, "promptsListChanged"),
-        (ListKind::Resources, "resourcesListChanged"),
-        (ListKind::Templates, "resourcesListChanged"),
-    ]
-    .into_iter()
-    .filter(|(_, member)| wants(member))
-    .collect();
+    let honoured: Vec<ListChange> =
+        LIST_CHANGES.into_iter().filter(|change| filter.get(change.filter) == Some("true")).collect();
     let mut acknowledged = Members::default();
-    for (_, member) in &honoured {
-        acknowledged.set(member, "true");
+    for change in &honoured {
+        acknowledged.set(change.filter, "true");
     }
     let addressed = format!(r#""_meta":{{"{}":{}}}"#, meta::SUBSCRIPTION_ID, request.id.as_json());
     let first = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{acknowledged},{addressed}}}}}"#
     );
     let told = move |kind: ListKind| {
-        let hears = honoured.iter().any(|(honoured, _)| *honoured == kind);
         let method = kind.changed();
+        let hears = honoured.iter().any(|change| change.method == method);
         let event = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{addressed}}}}}"#);
         hears.then(|| sse::encode(None, event.as_bytes()))
     };

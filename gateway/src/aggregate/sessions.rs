@@ -63,7 +63,7 @@ async fn initialize(
     request: &Request<'_>,
     record: &mut Record,
 ) -> Result<Response<Body>, Failure> {
-    let parts = record.wait(gateway.catalog.parts(gateway, &asked.members())).await;
+    let parts = asked.parts(gateway, record).await;
     let params = request.params.and_then(|params| Members::of(params.get())).unwrap_or_default();
     let asked_for = params.string("protocolVersion").filter(|revision| revision::is_legacy(revision));
     let revision = asked_for.as_deref().unwrap_or(revision::LATEST_LEGACY);

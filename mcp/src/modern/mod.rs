@@ -37,6 +37,28 @@ pub const LISTEN: &str = "subscriptions/listen";
 /// The request that asks who a server is.
 pub const DISCOVER: &str = "server/discover";
 
+/// A change of a list, of which a stream of notifications may tell.
+#[derive(Clone, Copy, Debug)]
+pub struct ListChange {
+    /// The notification.
+    pub method: &'static str,
+    /// The member of `params.notifications` that asks for it.
+    pub filter: &'static str,
+    /// The capability that announces it, with its member `listChanged`.
+    pub capability: &'static str,
+}
+
+/// All of them.
+pub const LIST_CHANGES: [ListChange; 3] = [
+    ListChange { method: "notifications/tools/list_changed", filter: "toolsListChanged", capability: "tools" },
+    ListChange { method: "notifications/prompts/list_changed", filter: "promptsListChanged", capability: "prompts" },
+    ListChange {
+        method: "notifications/resources/list_changed",
+        filter: "resourcesListChanged",
+        capability: "resources",
+    },
+];
+
 /// Methods whose requests name a thing, with the member that names it ("Standard Request Headers").
 pub const NAMED: [(&str, &str); 3] = [("tools/call", "name"), ("prompts/get", "name"), ("resources/read", "uri")];
 

@@ -6,20 +6,13 @@ use bytes::Bytes;
 
 use super::super::{ServerIntro, Step, notification};
 use crate::members::Members;
-use crate::modern::meta;
+use crate::modern::{LIST_CHANGES, meta};
 
 const UPDATED: &str = "notifications/resources/updated";
 
-/// Changes of lists: the notification, the filter's member, and the capability that announces it.
-const LISTS: [(&str, &str, &str); 3] = [
-    ("notifications/tools/list_changed", "toolsListChanged", "tools"),
-    ("notifications/prompts/list_changed", "promptsListChanged", "prompts"),
-    ("notifications/resources/list_changed", "resourcesListChanged", "resources"),
-];
-
 /// Whether `method` is what a stream of notifications carries.
 pub(super) fn is_change(method: &str) -> bool {
-    method == UPDATED || LISTS.iter().any(|(name, _, _)| *name == method)
+    method == UPDATED || LIST_CHANGES.iter().any(|change| change.method == method)
 }
 
 /// Resources that one stream may be for; of more the last ones are not promised.
@@ -48,10 +41,10 @@ impl Listens {
     pub(super) fn begin(&mut self, id: u64, asked: &Members<'_>, server: &ServerIntro) -> Begun {
         let mut honoured = Members::default();
         let mut filter = Filter::default();
-        for (method, member, capability) in LISTS {
-            if asked.get(member) == Some("true") && server.says(capability, "listChanged") {
-                honoured.set(member, "true");
-                filter.lists.push(method);
+        for change in LIST_CHANGES {
+            if asked.get(change.filter) == Some("true") && server.says(change.capability, "listChanged") {
+                honoured.set(change.filter, "true");
+                filter.lists.push(change.method);
             }
         }
         let mut resources: Vec<String> =

@@ -6,11 +6,8 @@ use std::collections::BTreeSet;
 use super::super::{ServerIntro, Step, result};
 use crate::envelope::Id;
 use crate::members::Members;
+use crate::modern::LIST_CHANGES;
 use crate::session::cancelled_because;
-
-/// Changes of lists, of which a session hears without asking: the filter's member and the capability.
-const LISTS: [(&str, &str); 3] =
-    [("toolsListChanged", "tools"), ("promptsListChanged", "prompts"), ("resourcesListChanged", "resources")];
 
 /// Resources that a session may watch.
 const MAX_RESOURCES: usize = 1024;
@@ -71,9 +68,10 @@ impl Listen {
     /// All that the session wants to hear and the server can tell, as the filter of a request to listen.
     pub(super) fn filter(&self, server: &ServerIntro) -> String {
         let mut filter = Members::default();
-        for (member, capability) in LISTS {
-            if server.says(capability, "listChanged") {
-                filter.set(member, "true");
+        // Of lists a session hears without asking.
+        for change in LIST_CHANGES {
+            if server.says(change.capability, "listChanged") {
+                filter.set(change.filter, "true");
             }
         }
         if !self.resources.is_empty() {
