@@ -4,6 +4,7 @@ mod cluster;
 mod echo;
 mod machine;
 mod mcp;
+mod peers;
 mod report;
 mod stats;
 
@@ -27,18 +28,31 @@ struct Cli {
 enum Suite {
     /// A tool call over loopback: directly, and through gateway and bridge
     Echo(echo::EchoArgs),
+    /// A tool call through others and through the gateway, each on a core of its own
+    Peers(peers::PeersArgs),
+    /// A gateway in front of one server, for the suite `peers`
+    #[command(hide = true)]
+    Alone(peers::alone::AloneArgs),
     /// From `kubectl apply` to the first successful call, by phase (in the test cluster)
     Start(cluster::start::StartArgs),
     /// Writes and memory with servers that nobody uses (in the test cluster)
     Idle(cluster::idle::IdleArgs),
 }
 
-// One thread: the load must not take more cores than it has to.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    if let Suite::Alone(args) = &cli.suite {
+        return peers::alone::run(args);
+    }
+    // One thread: the load must not take more cores than it has to.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(cli))
+}
+
+async fn measure(cli: Cli) -> anyhow::Result<()> {
     let section = match &cli.suite {
+        Suite::Alone(_) => return Ok(()),
         Suite::Echo(args) => echo::run(args).await?,
+        Suite::Peers(args) => peers::run(args).await?,
         Suite::Start(args) => cluster::start::run(args).await?,
         Suite::Idle(args) => cluster::idle::run(args).await?,
     };

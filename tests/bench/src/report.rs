@@ -63,9 +63,11 @@ impl Section {
         let mut text = format!("{}\n", self.machine.sentence());
         if !self.figures.is_empty() {
             let rows = self.figures.iter().map(|figure| {
-                let value = figure.value.map_or_else(|| "–".to_owned(), |value| decimal(value, 1));
+                let places = if figure.target < 10.0 { 2 } else { 1 };
+                let value = figure.value.map_or_else(|| "–".to_owned(), |value| decimal(value, places));
                 let unit = figure.unit;
-                let target = format!("≤ {} {unit}", decimal(figure.target, 0));
+                let places = if figure.target.fract() == 0.0 { 0 } else { 2 };
+                let target = format!("≤ {} {unit}", decimal(figure.target, places));
                 vec![figure.what.clone(), format!("{value} {unit}"), target, figure.verdict().to_owned()]
             });
             let table = Table {

@@ -2,7 +2,7 @@
 
 mod http;
 mod pipe;
-mod reply;
+pub(crate) mod reply;
 
 use std::path::PathBuf;
 

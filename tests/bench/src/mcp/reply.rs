@@ -31,7 +31,7 @@ struct Content<'a> {
 }
 
 /// The result of the answer to `id`, in a JSON message or in the one event of a stream that carries it.
-pub(super) fn result<'a>(answer: &'a str, id: &str) -> anyhow::Result<&'a RawValue> {
+pub(crate) fn result<'a>(answer: &'a str, id: &str) -> anyhow::Result<&'a RawValue> {
     if answer.starts_with('{') {
         return in_message(answer, id)?.with_context(|| format!("the answer is not to {id}: {}", start(answer)));
     }
@@ -58,15 +58,23 @@ fn in_message<'a>(text: &'a str, id: &str) -> anyhow::Result<Option<&'a RawValue
 }
 
 /// Checks that `message` was said back, after what else the server likes to say.
-pub(super) fn check_echo(result: &RawValue, message: &str) -> anyhow::Result<()> {
+pub(crate) fn check_echo(result: &RawValue, message: &str) -> anyhow::Result<()> {
     let call: CallResult<'_> = serde_json::from_str(result.get()).context("not the result of a call")?;
     let text = call.content.first().map(|content| content.text.as_ref()).unwrap_or_default();
     ensure!(!call.is_error && text.ends_with(message), "asked to say {message:?}, the server said {:?}", start(text));
     Ok(())
 }
 
+/// Checks that a text of so many bytes was said.
+pub(crate) fn check_length(result: &RawValue, bytes: usize) -> anyhow::Result<()> {
+    let call: CallResult<'_> = serde_json::from_str(result.get()).context("not the result of a call")?;
+    let length = call.content.first().map_or(0, |content| content.text.len());
+    ensure!(!call.is_error && length == bytes, "asked for {bytes} bytes, the server said {length}");
+    Ok(())
+}
+
 /// What a message needs of a text that may be long.
-pub(super) fn start(text: &str) -> String {
+pub(crate) fn start(text: &str) -> String {
     text.chars().take(200).collect()
 }
 

@@ -1,0 +1,158 @@
+//! What is called in front of each candidate, and what came out.
+
+use std::time::Duration;
+
+use super::candidates::{Candidate, Cores, Stand};
+use super::counted::Stats;
+use super::load::{self, Client, Target, Tool, Work};
+use super::process;
+use crate::stats::{median, percentile};
+
+/// One kind of load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Load {
+    pub(super) name: &'static str,
+    pub(super) work: Work,
+    /// Each with a connection of its own.
+    pub(super) clients: usize,
+    /// Servers that the candidate knows.
+    pub(super) servers: usize,
+}
+
+const fn json(tool: Tool) -> Work {
+    Work { tool, sse: false, modern: false }
+}
+
+const fn load(name: &'static str, work: Work, clients: usize) -> Load {
+    Load { name, work, clients, servers: 1 }
+}
+
+/// With candidates on a core of their own.
+pub(super) const SPLIT: [Load; 9] = [
+    load("echo", json(Tool::Echo), 8),
+    load("echo", json(Tool::Echo), 32),
+    load("echo", json(Tool::Echo), 256),
+    load("echo, events", Work { tool: Tool::Echo, sse: true, modern: false }, 32),
+    load("echo, 2026-07-28", Work { tool: Tool::Echo, sse: false, modern: true }, 32),
+    load("1 KB", json(Tool::Blob(1000)), 32),
+    load("100 KB", json(Tool::Blob(100_000)), 32),
+    load("1 MiB", json(Tool::Blob(1 << 20)), 8),
+    Load { name: "echo, 50 servers", work: json(Tool::Echo), clients: 32, servers: 50 },
+];
+
+/// With everything on one core, so that nothing waits for a core to wake up.
+pub(super) const SAME: [Load; 1] = [load("echo, one core", json(Tool::Echo), 1)];
+
+/// How long each is measured, and how long before it is not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lasting {
+    pub(super) measured: Duration,
+    pub(super) before: Duration,
+}
+
+/// One load in front of one candidate, once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell {
+    pub(super) direct_rps: f64,
+    pub(super) rps: f64,
+    /// Microseconds.
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    /// Beyond that of the server alone, a moment before.
+    pub(super) added: f64,
+    /// Seconds of processor time for ten thousand calls.
+    pub(super) cpu: f64,
+    /// Bytes.
+    pub(super) peak: f64,
+    /// Above what it had before the load, for each byte in flight.
+    pub(super) held: f64,
+    /// At the server.
+    pub(super) requests_per_call: f64,
+    pub(super) new_connections: f64,
+}
+
+/// Measures `loads` in front of `candidate`; those that it cannot be asked are left out.
+pub(super) async fn measure(
+    candidate: Candidate,
+    cores: Cores,
+    loads: &[Load],
+    lasting: Lasting,
+) -> anyhow::Result<Vec<(Load, Cell)>> {
+    let mut cells = Vec::new();
+    for load in loads {
+        if load.work.modern && !candidate.is_modern() || load.servers > 1 && !candidate.is_ours() {
+            continue;
+        }
+        // Each load finds a candidate that has seen none before, so that the memory is its own.
+        process::pin(cores.harness)?;
+        let stand = Stand::start(candidate, cores, load.servers).await?;
+        let cell = cell(&stand, load, lasting).await;
+        stand.end().await?;
+        cells.push((*load, cell.map_err(|error| error.context(format!("{}, {}", candidate.name(), load.name)))?));
+    }
+    Ok(cells)
+}
+
+async fn cell(stand: &Stand, load: &Load, lasting: Lasting) -> anyhow::Result<Cell> {
+    let direct = run(&stand.direct, load, lasting, || Ok(())).await?;
+    let idle = stand.usage()?;
+    let mut started = None;
+    let through = run(&stand.through, load, lasting, || {
+        started = Some(stand.usage()?.cpu);
+        Ok(())
+    })
+    .await?;
+    let used = stand.usage()?;
+    let calls = through.seen.calls();
+    let in_flight = super::float(load.clients * load.work.tool.bytes());
+    Ok(Cell {
+        direct_rps: direct.rps(),
+        rps: through.rps(),
+        p50: through.at(0.5),
+        p99: through.at(0.99),
+        added: through.at(0.5) - direct.at(0.5),
+        cpu: (used.cpu - started.unwrap_or(idle.cpu)) / calls * 1e4,
+        peak: used.peak,
+        held: (used.peak - idle.rss) / in_flight,
+        requests_per_call: through.at_server.requests / calls,
+        new_connections: through.at_server.connections,
+    })
+}
+
+struct Run {
+    seen: load::Seen,
+    at_server: Stats,
+}
+
+impl Run {
+    fn rps(&self) -> f64 {
+        self.seen.calls() / self.seen.took.as_secs_f64()
+    }
+
+    fn at(&self, share: f64) -> f64 {
+        percentile(&self.seen.latencies, share).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
+    }
+}
+
+async fn run(
+    target: &Target,
+    load: &Load,
+    lasting: Lasting,
+    begins: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Run> {
+    let mut clients = Vec::with_capacity(load.clients);
+    for _ in 0..load.clients {
+        clients.push(Client::open(target, load.work).await?);
+    }
+    load::call(&mut clients, load.work, lasting.before).await?;
+    let before = Stats::of(target.server).await?;
+    begins()?;
+    let seen = load::call(&mut clients, load.work, lasting.measured).await?;
+    let at_server = Stats::of(target.server).await?.since(&before);
+    Ok(Run { seen, at_server })
+}
+
+/// The middle of `field` over rounds.
+pub(super) fn middle(cells: &[Cell], field: impl Fn(&Cell) -> f64) -> f64 {
+    median(&cells.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+}

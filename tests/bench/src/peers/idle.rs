@@ -1,0 +1,93 @@
+//! What a candidate keeps for clients that do nothing: sessions, connections, standing streams.
+
+use std::time::Duration;
+
+use super::candidates::{Candidate, Cores, Stand};
+use super::counted::Stats;
+use super::load::{Client, Tool, Work};
+use super::process;
+
+/// Until what was opened has settled.
+const SETTLE: Duration = Duration::from_secs(2);
+const WORK: Work = Work { tool: Tool::Echo, sse: false, modern: false };
+/// Connections that the sessions share.
+const SHARED: usize = 8;
+
+/// What is held open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Sessions, on a few connections.
+    Sessions,
+    /// Sessions with a connection each.
+    Connections,
+    /// Sessions with a connection and an open standing stream each.
+    Streams,
+}
+
+impl Held {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Connections => "connections",
+            Self::Streams => "standing streams",
+        }
+    }
+}
+
+/// What was kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) held: Held,
+    pub(super) count: usize,
+    /// Bytes for each, while open.
+    pub(super) each: f64,
+    /// Bytes before, while open, and after all were closed.
+    pub(super) rss: [f64; 3],
+    /// Sessions that were opened at the server for it.
+    pub(super) at_server: f64,
+}
+
+/// Opens `count` of `held` in front of `candidate`, looks at its memory, and closes them.
+pub(super) async fn measure(candidate: Candidate, cores: Cores, held: Held, count: usize) -> anyhow::Result<Kept> {
+    process::pin(cores.harness)?;
+    let stand = Stand::start(candidate, cores, 1).await?;
+    let kept = kept(&stand, held, count).await;
+    stand.end().await?;
+    kept
+}
+
+async fn kept(stand: &Stand, held: Held, count: usize) -> anyhow::Result<Kept> {
+    // What the first request sets up once is no share of anyone.
+    drop(Client::open(&stand.through, WORK).await?);
+    let counted = Stats::of(stand.through.server).await?;
+    tokio::time::sleep(SETTLE).await;
+    let before = stand.usage()?.rss;
+    let mut clients = Vec::new();
+    let mut streams = Vec::new();
+    match held {
+        Held::Sessions => {
+            for _ in 0..SHARED {
+                clients.push(Client::connect(&stand.through).await?);
+            }
+            for number in 0..count {
+                clients[number % SHARED].open_session().await?;
+            }
+        }
+        Held::Connections | Held::Streams => {
+            for _ in 0..count {
+                let mut client = Client::open(&stand.through, WORK).await?;
+                if held == Held::Streams {
+                    streams.push(client.listen().await?);
+                }
+                clients.push(client);
+            }
+        }
+    }
+    tokio::time::sleep(SETTLE).await;
+    let open = stand.usage()?.rss;
+    let at_server = Stats::of(stand.through.server).await?.since(&counted).initialized;
+    drop((streams, clients));
+    tokio::time::sleep(SETTLE).await;
+    let after = stand.usage()?.rss;
+    Ok(Kept { held, count, each: (open - before) / super::float(count), rss: [before, open, after], at_server })
+}
