@@ -162,7 +162,7 @@ fn every_object_of_the_examples_is_admitted() {
             kinds.insert(kind);
         }
     }
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["ConfigMap", "MCPGateway", "MCPServer", "Secret"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["ConfigMap", "MCPGateway", "MCPServer", "MCPToolset", "Secret"]);
 }
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {

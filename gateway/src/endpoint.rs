@@ -38,12 +38,22 @@ mod tests {
     fn a_toolset_is_between_its_namespace_and_mcp_and_is_no_servers_route() {
         let route = "default/toolsets/research";
         assert_eq!(toolset_of("/default/toolsets/research/mcp"), Some(("default/research".to_owned(), route)));
-        assert_eq!(toolset_of("/toolsets/toolsets/toolsets/mcp"), Some(("toolsets/toolsets".into(), "toolsets/toolsets/toolsets")));
+        assert_eq!(
+            toolset_of("/toolsets/toolsets/toolsets/mcp"),
+            Some(("toolsets/toolsets".into(), "toolsets/toolsets/toolsets"))
+        );
         assert_eq!(route_of("/default/toolsets/research/mcp"), None);
         assert_eq!(route_of("/default/toolsets/mcp"), Some("default/toolsets"), "a server may be called so");
         for path in [
-            "/mcp", "/default/toolsets/mcp", "/default/toolsets//mcp", "//toolsets/a/mcp", "/toolsets/a/mcp", "/a/toolsets/b/c/mcp",
-            "/a/b/toolsets/c/mcp", "/a/toolsets/b", "/a/toolsets/b/mcp/",
+            "/mcp",
+            "/default/toolsets/mcp",
+            "/default/toolsets//mcp",
+            "//toolsets/a/mcp",
+            "/toolsets/a/mcp",
+            "/a/toolsets/b/c/mcp",
+            "/a/b/toolsets/c/mcp",
+            "/a/toolsets/b",
+            "/a/toolsets/b/mcp/",
         ] {
             assert_eq!(toolset_of(path), None, "{path}");
         }

@@ -116,5 +116,8 @@ fn misdirected(refusal: Refusal) -> Failure {
 }
 
 fn no_route() -> Failure {
-    Failure::new(Kind::UnknownRoute, "there is no such endpoint; write /<namespace>/<server>/mcp, /<namespace>/toolsets/<toolset>/mcp, or /mcp for all")
+    Failure::new(
+        Kind::UnknownRoute,
+        "there is no such endpoint; write /<namespace>/<server>/mcp, /<namespace>/toolsets/<toolset>/mcp, or /mcp for all",
+    )
 }

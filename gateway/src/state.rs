@@ -11,7 +11,9 @@ use portolan_mcp::{
     failure::{Failure, Kind},
 };
 use portolan_policy::{authorize, identity::Identity};
-use portolan_snapshot::{Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile};
+use portolan_snapshot::{
+    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile,
+};
 use tokio::sync::watch;
 
 use crate::budget::Budget;

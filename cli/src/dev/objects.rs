@@ -119,7 +119,8 @@ fn entry(origin: Origin, value: Value) -> Result<Read, Vec<Problem>> {
         "Secret" => Object::Secret(secret(&origin, &value)?),
         "ConfigMap" => Object::ConfigMap(config_map(&origin, &value)?),
         other => {
-            let message = format!("{other} is ignored: dev reads MCPServer, MCPToolset, MCPGateway, Secret and ConfigMap");
+            let message =
+                format!("{other} is ignored: dev reads MCPServer, MCPToolset, MCPGateway, Secret and ConfigMap");
             return Ok(Read::Ignored(origin.problem("kind", message)));
         }
     };

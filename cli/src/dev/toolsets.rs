@@ -42,7 +42,8 @@ fn problems_of(name: &Name, located: &Located<MCPToolset>, objects: &Objects) ->
 
 /// Where each of them is served.
 pub(super) fn endpoints(objects: &Objects, listen: SocketAddr) -> impl Iterator<Item = String> {
-    objects.toolsets.keys().map(move |name| {
-        format!("Toolset {name} is at http://{listen}/{}/toolsets/{}/mcp", name.namespace, name.name)
-    })
+    objects
+        .toolsets
+        .keys()
+        .map(move |name| format!("Toolset {name} is at http://{listen}/{}/toolsets/{}/mcp", name.namespace, name.name))
 }

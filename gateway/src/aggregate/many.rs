@@ -53,12 +53,8 @@ impl<'a> Many<'a> {
             return Ok(answered(request, "{}", record));
         }
         if let Some(kind) = ListKind::of_method(&request.method) {
-            let result = lists::list(
-                kind,
-                request,
-                &self.asked.parts(self.gateway, record).await,
-                self.asked.selection(),
-            )?;
+            let result =
+                lists::list(kind, request, &self.asked.parts(self.gateway, record).await, self.asked.selection())?;
             return Ok(answered(request, &result.to_string(), record));
         }
         let target = target::of(request, body, self.asked.selection())?;

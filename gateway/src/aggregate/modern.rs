@@ -44,7 +44,11 @@ pub(super) async fn post(
         }
         (DISCOVER, _) => {
             let parts = asked.parts(gateway, record).await;
-            Ok(answered(request, &lists::discover(&parts, asked.toolset.map(Arc::as_ref), gateway.bounds.lists_interval), record))
+            Ok(answered(
+                request,
+                &lists::discover(&parts, asked.toolset.map(Arc::as_ref), gateway.bounds.lists_interval),
+                record,
+            ))
         }
         (LISTEN, _) => listen(gateway, asked, request, record),
         _ => call(gateway, asked, request, body, record, held).await,
