@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 #[schemars(transform = crate::schema::absent_not_null)]
 pub struct MCPToolsetSpec {
     /// The servers. Who may not use one of them does not see what it has, and does not reach it here either.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub servers: Vec<ToolsetServer>,
 
