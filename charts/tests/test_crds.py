@@ -22,7 +22,7 @@ class Crds(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         generated = [item for path in sorted((chart.ROOT / "crds/generated").glob("*.yaml"))
                      for item in chart.objects(path.read_text())]
-        self.assertEqual(len(generated), 2)
+        self.assertEqual(len(generated), 3)
         for source in (chart.CHART, chart.CRDS):
             rendered = definitions(of=source)
             for item in rendered:
@@ -35,7 +35,7 @@ class Crds(unittest.TestCase):
                 self.assertEqual(item["metadata"]["annotations"][KEEP], "keep")
         for values, source in (({"crds": {"keep": False}}, chart.CHART), ({"keep": False}, chart.CRDS)):
             found = definitions(values, source)
-            self.assertEqual(len(found), 2)
+            self.assertEqual(len(found), 3)
             for item in found:
                 self.assertNotIn("annotations", item["metadata"])
 
@@ -43,4 +43,4 @@ class Crds(unittest.TestCase):
         self.assertEqual(definitions({"crds": {"enabled": False}}), [])
 
     def test_the_definitions_as_an_umbrellas_part_take_its_global_values(self):
-        self.assertEqual(len(definitions({"global": {"registry": "x"}, "enabled": True}, chart.CRDS)), 2)
+        self.assertEqual(len(definitions({"global": {"registry": "x"}, "enabled": True}, chart.CRDS)), 3)

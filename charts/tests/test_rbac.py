@@ -103,7 +103,8 @@ class Rbac(unittest.TestCase):
         self.assertEqual(view["metadata"]["labels"].get(prefix + "view"), "true")
         self.assertEqual(edit["metadata"]["labels"].get(prefix + "edit"), "true")
         self.assertEqual({verb for rule in view["rules"] for verb in rule["verbs"]}, {"get", "list", "watch"})
-        self.assertEqual({name.split("/")[0] for rule in edit["rules"] for name in rule["resources"]}, {"mcpservers"})
+        self.assertEqual({name.split("/")[0] for rule in edit["rules"] for name in rule["resources"]},
+                         {"mcpservers", "mcptoolsets"})
 
     def test_the_operator_makes_a_gateway_only_when_there_is_a_default_one(self):
         create = Right("operator", "create", "portolan.dev", "mcpgateways", "", "release")

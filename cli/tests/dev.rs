@@ -42,6 +42,32 @@ fn the_quickstart_is_served_and_its_tools_can_be_called() {
 }
 
 #[test]
+fn a_toolset_is_served_beside_its_servers_under_its_own_names_and_an_edit_of_it_is_served_too() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/toolset.yaml");
+    let files = directory();
+    let text = std::fs::read_to_string(example).expect("reads");
+    write(&files, "a.yaml", &text);
+    let mut dev = Dev::start(files.path());
+    dev.ready("numbers");
+    let said = dev.says("Toolset default/arithmetic is at http://");
+    let url = said.split_whitespace().last().expect("a URL");
+    assert!(url.ends_with("/default/toolsets/arithmetic/mcp"), "{url}");
+    let names = || {
+        let tools: serde_json::Value =
+            serde_json::from_str(&stdout(&run(&["tools", url, "-o", "json"]))).expect("JSON");
+        let names =
+            tools.as_array().expect("an array").iter().map(|tool| tool["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    eventually("its tools are listed", || names() == ["default__numbers__echo", "sum"]);
+    let sum = run(&["call", url, "sum", "a=2", "b=40"]);
+    assert_exit(&sum, 0);
+    assert_eq!(stdout(&sum), "The sum of 2 and 40 is 42.\n");
+    write(&files, "a.yaml", &text.replace("as: sum", "as: total"));
+    eventually("the new name is listed", || names() == ["default__numbers__echo", "total"]);
+}
+
+#[test]
 fn a_table_and_a_client_configuration_are_printed_for_people() {
     let files = directory();
     write(&files, "a.yaml", &server("a", ""));

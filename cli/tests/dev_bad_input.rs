@@ -166,6 +166,43 @@ fn a_gateway_without_authentication_is_told_by_line_and_the_last_good_one_decide
 }
 
 #[test]
+fn a_toolset_that_names_an_unknown_server_or_one_name_twice_is_told_by_line_and_serves_on() {
+    let files = directory();
+    write(&files, "a.yaml", &support::server("a", ""));
+    write(&files, "b.yaml", &support::server("b", ""));
+    let toolset = |servers: &str| {
+        let head = "apiVersion: portolan.dev/v1alpha1\nkind: MCPToolset\nmetadata: {name: mine}\n";
+        format!("{head}spec:\n  servers:\n{servers}")
+    };
+    let good = "  - {name: a, tools: [{name: echo, as: say}]}\n";
+    write(&files, "mine.yaml", &toolset(good));
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("a").replace("/default/a/mcp", "/default/toolsets/mine/mcp");
+    dev.ready("b");
+    assert_exit(&run(&["call", &url, "say", "message=hi"]), 0);
+    for (servers, place) in [
+        (
+            format!("{good}  - {{name: absent}}\n"),
+            "mine.yaml:7: spec.servers[1].name: the files have no MCPServer default/absent",
+        ),
+        (
+            format!("{good}  - {{name: b, tools: [{{name: echo, as: say}}]}}\n"),
+            "mine.yaml:5: spec.servers: a/echo and b/echo are both shown as \"say\"; write another `as`",
+        ),
+        (
+            "  - {name: a, tools: [{name: echo, as: say}, {name: slow, as: say}]}\n".into(),
+            "mine.yaml:6: spec.servers[0].tools: two tools have the same name in `as`",
+        ),
+        (good.replace("say", "a.say"), "mine.yaml:6: spec.servers[0].tools[0].as: write letters, digits and '-'"),
+        (good.replace("as:", "alias:"), "mine.yaml:6: spec.servers[0].tools[0].alias: unknown field"),
+    ] {
+        write(&files, "mine.yaml", &toolset(&servers));
+        dev.says(place);
+        assert_exit(&run(&["call", &url, "say", "message=hi"]), 0);
+    }
+}
+
+#[test]
 fn a_gateway_that_has_never_been_right_admits_nobody_until_it_is() {
     for text in [gateway("{}"), gateway("{anonymus: {}}"), gateway("[")] {
         let files = directory();

@@ -1,4 +1,4 @@
-//! The API of Portolan: [`MCPServer`] and [`MCPGateway`], and the names that every part must agree on.
+//! The API of Portolan: [`MCPServer`], [`MCPGateway`] and [`MCPToolset`], and the names that every part must agree on.
 //!
 //! The types are the source of the CRDs in `generated/` (written by the `crdgen` binary). What a field means to the
 //! API server (defaults, bounds, CEL rules) is declared on the field itself, so that a rule and its type cannot drift
@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod labels;
 pub mod ports;
 pub mod server;
+pub mod toolset;
 
 mod render;
 mod rules;
@@ -24,6 +25,7 @@ pub use duration::Duration;
 pub use gateway::{MCPGateway, MCPGatewaySpec, MCPGatewayStatus};
 pub use render::{RenderError, render};
 pub use server::{MCPServer, MCPServerSpec, MCPServerStatus};
+pub use toolset::{MCPToolset, MCPToolsetSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -49,6 +51,10 @@ pub const MAX_GATEWAY_NAME_LENGTH: usize = 46;
 
 /// Every CRD, in the order in which `crdgen` writes them, with the file that holds it.
 #[must_use]
-pub fn crds() -> [(&'static str, CustomResourceDefinition); 2] {
-    [("mcpservers.yaml", MCPServer::crd()), ("mcpgateways.yaml", MCPGateway::crd())]
+pub fn crds() -> [(&'static str, CustomResourceDefinition); 3] {
+    [
+        ("mcpservers.yaml", MCPServer::crd()),
+        ("mcpgateways.yaml", MCPGateway::crd()),
+        ("mcptoolsets.yaml", MCPToolset::crd()),
+    ]
 }

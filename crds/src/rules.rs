@@ -18,6 +18,12 @@ pub(crate) fn name_is_a_service_name() -> Rule {
         .message("metadata.name names Services: write lower-case letters, digits and '-', starting with a letter and not ending with '-'")
 }
 
+/// `metadata.name` is a part of a path.
+pub(crate) fn name_is_a_label() -> Rule {
+    Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')")
+        .message("metadata.name is in the endpoint's path: write at most 63 lower-case letters, digits and '-', not starting or ending with '-'")
+}
+
 /// `metadata.name` leaves room for what the operator adds to it.
 pub(crate) fn name_has_at_most(characters: usize) -> Rule {
     Rule::new(format!("size(self.metadata.name) <= {characters}"))

@@ -14,7 +14,7 @@ use std::{
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::cel;
 use portolan_crds::{
-    MCPGateway, MCPServer,
+    MCPGateway, MCPServer, MCPToolset,
     admission::{Rejected, admit},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +25,7 @@ fn verdict(case: &Case) -> Result<Value, Rejected> {
     match case.kind() {
         "MCPServer" => admit::<MCPServer>(&case.object).map(|object| serde_json::to_value(object).unwrap()),
         "MCPGateway" => admit::<MCPGateway>(&case.object).map(|object| serde_json::to_value(object).unwrap()),
+        "MCPToolset" => admit::<MCPToolset>(&case.object).map(|object| serde_json::to_value(object).unwrap()),
         other => panic!("{}: no such kind: {other}", case.name),
     }
 }
@@ -103,6 +104,7 @@ fn an_admitted_object_passes_the_rules_again_and_stays_as_it_is() {
         assert_eq!(verdict(&again).unwrap(), admitted, "{}", case.name);
         match case.kind() {
             "MCPServer" => serde_json::from_value::<MCPServer>(admitted).unwrap().validate_cel().unwrap(),
+            "MCPToolset" => serde_json::from_value::<MCPToolset>(admitted).unwrap().validate_cel().unwrap(),
             _ => serde_json::from_value::<MCPGateway>(admitted).unwrap().validate_cel().unwrap(),
         }
     }
@@ -113,6 +115,7 @@ fn a_file_and_the_api_server_fill_in_the_same_defaults() {
     for case in cases().iter().filter(|case| case.rejected.is_empty() && !case.name.contains("null")) {
         let from_file = match case.kind() {
             "MCPServer" => serde_json::to_value(serde_json::from_value::<MCPServer>(case.object.clone()).unwrap()),
+            "MCPToolset" => serde_json::to_value(serde_json::from_value::<MCPToolset>(case.object.clone()).unwrap()),
             _ => serde_json::to_value(serde_json::from_value::<MCPGateway>(case.object.clone()).unwrap()),
         };
         assert_eq!(from_file.unwrap(), verdict(case).unwrap(), "{}", case.name);
@@ -159,7 +162,7 @@ fn every_object_of_the_examples_is_admitted() {
             kinds.insert(kind);
         }
     }
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["ConfigMap", "MCPGateway", "MCPServer", "Secret"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["ConfigMap", "MCPGateway", "MCPServer", "MCPToolset", "Secret"]);
 }
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {

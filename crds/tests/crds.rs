@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use kube::CustomResourceExt;
 use portolan_crds::{
-    API_VERSION, CATEGORY, GROUP, MCPGateway, MCPServer, VERSION,
+    API_VERSION, CATEGORY, GROUP, MCPGateway, MCPServer, MCPToolset, VERSION,
     server::{Limits, SessionType, Sessions, Transport},
 };
 use serde_json::Value;
@@ -64,8 +64,8 @@ fn drift_is_refused_with_the_command_that_ends_it() {
 
 #[test]
 fn printed_crds_are_the_committed_ones() {
-    let committed =
-        ["mcpservers.yaml", "mcpgateways.yaml"].map(|file| fs::read_to_string(generated().join(file)).unwrap());
+    let committed = ["mcpservers.yaml", "mcpgateways.yaml", "mcptoolsets.yaml"]
+        .map(|file| fs::read_to_string(generated().join(file)).unwrap());
     assert_eq!(crdgen(&[]), (Some(0), committed.map(|yaml| format!("---\n{yaml}")).concat()));
 }
 
@@ -82,6 +82,8 @@ fn names_in_the_crds_are_the_constants() {
     assert_eq!(MCPGateway::crd_name(), "mcpgateways.portolan.dev");
     assert_eq!(MCPServer::shortnames(), ["mcps"]);
     assert_eq!(MCPGateway::shortnames(), ["mcpgw"]);
+    assert_eq!(MCPToolset::crd_name(), "mcptoolsets.portolan.dev");
+    assert_eq!(MCPToolset::shortnames(), ["mcpts"]);
 }
 
 #[test]
@@ -93,7 +95,9 @@ fn kubectl_scale_and_columns_read_fields_that_exist() {
         let paths = columns
             .iter()
             .map(|column| &column["jsonPath"])
-            .chain(["specReplicasPath", "statusReplicasPath", "labelSelectorPath"].map(|path| &scale[path]));
+            .chain(["specReplicasPath", "statusReplicasPath", "labelSelectorPath"].map(|path| &scale[path]))
+            // What has no replicas has no scale.
+            .filter(|path| !(scale.is_null() && path.is_null()));
         for path in paths.map(|path| path.as_str().unwrap()).filter(|path| !path.starts_with(".metadata")) {
             // A filter holds dots of its own: what follows it is a field of the items. Of a choice each must lead there.
             let plain = path.replace(r#"[?(@.type=="Ready")]"#, "[0]");
@@ -116,7 +120,11 @@ fn kubectl_scale_and_columns_read_fields_that_exist() {
 #[test]
 fn lists_of_named_objects_merge_by_name() {
     let mut maps = Vec::new();
-    for (kind, schema) in [("server", schema_of::<MCPServer>()), ("gateway", schema_of::<MCPGateway>())] {
+    for (kind, schema) in [
+        ("server", schema_of::<MCPServer>()),
+        ("gateway", schema_of::<MCPGateway>()),
+        ("toolset", schema_of::<MCPToolset>()),
+    ] {
         walk(&schema, kind, &mut |path, schema| {
             if schema["x-kubernetes-list-type"] == "map" {
                 maps.push(format!("{path} {}", schema["x-kubernetes-list-map-keys"][0].as_str().unwrap()));
@@ -136,13 +144,15 @@ fn lists_of_named_objects_merge_by_name() {
             "server.status.conditions type",
             "server.status.endpoints gateway",
             "server.status.revisions name",
+            "toolset.spec.servers name",
+            "toolset.spec.servers[].tools name",
         ]
     );
 }
 
 #[test]
 fn the_schema_holds_nothing_that_the_api_server_warns_of_or_keeps_null() {
-    for schema in [schema_of::<MCPServer>(), schema_of::<MCPGateway>()] {
+    for schema in [schema_of::<MCPServer>(), schema_of::<MCPGateway>(), schema_of::<MCPToolset>()] {
         walk(&schema, "", &mut |path, schema| {
             if let Some(format) = schema["format"].as_str() {
                 assert!(["int32", "int64", "date-time"].contains(&format), "{path}: {format}");

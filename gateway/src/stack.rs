@@ -73,7 +73,13 @@ async fn layers(
     record.set_caller(&identity);
     let caller = Caller { principal: identity.principal(), identity };
     if request.uri.path() == endpoint::ALL {
-        let asked = aggregate::Asked { request, serving: &serving, caller: &caller };
+        let asked =
+            aggregate::Asked { request, serving: &serving, caller: &caller, toolset: None, route: aggregate::ROUTE };
+        return aggregate::serve(gateway, asked, body, record, held).await;
+    }
+    if let Some((name, route)) = endpoint::toolset_of(request.uri.path()) {
+        let toolset = serving.toolset_for(&caller.identity, &name).ok_or_else(no_route)?;
+        let asked = aggregate::Asked { request, serving: &serving, caller: &caller, toolset: Some(toolset), route };
         return aggregate::serve(gateway, asked, body, record, held).await;
     }
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
@@ -110,5 +116,8 @@ fn misdirected(refusal: Refusal) -> Failure {
 }
 
 fn no_route() -> Failure {
-    Failure::new(Kind::UnknownRoute, "there is no such endpoint; write /<namespace>/<server>/mcp, or /mcp for all")
+    Failure::new(
+        Kind::UnknownRoute,
+        "there is no such endpoint; write /<namespace>/<server>/mcp, /<namespace>/toolsets/<toolset>/mcp, or /mcp for all",
+    )
 }

@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::{
+    aggregate::Selection,
+    failure::{Failure, Kind},
+};
 use portolan_policy::{authorize, identity::Identity};
-use portolan_snapshot::{Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Unusable, compile};
+use portolan_snapshot::{
+    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile,
+};
 use tokio::sync::watch;
 
 use crate::budget::Budget;
@@ -112,12 +117,19 @@ impl State {
 }
 
 impl Serving {
-    /// Every server that `identity` may use, in the order of their routes.
-    pub(crate) fn members_for(&self, identity: &Identity) -> Vec<&Entry> {
+    /// Every server that `identity` may use, of those of `selection` where there is one, in the order of their routes.
+    pub(crate) fn members_for(&self, identity: &Identity, selection: Option<&Selection>) -> Vec<&Entry> {
+        let is_here = |entry: &&Entry| selection.is_none_or(|selection| selection.has(entry.route.name.as_str()));
         let may_use = |entry: &&Entry| authorize::authorize(identity, entry.route.name.target()).is_ok();
-        let mut members: Vec<&Entry> = self.routes.values().filter(may_use).collect();
+        let mut members: Vec<&Entry> = self.routes.values().filter(is_here).filter(may_use).collect();
         members.sort_unstable_by(|one, other| one.route.name.cmp(&other.route.name));
         members
+    }
+
+    /// The toolset `namespace/name`, for one who may use any server of it.
+    pub(crate) fn toolset_for(&self, identity: &Identity, name: &str) -> Option<&Arc<Toolset>> {
+        let toolset = self.snapshot.toolsets.get(name)?;
+        (!self.members_for(identity, Some(&toolset.selection)).is_empty()).then_some(toolset)
     }
 
     /// The route `namespace/server`.
@@ -172,6 +184,14 @@ fn record(serving: &Serving, previous: Option<&Serving>, metrics: &Metrics) {
         metrics.rejected_objects.with_label_values(&["MCPServer", problem.reason()]).inc();
         if before.is_none_or(|before| before.servers.get(server) != Some(problem)) {
             tracing::warn!(%server, %problem, "the latest version of a server is not served");
+        }
+    }
+    for (toolset, problems) in &diagnostics.toolsets {
+        for problem in problems {
+            metrics.rejected_objects.with_label_values(&["MCPToolset", problem.reason()]).inc();
+            if before.is_none_or(|before| before.toolsets.get(toolset).is_none_or(|before| !before.contains(problem))) {
+                tracing::warn!(%toolset, %problem, "a toolset has a problem");
+            }
         }
     }
     let gone = previous.into_iter().flat_map(|previous| &previous.routes);

@@ -23,6 +23,7 @@ use crate::pods;
 use crate::select::{self, BadSelector};
 use crate::settings::settings;
 use crate::snapshot::{Http, ObjectVersion, Pod, Route, RouteName, Snapshot};
+use crate::toolset::{self, ToolsetProblem};
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Diagnostics {
     pub gateway: Vec<GatewayProblem>,
     /// Of servers. One that has a route besides is served in its last good version.
     pub servers: BTreeMap<RouteName, ServerProblem>,
+    /// Of toolsets, by `namespace/name`.
+    pub toolsets: BTreeMap<RouteName, Vec<ToolsetProblem>>,
 }
 
 /// What is wrong with the gateway's own object or Secret, each with what is done about it.
@@ -102,13 +105,15 @@ pub fn compile(inputs: &Inputs, previous: Option<&Snapshot>) -> Result<Compiled,
             previous.keyring.clone()
         }
     };
+    let routes = routes(inputs, previous, &mut diagnostics);
     let snapshot = Snapshot {
         generation: previous.map_or(0, |previous| previous.generation) + 1,
         gateway: ObjectVersion {
             uid: inputs.gateway.metadata.uid.as_deref().unwrap_or_default().into(),
             generation: inputs.gateway.metadata.generation.unwrap_or_default(),
         },
-        routes: routes(inputs, previous, &mut diagnostics),
+        toolsets: toolset::toolsets(inputs, previous, &routes, &mut diagnostics.toolsets),
+        routes,
         authentication: authentication(&inputs.gateway, &inputs.secret, &mut diagnostics.gateway),
         http: http(inputs, &mut diagnostics.gateway),
         keyring,

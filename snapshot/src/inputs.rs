@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::discovery::v1::EndpointSlice};
-use portolan_crds::{MCPGateway, MCPServer};
+use portolan_crds::{MCPGateway, MCPServer, MCPToolset};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_domain::ClusterDomain;
@@ -22,6 +22,12 @@ pub struct Inputs {
     /// Servers that this release cannot read; each keeps its last good version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<Unreadable>,
+    /// Toolsets of the enrolled namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub toolsets: Vec<MCPToolset>,
+    /// Toolsets that this release cannot read; each keeps its last good version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable_toolsets: Vec<Unreadable>,
     /// Labels of the enrolled namespaces by name; needed only where the gateway selects by them.
     #[serde(default)]
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -41,7 +47,7 @@ impl std::fmt::Debug for Inputs {
     }
 }
 
-/// An `MCPServer` that does not have the shape that this release knows.
+/// An object that does not have the shape that this release knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// Its namespace.

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod report;
 pub mod select;
 pub mod snapshot;
+pub mod toolset;
 
 mod authentication;
 mod pods;
@@ -19,3 +20,4 @@ pub use compile::{Compiled, Diagnostics, Unusable, compile};
 pub use inputs::Inputs;
 pub use report::Report;
 pub use snapshot::{Route, RouteName, Snapshot};
+pub use toolset::{Toolset, ToolsetProblem};

@@ -33,6 +33,21 @@ pub fn selects(selection: &ServerSelection, namespaces: &Namespaces, server: &MC
     chooses(selection, namespaces, server.metadata.namespace.as_deref().unwrap_or_default(), server.labels())
 }
 
+/// Whether a gateway with `selection` serves toolsets of `namespace`: its selector of servers says nothing of them.
+///
+/// # Errors
+/// The namespace selector cannot be read.
+pub fn selects_namespace(
+    selection: &ServerSelection,
+    namespaces: &Namespaces,
+    namespace: &str,
+) -> Result<bool, BadSelector> {
+    match &selection.namespace_selector {
+        None => Ok(true),
+        Some(selector) => namespaces.get(namespace).map_or(Ok(false), |labels| matches(selector, labels)),
+    }
+}
+
 /// [`selects`] for an object of which only namespace and labels are known.
 pub(crate) fn chooses(
     selection: &ServerSelection,
@@ -40,11 +55,8 @@ pub(crate) fn chooses(
     namespace: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<bool, BadSelector> {
-    if let Some(selector) = &selection.namespace_selector {
-        match namespaces.get(namespace) {
-            Some(labels) if matches(selector, labels)? => {}
-            _ => return Ok(false),
-        }
+    if !selects_namespace(selection, namespaces, namespace)? {
+        return Ok(false);
     }
     selection.selector.as_ref().map_or(Ok(true), |selector| matches(selector, labels))
 }

@@ -13,6 +13,8 @@ use portolan_mcp::{
 };
 use portolan_policy::{api_key::ApiKeys, authorize::Target, hosts::HostRules};
 
+use crate::toolset::Toolset;
+
 /// Everything that a request is decided by.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub gateway: ObjectVersion,
     /// Routes by `namespace/server`.
     pub routes: HashMap<RouteName, Arc<Route>>,
+    /// Toolsets by `namespace/name`.
+    pub toolsets: HashMap<RouteName, Arc<Toolset>>,
     /// Who is let in.
     pub authentication: Authentication,
     /// How HTTP is served.

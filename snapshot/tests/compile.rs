@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a panic is the report")]
 
 use k8s_openapi::ByteString;
+use portolan_crds::MCPToolset;
 use portolan_mcp::token::{Binding, Claims, SessionKey};
 use portolan_snapshot::{
     Compiled, Inputs, Report, Snapshot, Unusable, compile,
@@ -289,4 +290,66 @@ fn sealed_inputs_are_the_same_inputs() {
     let (one, two) = (good(&inputs(), None), good(&read, None));
     assert_eq!(Report::whole(&one, &Default::default()), Report::whole(&two, &Default::default()));
     assert_eq!(read.secret, inputs().secret);
+}
+
+fn toolset(name: &str, servers: &str) -> MCPToolset {
+    let metadata = format!("{{namespace: default, name: {name}, uid: uid-{name}, generation: 1}}");
+    serde_saphyr::from_str(&format!("metadata: {metadata}\nspec: {{servers: {servers}}}")).expect("a toolset")
+}
+
+fn toolset_problems(inputs: &Inputs, previous: Option<&Snapshot>) -> (Snapshot, Vec<String>) {
+    let Compiled { snapshot, diagnostics } = compile(inputs, previous).expect("usable");
+    let problems = diagnostics.toolsets.values().flatten().map(ToString::to_string).collect();
+    (snapshot, problems)
+}
+
+#[test]
+fn a_toolset_is_its_servers_and_one_that_is_not_served_is_named_and_takes_nothing_from_the_others() {
+    let mut inputs = inputs();
+    inputs.toolsets = vec![toolset("mine", "[{name: everything, tools: [{name: a, as: b}]}]")];
+    let (snapshot, problems) = toolset_problems(&inputs, None);
+    assert_eq!(problems, [] as [String; 0]);
+    let tool = snapshot.toolsets["default/mine"].selection.tool("b").map(|owned| (owned.member.route(), owned.own));
+    assert_eq!(tool, Some(("default/everything".to_owned(), "a")));
+    inputs.toolsets = vec![toolset("mine", "[{name: everything}, {name: absent}]")];
+    let (snapshot, problems) = toolset_problems(&inputs, None);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("\"absent\", which is not served here; name an MCPServer"), "{problems:?}");
+    assert!(snapshot.toolsets["default/mine"].selection.has("default/everything"));
+}
+
+#[test]
+fn a_toolset_in_which_two_tools_have_one_name_or_that_cannot_be_read_keeps_its_last_good_version() {
+    let mut inputs = inputs();
+    let good = toolset("mine", "[{name: everything}]");
+    let bad =
+        toolset("mine", "[{name: everything, tools: [{name: a, as: x}]}, {name: idle, tools: [{name: b, as: x}]}]");
+    inputs.toolsets = vec![bad.clone()];
+    let (never, problems) = toolset_problems(&inputs, None);
+    assert!(never.toolsets.is_empty());
+    assert_eq!(problems, ["everything/a and idle/b are both shown as \"x\"; write another `as` for one of them"]);
+    inputs.toolsets = vec![good];
+    let (last, _) = toolset_problems(&inputs, None);
+    inputs.toolsets = vec![bad];
+    let (kept, _) = toolset_problems(&inputs, Some(&last));
+    assert_eq!(kept.toolsets["default/mine"], last.toolsets["default/mine"]);
+    inputs.toolsets[0].metadata.uid = Some("another".into());
+    assert!(
+        toolset_problems(&inputs, Some(&last)).0.toolsets.is_empty(),
+        "another object of that name is no version of it"
+    );
+    inputs.toolsets.clear();
+    let unreadable = |uid: &str| Unreadable {
+        namespace: "default".into(),
+        name: "mine".into(),
+        uid: Some(uid.into()),
+        labels: Default::default(),
+        message: "spec.servers: invalid type".into(),
+    };
+    inputs.unreadable_toolsets = vec![unreadable("uid-mine")];
+    let (kept, problems) = toolset_problems(&inputs, Some(&last));
+    assert_eq!(kept.toolsets["default/mine"], last.toolsets["default/mine"]);
+    assert!(problems[0].contains("spec.servers: invalid type"), "{problems:?}");
+    inputs.unreadable_toolsets.clear();
+    assert!(toolset_problems(&inputs, Some(&last)).0.toolsets.is_empty(), "one that is deleted is gone");
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 
 use kube::api::{Patch, PatchParams};
 use portolan_crds::admission::admit;
-use portolan_crds::{MCPGateway, MCPServer};
+use portolan_crds::{MCPGateway, MCPServer, MCPToolset};
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::paths::repo;
 use portolan_tests::tidy;
@@ -103,6 +103,10 @@ async fn the_api_server_fills_in_the_defaults_that_a_file_gets() {
             "MCPServer" => (
                 serde_json::from_value(created).and_then(|object: MCPServer| serde_json::to_value(object.spec)),
                 serde_json::to_value(admit::<MCPServer>(&case.object).unwrap().spec),
+            ),
+            "MCPToolset" => (
+                serde_json::from_value(created).and_then(|object: MCPToolset| serde_json::to_value(object.spec)),
+                serde_json::to_value(admit::<MCPToolset>(&case.object).unwrap().spec),
             ),
             _ => (
                 serde_json::from_value(created).and_then(|object: MCPGateway| serde_json::to_value(object.spec)),

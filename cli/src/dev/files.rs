@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portolan_crds::{MCPGateway, MCPServer};
+use portolan_crds::{MCPGateway, MCPServer, MCPToolset};
 
 use super::objects::{self, Contents, Data, Entry, Name, Object};
 use super::problem::{Origin, Problem};
@@ -17,6 +17,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Objects {
     pub(super) servers: BTreeMap<Name, Located<MCPServer>>,
+    pub(super) toolsets: BTreeMap<Name, Located<MCPToolset>>,
     pub(super) gateway: Option<(Name, Located<MCPGateway>)>,
     /// A file that has never been right and may hold the gateway: until it is read, nobody knows whom that admits.
     pub(super) unread_gateway: Option<PathBuf>,
@@ -186,6 +187,9 @@ impl Objects {
         match object {
             Object::Server(server) => {
                 self.servers.insert(name.clone(), located((**server).clone(), origin, written));
+            }
+            Object::Toolset(toolset) => {
+                self.toolsets.insert(name.clone(), located((**toolset).clone(), origin, written));
             }
             Object::Gateway(gateway) => match &self.gateway {
                 Some((first, _)) => {

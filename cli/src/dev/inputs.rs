@@ -18,6 +18,7 @@ use super::keys::{self, NoRandomness};
 use super::objects::Name;
 use super::problem::Problem;
 use super::revision::Revision;
+use super::toolsets;
 
 /// What is the same for as long as `dev` runs.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub(super) fn inputs(identity: &Identity, objects: &Objects, fleet: &Fleet) -> (
         add(secret_key::server(&name.namespace, &name.name), &server.mac);
     }
     let problems = add_api_keys(objects, &mut secret);
-    let namespaces = fleet.servers.keys().map(|name| {
+    let namespaces = fleet.servers.keys().chain(objects.toolsets.keys()).map(|name| {
         // Kubernetes puts this label on every namespace.
         let label = ("kubernetes.io/metadata.name".to_owned(), name.namespace.clone());
         (name.namespace.clone(), BTreeMap::from([label]))
@@ -57,6 +58,8 @@ pub(super) fn inputs(identity: &Identity, objects: &Objects, fleet: &Fleet) -> (
         cluster_domain: ClusterDomain::default(),
         servers: fleet.servers.iter().map(|(name, server)| with_status(name, server)).collect(),
         unreadable: Vec::new(),
+        toolsets: toolsets::objects(objects),
+        unreadable_toolsets: Vec::new(),
         namespaces: namespaces.collect(),
         slices: fleet.servers.iter().flat_map(|(name, server)| slices(name, server)).collect(),
         secret,

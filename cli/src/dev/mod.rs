@@ -20,6 +20,7 @@ mod revision;
 mod rows;
 mod session;
 mod suggest;
+mod toolsets;
 mod watch;
 mod yaml;
 

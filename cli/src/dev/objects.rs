@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::CustomResourceExt;
-use portolan_crds::{API_VERSION, MCPGateway, MCPServer, admission};
+use portolan_crds::{API_VERSION, MCPGateway, MCPServer, MCPToolset, admission};
 use serde_json::Value;
 
 use super::problem::{Origin, Problem};
@@ -55,6 +55,7 @@ pub(super) struct Entry {
 pub(super) enum Object {
     Server(Box<MCPServer>),
     Gateway(Box<MCPGateway>),
+    Toolset(Box<MCPToolset>),
     Secret(Data),
     ConfigMap(Data),
 }
@@ -68,6 +69,7 @@ impl Object {
         match self {
             Self::Server(_) => "MCPServer",
             Self::Gateway(_) => "MCPGateway",
+            Self::Toolset(_) => "MCPToolset",
             Self::Secret(_) => "Secret",
             Self::ConfigMap(_) => "ConfigMap",
         }
@@ -113,10 +115,12 @@ fn entry(origin: Origin, value: Value) -> Result<Read, Vec<Problem>> {
     let object = match kind {
         "MCPServer" => Object::Server(Box::new(admit::<MCPServer>(&origin, &value)?)),
         "MCPGateway" => Object::Gateway(Box::new(admit::<MCPGateway>(&origin, &value)?)),
+        "MCPToolset" => Object::Toolset(Box::new(admit::<MCPToolset>(&origin, &value)?)),
         "Secret" => Object::Secret(secret(&origin, &value)?),
         "ConfigMap" => Object::ConfigMap(config_map(&origin, &value)?),
         other => {
-            let message = format!("{other} is ignored: dev reads MCPServer, MCPGateway, Secret and ConfigMap");
+            let message =
+                format!("{other} is ignored: dev reads MCPServer, MCPToolset, MCPGateway, Secret and ConfigMap");
             return Ok(Read::Ignored(origin.problem("kind", message)));
         }
     };

@@ -18,7 +18,7 @@ use super::output::Printer;
 use super::revision::Event;
 use super::rows::{Row, rows};
 use super::watch::FileWatch;
-use super::{DevArgs, cluster_only};
+use super::{DevArgs, cluster_only, toolsets};
 use crate::exit::{Exit, Failure, note};
 use crate::shutdown;
 
@@ -124,11 +124,13 @@ impl Dev {
         let unresolved = self.fleet.apply(&self.objects)?;
         let (_, credentials) = inputs::inputs(&self.identity, &self.objects, &self.fleet);
         let wrong = loaded.problems.into_iter().chain(unresolved).chain(credentials);
+        let wrong = wrong.chain(toolsets::problems(&self.objects));
         let wrong = wrong.map(|problem| problem.to_string());
         let ignored = loaded.ignored.into_iter().chain(cluster_only::fields(&self.objects));
         self.problems = wrong.chain(ignored.map(|problem| format!("warning: {problem}"))).collect();
         self.problems.extend(loaded.consequences);
         self.problems.extend(self.nobody_admitted());
+        self.problems.extend(toolsets::endpoints(&self.objects, self.listen));
         self.printer.notes(&self.problems);
         Ok(())
     }
@@ -186,6 +188,7 @@ impl Dev {
 fn is_same(one: &Inputs, other: &Inputs) -> bool {
     one.gateway == other.gateway
         && one.servers == other.servers
+        && one.toolsets == other.toolsets
         && one.slices == other.slices
         && one.namespaces == other.namespaces
         && one.secret == other.secret

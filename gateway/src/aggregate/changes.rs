@@ -9,15 +9,18 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use portolan_mcp::{aggregate::Kind as ListKind, sse};
+use portolan_snapshot::Toolset;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::Asked;
 use super::catalog::Changes;
 use crate::gateway::Gateway;
 use crate::relay;
 use crate::respond::{Body, BoxError};
 use crate::route::Caller;
+use crate::state::Serving;
 
 /// A timer has no shorter one.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -32,6 +35,8 @@ pub(super) struct Script {
 struct Stream {
     gateway: Arc<Gateway>,
     caller: Caller,
+    /// What is listened to, as it was last; `None` for all servers.
+    toolset: Option<Arc<Toolset>>,
     changes: watch::Receiver<Changes>,
     seen: Changes,
     closing: CancellationToken,
@@ -41,8 +46,8 @@ struct Stream {
     ended: bool,
 }
 
-/// A stream for `caller`, until either side or this replica goes.
-pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script) -> Response<Body> {
+/// A stream for who asks, until either side, this replica or the toolset goes.
+pub(super) fn stream(gateway: &Arc<Gateway>, asked: Asked<'_>, mut script: Script) -> Response<Body> {
     let changes = gateway.catalog.changes();
     let seen = *changes.borrow();
     let first = script.first.take();
@@ -51,7 +56,8 @@ pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
         gateway: Arc::clone(gateway),
-        caller: caller.clone(),
+        caller: asked.caller.clone(),
+        toolset: asked.toolset.cloned(),
         changes,
         seen,
         closing: gateway.drain.streams.clone(),
@@ -74,6 +80,14 @@ pub(super) fn stream(gateway: &Arc<Gateway>, caller: &Caller, mut script: Script
     response
 }
 
+/// What became of a toolset since it was looked at last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Became {
+    Same,
+    Another,
+    Gone,
+}
+
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
@@ -86,33 +100,48 @@ impl Stream {
                     return Some(self.script.farewell.clone());
                 }
                 Ok(()) = self.changes.changed() => {
-                    let events = self.events();
+                    let now = *self.changes.borrow_and_update();
+                    let kinds: Vec<ListKind> = now.since(std::mem::replace(&mut self.seen, now)).collect();
+                    let events = self.events(kinds);
                     if !events.is_empty() {
                         return Some(events);
                     }
                 }
                 _ = self.looks.tick() => {
-                    self.look().await;
-                    return Some(Bytes::from_static(sse::KEEP_ALIVE));
+                    let Ok(serving) = self.gateway.state.serving() else { continue };
+                    let became = self.follow(&serving);
+                    if became == Became::Gone {
+                        self.ended = true;
+                        return Some(self.script.farewell.clone());
+                    }
+                    self.look(&serving).await;
+                    let events = if became == Became::Another { self.events(ListKind::ALL) } else { Bytes::new() };
+                    return Some(if events.is_empty() { Bytes::from_static(sse::KEEP_ALIVE) } else { events });
                 }
             }
         }
     }
 
-    fn events(&mut self) -> Bytes {
-        let now = *self.changes.borrow_and_update();
-        let kinds = now.since(std::mem::replace(&mut self.seen, now));
+    /// Takes in the toolset as it is now.
+    fn follow(&mut self, serving: &Serving) -> Became {
+        let Some(toolset) = &mut self.toolset else { return Became::Same };
+        let Some(now) = serving.snapshot.toolsets.get(&toolset.name) else { return Became::Gone };
+        let before = std::mem::replace(toolset, now.clone());
+        if before.selection == toolset.selection { Became::Same } else { Became::Another }
+    }
+
+    fn events(&self, kinds: impl IntoIterator<Item = ListKind>) -> Bytes {
         let mut methods: Vec<(&str, Bytes)> =
-            kinds.filter_map(|kind| Some((kind.changed(), (self.script.told)(kind)?))).collect();
+            kinds.into_iter().filter_map(|kind| Some((kind.changed(), (self.script.told)(kind)?))).collect();
         // Resources and their templates are told as one.
         methods.dedup_by_key(|(method, _)| *method);
         methods.into_iter().map(|(_, event)| event).collect::<Vec<_>>().concat().into()
     }
 
     /// Has the lists asked for again where it is time; who does not answer is no news here.
-    async fn look(&self) {
-        let Ok(serving) = self.gateway.state.serving() else { return };
-        let members = serving.members_for(&self.caller.identity);
+    async fn look(&self, serving: &Serving) {
+        let selection = self.toolset.as_ref().map(|toolset| &toolset.selection);
+        let members = serving.members_for(&self.caller.identity, selection);
         let _parts = self.gateway.catalog.parts(&self.gateway, &members).await;
     }
 }

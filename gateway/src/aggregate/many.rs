@@ -53,10 +53,11 @@ impl<'a> Many<'a> {
             return Ok(answered(request, "{}", record));
         }
         if let Some(kind) = ListKind::of_method(&request.method) {
-            let result = lists::list(kind, request, &self.asked.parts(self.gateway, record).await)?;
+            let result =
+                lists::list(kind, request, &self.asked.parts(self.gateway, record).await, self.asked.selection())?;
             return Ok(answered(request, &result.to_string(), record));
         }
-        let target = target::of(request, body)?;
+        let target = target::of(request, body, self.asked.selection())?;
         let (entry, permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
         settle(entry, record, held);
         let deadline = Instant::now() + entry.route.settings.request_timeout;

@@ -1,4 +1,4 @@
-//! `/mcp`: all servers that a caller may see, as one.
+//! `/mcp`: all servers that a caller may see, as one; and toolsets, which are some of them.
 //!
 //! Lists come from what this replica knows of every server; a call goes to the one server that it names. Clients of both
 //! eras are served: without sessions as at a server's own endpoint, with one by sessions at the servers' bridges that are
@@ -21,13 +21,14 @@ use std::sync::Arc;
 use http::{Method, Response, request::Parts};
 use hyper::body::Incoming;
 use portolan_mcp::{
-    aggregate::Member,
+    aggregate::{Member, Selection},
     envelope::Message,
     failure::{Failure, Kind},
     revision::Era,
     scan,
 };
 use portolan_policy::authorize::{self, Permit};
+use portolan_snapshot::Toolset;
 
 pub(crate) use self::catalog::Catalog;
 pub(crate) use self::placed::Placed;
@@ -40,21 +41,29 @@ use crate::route::{self, Caller};
 use crate::state::{Entry, Serving};
 use crate::{body, negotiate};
 
-/// The route that tokens of this endpoint are bound to. No server's route is written like it.
-const ROUTE: &str = "*";
+/// The route that tokens of the endpoint of all servers are bound to. No other route is written like it.
+pub(crate) const ROUTE: &str = "*";
 
-/// What is asked of all servers together, and by whom.
+/// What is asked of several servers together, and by whom.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Parts,
     pub(crate) serving: &'a Serving,
     pub(crate) caller: &'a Caller,
+    /// The toolset that is asked; `None` for all servers.
+    pub(crate) toolset: Option<&'a Arc<Toolset>>,
+    /// What tokens of the endpoint are bound to.
+    pub(crate) route: &'a str,
 }
 
 impl<'a> Asked<'a> {
-    /// Every server that the caller may see, in the order of their routes.
+    /// Every server of the endpoint that the caller may see, in the order of their routes.
     fn members(&self) -> Vec<&'a Entry> {
-        self.serving.members_for(&self.caller.identity)
+        self.serving.members_for(&self.caller.identity, self.selection())
+    }
+
+    fn selection(&self) -> Option<&'a Selection> {
+        self.toolset.map(|toolset| &toolset.selection)
     }
 
     /// What each of them has.
@@ -64,7 +73,11 @@ impl<'a> Asked<'a> {
 
     /// One of them; a server that is not there and one that the caller may not see are the same.
     fn member(&self, member: Member<'_>) -> Option<(&'a Entry, Permit)> {
-        let entry = self.serving.route(&member.route())?;
+        let route = member.route();
+        if self.selection().is_some_and(|selection| !selection.has(&route)) {
+            return None;
+        }
+        let entry = self.serving.route(&route)?;
         Some((entry, self.permit(entry)?))
     }
 
@@ -87,7 +100,7 @@ fn settle(entry: &Entry, record: &mut Record, held: &mut Held) {
     held.answer = Some(Answer::new(entry.budget.clone()));
 }
 
-/// Answers a request to `/mcp`.
+/// Answers a request to `/mcp`, or to a toolset.
 pub(crate) async fn serve(
     gateway: &Arc<Gateway>,
     asked: Asked<'_>,

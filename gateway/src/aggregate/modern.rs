@@ -39,12 +39,16 @@ pub(super) async fn post(
     };
     match (&*request.method, ListKind::of_method(&request.method)) {
         (_, Some(kind)) => {
-            let result = lists::list(kind, request, &asked.parts(gateway, record).await)?;
+            let result = lists::list(kind, request, &asked.parts(gateway, record).await, asked.selection())?;
             Ok(answered(request, &lists::in_modern(result, gateway.bounds.lists_interval), record))
         }
         (DISCOVER, _) => {
             let parts = asked.parts(gateway, record).await;
-            Ok(answered(request, &lists::discover(&parts, gateway.bounds.lists_interval), record))
+            Ok(answered(
+                request,
+                &lists::discover(&parts, asked.toolset.map(Arc::as_ref), gateway.bounds.lists_interval),
+                record,
+            ))
         }
         (LISTEN, _) => listen(gateway, asked, request, record),
         _ => call(gateway, asked, request, body, record, held).await,
@@ -66,7 +70,7 @@ async fn call(
     record: &mut Record,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    let target = target::of(request, body)?;
+    let target = target::of(request, body, asked.selection())?;
     let (entry, permit) = asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
     settle(entry, record, held);
     let mut parts = asked.request.clone();
@@ -111,5 +115,5 @@ fn listen(
         farewell: relay::listen_farewell(&request.id),
     };
     record.set_answer(StatusCode::OK, None);
-    Ok(changes::stream(gateway, asked.caller, script))
+    Ok(changes::stream(gateway, asked, script))
 }

@@ -17,7 +17,7 @@ use portolan_mcp::{
 use super::changes::{self, Script};
 use super::many::{LAST_EVENT_ID, Many};
 use super::modern::answered;
-use super::{Asked, ROUTE, lists};
+use super::{Asked, lists};
 use crate::gateway::Gateway;
 use crate::record::Record;
 use crate::recorded::Held;
@@ -76,7 +76,7 @@ async fn initialize(
     let token = sealed.ok().and_then(|token| HeaderValue::try_from(token).ok());
     let token = token.ok_or_else(|| Failure::new(Kind::Internal, "the gateway could not make a session id"))?;
     record.set_session(&claims.session);
-    let mut response = answered(request, &lists::initialize(revision, &parts), record);
+    let mut response = answered(request, &lists::initialize(revision, &parts, asked.toolset.map(Arc::as_ref)), record);
     response.headers_mut().insert(HeaderName::from_static(token::HEADER), token);
     Ok(response)
 }
@@ -111,7 +111,7 @@ fn fits(json: &str, max: usize) -> bool {
 }
 
 fn binding<'a>(asked: Asked<'a>) -> Binding<'a> {
-    Binding { principal: &asked.caller.principal, route: ROUTE }
+    Binding { principal: &asked.caller.principal, route: asked.route }
 }
 
 fn find(gateway: &Gateway, asked: Asked<'_>) -> Result<ManyClaims, Failure> {
@@ -144,7 +144,7 @@ pub(super) async fn open(
     };
     let first = Some(Bytes::from_static(sse::KEEP_ALIVE));
     let script = Script { first, told: Box::new(told), farewell: relay::standing_farewell() };
-    Ok(changes::stream(gateway, asked.caller, script))
+    Ok(changes::stream(gateway, asked, script))
 }
 
 /// Ends a session, and its parts at the servers as far as they are known here; the others end when nobody uses them.
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_token_is_no_longer_than_a_token_may_be_whatever_a_client_says_of_itself() {
         let keyring = token::Keyring::new([&[1; 32][..]]).expect("a key");
-        let binding = Binding { principal: &[0; 32], route: ROUTE };
+        let binding = Binding { principal: &[0; 32], route: super::super::ROUTE };
         for unit in ["x", "\\\"", "\\\\", "\u{e9}", "\\u0001"] {
             for times in 0..400 {
                 let text = unit.repeat(times);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use portolan_mcp::{
-    aggregate::{Member, Owned},
+    aggregate::{Member, Owned, Selection},
     envelope::{Message, Request},
     failure::{Failure, Kind},
     members::Members,
@@ -37,13 +37,14 @@ impl Target {
     }
 }
 
-/// Where `request` goes, which was read from `body`.
+/// Where `request` goes, which was read from `body`, at an endpoint that shows `selection` or everything.
 ///
 /// # Errors
 /// Its method is none that one server answers, or it names nothing of a server.
-pub(super) fn of(request: &Request<'_>, body: &Bytes) -> Result<Target, Failure> {
+pub(super) fn of(request: &Request<'_>, body: &Bytes, selection: Option<&Selection>) -> Result<Target, Failure> {
     let at = match &*request.method {
-        "tools/call" | "prompts/get" => At::Name,
+        "tools/call" => At::Tool,
+        "prompts/get" => At::Prompt,
         "resources/read" => At::Uri,
         "completion/complete" => At::Reference,
         method => {
@@ -51,30 +52,32 @@ pub(super) fn of(request: &Request<'_>, body: &Bytes) -> Result<Target, Failure>
             return Err(Failure::new(Kind::UnknownMethod, message));
         }
     };
-    rewritten(body, at).ok_or_else(|| unknown(request))
+    rewritten(body, at, selection).ok_or_else(|| unknown(request))
 }
 
 /// Where a request says what it is about.
 #[derive(Clone, Copy)]
 enum At {
-    Name,
+    Tool,
+    Prompt,
     Uri,
     /// `ref` of a completion: a prompt's name, or a resource's URI.
     Reference,
 }
 
-fn rewritten(body: &Bytes, at: At) -> Option<Target> {
+fn rewritten(body: &Bytes, at: At, selection: Option<&Selection>) -> Option<Target> {
     let mut message = Members::of(std::str::from_utf8(body).ok()?)?;
     let params = message.get("params")?.to_owned();
     let mut params = Members::of(&params)?;
     let (namespace, server) = match at {
-        At::Name => own(&mut params, "name")?,
-        At::Uri => own(&mut params, "uri")?,
+        At::Tool => own(&mut params, "name", selection)?,
+        At::Prompt => own(&mut params, "name", None)?,
+        At::Uri => own(&mut params, "uri", None)?,
         At::Reference => {
             let reference = params.get("ref")?.to_owned();
             let mut reference = Members::of(&reference)?;
             let is_resource = reference.string("type").as_deref() == Some("ref/resource");
-            let found = own(&mut reference, if is_resource { "uri" } else { "name" })?;
+            let found = own(&mut reference, if is_resource { "uri" } else { "name" }, None)?;
             let json = reference.to_string();
             params.set("ref", json);
             found
@@ -85,10 +88,14 @@ fn rewritten(body: &Bytes, at: At) -> Option<Target> {
     Some(Target { namespace, server, body: message.to_string().into() })
 }
 
-/// Puts the server's own name in the place of the endpoint's; gives namespace and server.
-fn own(members: &mut Members<'_>, member: &'static str) -> Option<(String, String)> {
+/// Puts the server's own name in the place of the endpoint's; gives namespace and server. `tools` says what a tool is called.
+fn own(members: &mut Members<'_>, member: &'static str, tools: Option<&Selection>) -> Option<(String, String)> {
     let shown = members.string(member)?;
-    let owned = if member == "uri" { Owned::of_uri(&shown) } else { Owned::of_name(&shown) }?;
+    let owned = match tools {
+        Some(tools) => tools.tool(&shown),
+        None if member == "uri" => Owned::of_uri(&shown),
+        None => Owned::of_name(&shown),
+    }?;
     let found = (owned.member.namespace.to_owned(), owned.member.server.to_owned());
     let own = serde_json::Value::from(owned.own).to_string();
     members.set(member, own);
@@ -111,7 +118,7 @@ mod tests {
     fn target(body: &str) -> Result<(String, String), Kind> {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let Ok(Message::Request(request)) = Message::parse(&body) else { panic!("a request") };
-        let target = of(&request, &body).map_err(|failure| failure.kind)?;
+        let target = of(&request, &body, None).map_err(|failure| failure.kind)?;
         Ok((target.member().route(), String::from_utf8_lossy(&target.body).into_owned()))
     }
 

@@ -14,7 +14,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
-use portolan_crds::{MCPGateway, MCPServer, labels};
+use portolan_crds::{MCPGateway, MCPServer, MCPToolset, labels};
 use portolan_snapshot::{ClusterDomain, Inputs, inputs::Unreadable};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
@@ -25,7 +25,8 @@ use super::{Cluster, Namespaces, secret};
 /// How long the labels of Namespaces may take to be read once.
 const LABELS_LIMIT: Duration = Duration::from_secs(2);
 
-type Servers = Store<DeserializeGuard<MCPServer>>;
+/// Objects that a release may be unable to read.
+type Guarded<K> = Store<DeserializeGuard<K>>;
 
 /// What the watches have seen so far.
 pub(crate) struct Watches {
@@ -33,8 +34,9 @@ pub(crate) struct Watches {
     namespace: String,
     name: String,
     cluster_domain: ClusterDomain,
-    gateway: Store<DeserializeGuard<MCPGateway>>,
-    servers: Vec<Servers>,
+    gateway: Guarded<MCPGateway>,
+    servers: Vec<Guarded<MCPServer>>,
+    toolsets: Vec<Guarded<MCPToolset>>,
     slices: Vec<Store<EndpointSlice>>,
     secret: watch::Receiver<secret::Data>,
     /// Watched only once a gateway selects by them: not every installation grants that.
@@ -59,6 +61,10 @@ impl Watches {
             .into_iter()
             .map(|api| follow(api, watcher::Config::default(), &changed, tasks))
             .collect();
+        let toolsets = scopes(client, namespaces)
+            .into_iter()
+            .map(|api| follow(api, watcher::Config::default(), &changed, tasks))
+            .collect();
         let slices = scopes(client, namespaces)
             .into_iter()
             .map(|api| follow(api, of_servers.clone(), &changed, tasks))
@@ -70,6 +76,7 @@ impl Watches {
             cluster_domain: cluster.cluster_domain.clone(),
             gateway,
             servers,
+            toolsets,
             slices,
             secret: follow_secret(client, namespace, name, &changed, tasks),
             labels: OnceLock::new(),
@@ -81,6 +88,7 @@ impl Watches {
     pub(crate) async fn wait_until_ready(&self) -> Result<(), WatchEnded> {
         self.gateway.wait_until_ready().await.map_err(|_| WatchEnded)?;
         try_join_all(self.servers.iter().map(Store::wait_until_ready)).await.map_err(|_| WatchEnded)?;
+        try_join_all(self.toolsets.iter().map(Store::wait_until_ready)).await.map_err(|_| WatchEnded)?;
         try_join_all(self.slices.iter().map(Store::wait_until_ready)).await.map_err(|_| WatchEnded)?;
         let mut secret = self.secret.clone();
         secret.wait_for(Option::is_some).await.map_err(|_| WatchEnded)?;
@@ -99,24 +107,15 @@ impl Watches {
             Some(_) => self.namespace_labels(tasks).await?,
             None => BTreeMap::new(),
         };
-        let (mut servers, mut unreadable) = (Vec::new(), Vec::new());
-        for object in self.servers.iter().flat_map(Store::state) {
-            match &object.0 {
-                Ok(server) => servers.push(server.clone()),
-                Err(invalid) => unreadable.push(Unreadable {
-                    namespace: object.namespace().unwrap_or_default(),
-                    name: object.name_any(),
-                    uid: object.uid(),
-                    labels: object.labels().clone(),
-                    message: invalid.error.clone(),
-                }),
-            }
-        }
+        let (servers, unreadable) = read(&self.servers);
+        let (toolsets, unreadable_toolsets) = read(&self.toolsets);
         Some(Inputs {
             gateway,
             cluster_domain: self.cluster_domain.clone(),
             servers,
             unreadable,
+            toolsets,
+            unreadable_toolsets,
             namespaces,
             slices: self.slices.iter().flat_map(Store::state).map(|slice| EndpointSlice::clone(&slice)).collect(),
             secret: self.secret.borrow().clone().unwrap_or_default(),
@@ -154,6 +153,27 @@ impl Watches {
         }
         Some(store.state().iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect())
     }
+}
+
+/// What there is of a kind: objects, and those that this release cannot read.
+fn read<K>(stores: &[Guarded<K>]) -> (Vec<K>, Vec<Unreadable>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (mut good, mut unreadable) = (Vec::new(), Vec::new());
+    for object in stores.iter().flat_map(Store::state) {
+        match &object.0 {
+            Ok(readable) => good.push(readable.clone()),
+            Err(invalid) => unreadable.push(Unreadable {
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+                uid: object.uid(),
+                labels: object.labels().clone(),
+                message: invalid.error.clone(),
+            }),
+        }
+    }
+    (good, unreadable)
 }
 
 /// One API for each enrolled namespace, or one for all.

@@ -47,7 +47,7 @@ async fn in_both(client: &Client, method: &str, params: Value, name: Option<&str
     [with_session, saying(client.clone(), method, name).post(ALL, request(method, params)).await]
 }
 
-fn names(answer: &Answer, list: &str, name: &str) -> Vec<String> {
+pub fn names(answer: &Answer, list: &str, name: &str) -> Vec<String> {
     let answer = answer.json();
     let items = answer["result"][list].as_array().unwrap_or_else(|| panic!("no list: {answer}"));
     items.iter().map(|item| item[name].as_str().expect("a name").to_owned()).collect()

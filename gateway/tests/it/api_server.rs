@@ -61,6 +61,7 @@ fn answer(inputs: &Inputs, path: &str, query: Option<&str>) -> Response<Body> {
     match path {
         "/apis/portolan.dev/v1alpha1/namespaces/portolan/mcpgateways" => list(&[&inputs.gateway]),
         "/apis/portolan.dev/v1alpha1/namespaces/default/mcpservers" => list(&inputs.servers),
+        "/apis/portolan.dev/v1alpha1/namespaces/default/mcptoolsets" => list(&inputs.toolsets),
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" => list(&inputs.slices),
         "/api/v1/namespaces/portolan/secrets/portolan-gateway-default" => {
             let metadata = json!({"namespace": "portolan", "name": "portolan-gateway-default", "resourceVersion": "1"});

@@ -27,4 +27,5 @@ mod offers;
 mod real_bridge;
 mod refusals;
 mod sessions;
+mod toolsets;
 mod world;

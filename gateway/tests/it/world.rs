@@ -34,6 +34,8 @@ pub struct Objects {
     pub pods: Pods,
     /// Names of servers, all of the namespace `default`, with pods of their own.
     pub servers: Vec<(&'static str, Option<Pods>)>,
+    /// Names of toolsets of the same namespace, and their specs.
+    pub toolsets: Vec<(&'static str, Value)>,
 }
 
 impl Objects {
@@ -48,6 +50,7 @@ impl Objects {
             revisions: json!([{"name": "everything-aaaaaaaa", "state": "Serving", "weight": 100, "generation": 1}]),
             pods: pods(bridges),
             servers: vec![("everything", None), ("other", None)],
+            toolsets: Vec::new(),
         }
     }
 
@@ -70,6 +73,13 @@ impl Objects {
             })
         };
         let slices = self.servers.iter().flat_map(|(name, own)| slices(name, own.as_ref().unwrap_or(&self.pods)));
+        let toolset = |(name, spec): &(&str, Value)| {
+            json!({
+                "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPToolset",
+                "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}"), "generation": 1},
+                "spec": spec,
+            })
+        };
         let mut inputs = json!({
             "gateway": {
                 "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPGateway",
@@ -77,6 +87,7 @@ impl Objects {
                 "spec": self.gateway,
             },
             "servers": self.servers.iter().map(|(name, _)| server(name)).collect::<Vec<_>>(),
+            "toolsets": self.toolsets.iter().map(toolset).collect::<Vec<_>>(),
             "slices": slices.collect::<Vec<_>>(),
             "secret": {
                 "session.0": STANDARD.encode([1; 32]),

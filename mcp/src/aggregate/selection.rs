@@ -1,0 +1,122 @@
+//! Some of the servers behind an endpoint, with some of their tools, and names that tools have there only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Item, Member, Owned};
+use crate::members::Members;
+
+/// What is shown of which server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// By route: the tools that are shown, or `None` for all of them.
+    servers: BTreeMap<String, Option<Tools>>,
+    /// Whose tool a name is, as (route, the server's own name).
+    named: HashMap<String, (String, String)>,
+}
+
+/// Tools by the server's own names, with the names that they have here.
+type Tools = BTreeMap<String, Option<String>>;
+
+impl Selection {
+    /// Adds the server `route` (`namespace/server`) with `tools`: by the server's own names those that are shown, and the name
+    /// that each has here in the place of its usual one; `None` for all of them. Such a name holds no `__`, or it might be
+    /// another tool's; the first of two that are the same counts.
+    pub fn add(&mut self, route: &str, tools: Option<Tools>) {
+        for (own, shown) in tools.iter().flatten() {
+            if let Some(shown) = shown {
+                self.named.entry(shown.clone()).or_insert_with(|| (route.to_owned(), own.clone()));
+            }
+        }
+        self.servers.insert(route.to_owned(), tools);
+    }
+
+    /// Whether the server `route` is one of them.
+    #[must_use]
+    pub fn has(&self, route: &str) -> bool {
+        self.servers.contains_key(route)
+    }
+
+    /// Whose tool `name` is; `None` where it is none that is shown.
+    #[must_use]
+    pub fn tool<'a>(&'a self, name: &'a str) -> Option<Owned<'a>> {
+        if let Some((route, own)) = self.named.get(name) {
+            return Some(Owned { member: Member::of_route(route)?, own });
+        }
+        let owned = Owned::of_name(name)?;
+        let is_shown = match self.servers.get(&owned.member.route())? {
+            None => true,
+            // One that has another name here has only that.
+            Some(tools) => tools.get(owned.own).is_some_and(Option::is_none),
+        };
+        is_shown.then_some(owned)
+    }
+
+    /// `tools` of the server `route` as they are listed here.
+    #[must_use]
+    pub fn tools(&self, route: &str, tools: &Arc<[Item]>) -> Arc<[Item]> {
+        match self.servers.get(route) {
+            None => Arc::from([]),
+            Some(None) => tools.clone(),
+            Some(Some(shown)) => {
+                tools.iter().filter_map(|item| renamed(item, shown.get(&*item.own)?.as_ref())).collect()
+            }
+        }
+    }
+}
+
+fn renamed(item: &Item, shown: Option<&String>) -> Option<Item> {
+    let Some(shown) = shown else { return Some(item.clone()) };
+    let mut members = Members::of(&item.json)?;
+    members.set("name", serde_json::Value::from(shown.as_str()).to_string());
+    let json = members.to_string().into();
+    Some(Item { own: item.own.clone(), json })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection() -> Selection {
+        let mut selection = Selection::default();
+        let tools = [("a", Some("one")), ("b", None)];
+        let tools = tools.into_iter().map(|(own, shown)| (own.to_owned(), shown.map(str::to_owned))).collect();
+        selection.add("n/s", Some(tools));
+        selection.add("n/t", None);
+        selection
+    }
+
+    #[test]
+    fn a_name_is_the_tool_that_is_shown_under_it_and_no_other_name_is_one() {
+        let selection = selection();
+        let owner = |name: &str| selection.tool(name).map(|owned| (owned.member.route(), owned.own.to_owned()));
+        for (name, route, own) in
+            [("one", "n/s", "a"), ("n__s__b", "n/s", "b"), ("n__t__x", "n/t", "x"), ("n__t__one", "n/t", "one")]
+        {
+            assert_eq!(owner(name), Some((route.to_owned(), own.to_owned())), "{name}");
+        }
+        for name in ["n__s__a", "n__s__c", "n__u__x", "a", "b", "", "n__s__one"] {
+            assert_eq!(owner(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_what_is_shown_in_the_servers_order_and_every_name_of_it_is_found_again() {
+        let selection = selection();
+        let item = |route: &str, own: &str| {
+            let name = Member::of_route(route).expect("a route").name(own);
+            Item { own: own.into(), json: format!(r#"{{"x":1.50,"name":"{name}"}}"#).into() }
+        };
+        let list = |route: &str| -> Vec<String> {
+            let own: Arc<[Item]> = ["c", "b", "a"].map(|own| item(route, own)).into();
+            selection.tools(route, &own).iter().map(|item| item.json.to_string()).collect()
+        };
+        assert_eq!(list("n/s"), [r#"{"x":1.50,"name":"n__s__b"}"#, r#"{"x":1.50,"name":"one"}"#]);
+        assert_eq!(list("n/t").len(), 3);
+        assert_eq!(list("n/u").len(), 0);
+        for json in list("n/s").into_iter().chain(list("n/t")) {
+            let name = Members::of(&json).and_then(|item| item.string("name")).expect("a name");
+            assert!(selection.tool(&name).is_some(), "{name}");
+        }
+    }
+}
