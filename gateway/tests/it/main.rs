@@ -26,5 +26,7 @@ mod modern;
 mod offers;
 mod real_bridge;
 mod refusals;
+#[cfg(feature = "kube")]
+mod replicas;
 mod sessions;
 mod world;
