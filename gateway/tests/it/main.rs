@@ -26,6 +26,8 @@ mod modern;
 mod offers;
 mod real_bridge;
 mod refusals;
+#[cfg(feature = "kube")]
+mod replicas;
 mod sessions;
 mod toolsets;
 mod world;

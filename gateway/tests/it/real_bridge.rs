@@ -13,20 +13,20 @@ use crate::modern::{request, saying};
 use crate::world::{Gateway, MAC_KEY, Objects, ROUTE};
 
 /// `portolan-bridge` in front of the fixture server; it ends with this.
-struct RealBridge {
+pub struct RealBridge {
     address: SocketAddr,
     process: Child,
     _directory: tempfile::TempDir,
 }
 
 impl RealBridge {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let key = directory.path().join("mac");
         std::fs::write(&key, MAC_KEY).expect("written");
         let (address, admin) = (free_port().await, free_port().await);
         let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
-        let process = Command::new(binary())
+        let process = Command::new(binary("portolan-bridge"))
             .args(["stdio", "--log-format=text", "--warm=0", "--drain-timeout=10ms"])
             .arg(format!("--data={address}"))
             .arg(format!("--admin={admin}"))
@@ -43,7 +43,7 @@ impl RealBridge {
         Self { address, process, _directory: directory }
     }
 
-    fn objects(&self) -> Objects {
+    pub fn objects(&self) -> Objects {
         let mut objects = Objects::new(&[]);
         objects.pods = vec![("uid-1".into(), self.address, "everything-aaaaaaaa".into(), true, true, false)];
         objects
@@ -59,15 +59,15 @@ impl Drop for RealBridge {
     }
 }
 
-/// The bridge's binary. Testing the workspace builds it before any test runs.
-fn binary() -> PathBuf {
+/// A binary of the workspace. Testing the workspace builds it before any test runs.
+pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test");
-    let binary = test.ancestors().nth(2).expect("target/<profile>").join("portolan-bridge");
-    assert!(binary.exists(), "there is no {}: run `cargo build -p portolan-bridge` first", binary.display());
+    let binary = test.ancestors().nth(2).expect("target/<profile>").join(name);
+    assert!(binary.exists(), "there is no {}: run `cargo build --bin {name}` first", binary.display());
     binary
 }
 
-async fn free_port() -> SocketAddr {
+pub async fn free_port() -> SocketAddr {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound")
 }
 
@@ -99,7 +99,7 @@ async fn two_replicas_serve_one_session_of_the_real_bridge() {
 }
 
 /// The id of the event that holds `text`.
-fn id_of<'a>(events: &'a str, text: &str) -> &'a str {
+pub fn id_of<'a>(events: &'a str, text: &str) -> &'a str {
     let event = events.split("\n\n").find(|event| event.contains(text)).expect("the event is there");
     event.lines().find_map(|line| line.strip_prefix("id:")).expect("it has an id").trim()
 }
