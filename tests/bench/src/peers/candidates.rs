@@ -171,6 +171,7 @@ fn bridge(listen: SocketAddr, server: SocketAddr, key: &Path) -> Vec<String> {
         ("--mac-key-file", key.display().to_string()),
         ("--pod-uid", alone::POD.into()),
         ("--max-sessions", "20000".into()),
+        ("--drain-timeout", "1s".into()),
         ("--upstream", format!("http://{server}/mcp")),
     ];
     let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
