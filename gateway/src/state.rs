@@ -119,9 +119,12 @@ impl State {
 impl Serving {
     /// Every server that `identity` may use, of those of `selection` where there is one, in the order of their routes.
     pub(crate) fn members_for(&self, identity: &Identity, selection: Option<&Selection>) -> Vec<&Entry> {
-        let is_here = |entry: &&Entry| selection.is_none_or(|selection| selection.has(entry.route.name.as_str()));
-        let may_use = |entry: &&Entry| authorize::authorize(identity, entry.route.name.target()).is_ok();
-        let mut members: Vec<&Entry> = self.routes.values().filter(is_here).filter(may_use).collect();
+        // Those of a selection are looked up: what it costs does not grow with the servers beside it.
+        let mut members: Vec<&Entry> = match selection {
+            None => self.routes.values().collect(),
+            Some(selection) => selection.routes().filter_map(|route| self.route(route)).collect(),
+        };
+        members.retain(|entry| may_use(identity, entry));
         members.sort_unstable_by(|one, other| one.route.name.cmp(&other.route.name));
         members
     }
@@ -129,13 +132,18 @@ impl Serving {
     /// The toolset `namespace/name`, for one who may use any server of it.
     pub(crate) fn toolset_for(&self, identity: &Identity, name: &str) -> Option<&Arc<Toolset>> {
         let toolset = self.snapshot.toolsets.get(name)?;
-        (!self.members_for(identity, Some(&toolset.selection)).is_empty()).then_some(toolset)
+        let is_for = |route: &str| self.route(route).is_some_and(|entry| may_use(identity, entry));
+        toolset.selection.routes().any(is_for).then_some(toolset)
     }
 
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)
     }
+}
+
+fn may_use(identity: &Identity, entry: &Entry) -> bool {
+    authorize::authorize(identity, entry.route.name.target()).is_ok()
 }
 
 impl Entry {

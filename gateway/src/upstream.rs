@@ -22,7 +22,7 @@ use crate::state::unix_time;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below the time after which a bridge closes an idle connection, so that no request meets a closing one.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// As many as a pod may well have calls under way: whoever comes back from one finds a connection. They cost their pod little and end by
+/// As many as a pod may well have calls under way, so that the next call finds a connection; they end by
 /// [`POOL_IDLE_TIMEOUT`].
 const POOL_MAX_IDLE_PER_POD: usize = 1024;
 /// Of an answer, before its client takes it.

@@ -88,7 +88,7 @@ pub fn problems(namespace: &str, spec: &MCPToolsetSpec, is_served: impl Fn(&str)
 }
 
 /// The toolset `name` as the object says it, of which nothing is wrong that forbids it.
-pub(crate) fn toolset(name: RouteName, object: &MCPToolset) -> Result<Toolset, ToolsetProblem> {
+fn toolset(name: RouteName, object: &MCPToolset) -> Result<Toolset, ToolsetProblem> {
     let uid = object.metadata.uid.as_deref().ok_or(ToolsetProblem::NoIdentity)?;
     let namespace = name.target().namespace;
     let mut selection = Selection::default();
@@ -120,9 +120,10 @@ pub(crate) fn toolsets(
         let name = RouteName::new(&namespace, &object.name_any());
         let is_served = |server: &str| routes.contains_key(&RouteName::new(&namespace, server));
         let mut problems = problems(&namespace, &object.spec, is_served);
-        let latest = match problems.iter().any(ToolsetProblem::is_fatal) {
-            true => None,
-            false => toolset(name.clone(), object).map_err(|problem| problems.push(problem)).ok().map(Arc::new),
+        let latest = if problems.iter().any(ToolsetProblem::is_fatal) {
+            None
+        } else {
+            toolset(name.clone(), object).map_err(|problem| problems.push(problem)).ok().map(Arc::new)
         };
         if let Some(toolset) = latest.or_else(|| last_of(previous, &name, object.metadata.uid.as_deref())) {
             toolsets.insert(name.clone(), toolset);

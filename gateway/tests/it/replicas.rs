@@ -86,6 +86,14 @@ impl Drop for Replica {
     }
 }
 
+/// A session that one replica opened, at both.
+async fn session(a: &Replica, b: &Replica) -> (Client, Client) {
+    let session = a.client().initialize().await;
+    let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
+    let on_b = on_a.clone().at(b.address);
+    (on_a, on_b)
+}
+
 /// A bridge and two replicas in front of it.
 async fn world() -> (RealBridge, ApiServer, Replica, Replica) {
     let bridge = RealBridge::start().await;
@@ -97,9 +105,7 @@ async fn world() -> (RealBridge, ApiServer, Replica, Replica) {
 #[tokio::test]
 async fn a_session_opened_at_one_process_is_called_resumed_and_deleted_at_another() {
     let (_bridge, _api, mut a, mut b) = world().await;
-    let session = a.client().initialize().await;
-    let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
-    let on_b = on_a.clone().at(b.address);
+    let (on_a, on_b) = session(&a, &b).await;
     assert_eq!(on_b.call("echo", json!({"n": 7})).await.json()["result"]["structuredContent"], json!({"n": 7}));
     let mut broken = on_a.open(Method::GET, ROUTE, "").await;
     assert_eq!(on_b.call("say", json!({})).await.status, 200);
@@ -119,9 +125,7 @@ async fn a_session_opened_at_one_process_is_called_resumed_and_deleted_at_anothe
 #[tokio::test]
 async fn a_killed_replica_takes_only_the_calls_in_flight_on_it_and_its_peer_serves_its_sessions() {
     let (_bridge, _api, mut a, mut b) = world().await;
-    let session = a.client().initialize().await;
-    let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
-    let on_b = on_a.clone().at(b.address);
+    let (on_a, on_b) = session(&a, &b).await;
     let posting = on_a.clone().with("content-type", "application/json");
     let mut lost = posting.open(Method::POST, ROUTE, call("ask", json!({}))).await;
     lost.read_until("elicitation/create").await;

@@ -31,6 +31,11 @@ impl Selection {
         self.servers.insert(route.to_owned(), tools);
     }
 
+    /// The routes of its servers, in order.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        self.servers.keys().map(String::as_str)
+    }
+
     /// Whether the server `route` is one of them.
     #[must_use]
     pub fn has(&self, route: &str) -> bool {
