@@ -1,5 +1,6 @@
 //! `portolan-bench`: measures Portolan, prints the figures and records them. It never fails on a figure.
 
+mod children;
 mod cluster;
 mod echo;
 mod machine;
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use portolan_tests::paths;
 
+use crate::report::Section;
+
 /// Measures Portolan, prints the figures and records them.
 #[derive(Parser)]
 #[command(name = "portolan-bench", version)]
@@ -21,7 +24,16 @@ struct Cli {
     #[arg(long, global = true)]
     record: Option<PathBuf>,
     #[command(subcommand)]
-    suite: Suite,
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Suite(Suite),
+    /// A gateway in front of one server, for the suite `peers`
+    #[command(hide = true)]
+    Alone(peers::alone::AloneArgs),
 }
 
 #[derive(Subcommand)]
@@ -30,9 +42,6 @@ enum Suite {
     Echo(echo::EchoArgs),
     /// A tool call through others and through the gateway, each on a core of its own
     Peers(peers::PeersArgs),
-    /// A gateway in front of one server, for the suite `peers`
-    #[command(hide = true)]
-    Alone(peers::alone::AloneArgs),
     /// From `kubectl apply` to the first successful call, by phase (in the test cluster)
     Start(cluster::start::StartArgs),
     /// Writes and memory with servers that nobody uses (in the test cluster)
@@ -41,20 +50,22 @@ enum Suite {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Suite::Alone(args) = &cli.suite {
-        return peers::alone::run(args);
+    match &cli.command {
+        Command::Alone(args) => peers::alone::run(args),
+        Command::Suite(suite) => {
+            // One thread: the load must not take more cores than it has to.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let section = runtime.block_on(measure(suite))?;
+            section.publish(&paths::repo("target/bench"), cli.record.as_deref())
+        }
     }
-    // One thread: the load must not take more cores than it has to.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(cli))
 }
 
-async fn measure(cli: Cli) -> anyhow::Result<()> {
-    let section = match &cli.suite {
-        Suite::Alone(_) => return Ok(()),
-        Suite::Echo(args) => echo::run(args).await?,
-        Suite::Peers(args) => peers::run(args).await?,
-        Suite::Start(args) => cluster::start::run(args).await?,
-        Suite::Idle(args) => cluster::idle::run(args).await?,
-    };
-    section.publish(&paths::repo("target/bench"), cli.record.as_deref())
+async fn measure(suite: &Suite) -> anyhow::Result<Section> {
+    match suite {
+        Suite::Echo(args) => echo::run(args).await,
+        Suite::Peers(args) => peers::run(args).await,
+        Suite::Start(args) => cluster::start::run(args).await,
+        Suite::Idle(args) => cluster::idle::run(args).await,
+    }
 }

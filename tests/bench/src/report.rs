@@ -48,6 +48,12 @@ pub(crate) struct Table {
 }
 
 impl Figure {
+    /// The most it should be, for people.
+    fn bound(&self) -> String {
+        let places = if self.target.fract() == 0.0 { 0 } else { 2 };
+        format!("{} {}", decimal(self.target, places), self.unit)
+    }
+
     fn verdict(&self) -> &'static str {
         match self.value {
             None => "NOT MEASURED",
@@ -66,8 +72,7 @@ impl Section {
                 let places = if figure.target < 10.0 { 2 } else { 1 };
                 let value = figure.value.map_or_else(|| "–".to_owned(), |value| decimal(value, places));
                 let unit = figure.unit;
-                let places = if figure.target.fract() == 0.0 { 0 } else { 2 };
-                let target = format!("≤ {} {unit}", decimal(figure.target, places));
+                let target = format!("≤ {}", figure.bound());
                 vec![figure.what.clone(), format!("{value} {unit}"), target, figure.verdict().to_owned()]
             });
             let table = Table {
@@ -99,7 +104,7 @@ impl Section {
         let markdown = self.markdown();
         println!("\n## {}\n\n{markdown}", self.id);
         for figure in self.figures.iter().filter(|figure| figure.verdict() != "met") {
-            println!("{}: {} (target: at most {} {})", figure.verdict(), figure.what, figure.target, figure.unit);
+            println!("{}: {} (target: at most {})", figure.verdict(), figure.what, figure.bound());
         }
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = folder.join(format!("{}.json", self.id));

@@ -2,16 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use http::Uri;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use portolan_mcp::mac::{KEY_LEN, MacKey};
 use portolan_tests::dev::Dev;
 use portolan_tests::paths;
@@ -19,9 +16,12 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::children;
 use crate::mcp::{Caller, Session, Target};
 
-/// Longest time until something that was started answers, or until it has ended.
+/// Whose processes they are.
+const SUITE: &str = "echo";
+/// Longest time until something that was started answers.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A way to a server.
@@ -78,15 +78,15 @@ impl Ways {
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         self.dev.end(Signal::SIGTERM).await;
         for child in [self.bridge, self.server] {
-            end(child).await?;
+            children::end(child, SUITE).await?;
         }
         Ok(())
     }
 }
 
 fn http_server(echo: &Path) -> anyhow::Result<(Child, Target)> {
-    let address = format!("127.0.0.1:{}", free_port()?);
-    let child = start(Command::new(echo).args(["http", &address]))?;
+    let address = children::free_address()?.to_string();
+    let child = children::start(Command::new(echo).args(["http", &address]), SUITE)?;
     let url: Uri = format!("http://{address}/mcp").parse()?;
     Ok((child, Target::Http { url, caller: Caller::Client(None) }))
 }
@@ -96,14 +96,15 @@ fn bridge(echo: &Path, folder: &Path) -> anyhow::Result<(Child, Target)> {
     let key = [0x42; KEY_LEN];
     let file = folder.join("mac");
     std::fs::write(&file, key)?;
-    let data = format!("127.0.0.1:{}", free_port()?);
-    let child = start(
+    let data = children::free_address()?.to_string();
+    let child = children::start(
         Command::new(paths::binary("portolan-bridge"))
             .args(["stdio", "--data", &data, "--admin", "127.0.0.1:0", "--log-format", "text", "--mac-key-file"])
             .arg(file)
             .arg("--")
             .arg(echo)
             .arg("stdio"),
+        SUITE,
     )?;
     let key = MacKey::new(&key).context("a key of the right length")?;
     Ok((child, Target::Http { url: format!("http://{data}/mcp").parse()?, caller: Caller::Gateway(Arc::new(key)) }))
@@ -112,7 +113,7 @@ fn bridge(echo: &Path, folder: &Path) -> anyhow::Result<(Child, Target)> {
 async fn dev(echo: &Path, folder: &Path) -> anyhow::Result<(Dev, BTreeMap<String, String>)> {
     let manifests = folder.join("servers");
     std::fs::create_dir(&manifests)?;
-    let http = free_port()?;
+    let http = children::free_address()?.port();
     write(&manifests, "echo-stdio", &json!({"transport": "Stdio", "command": [echo, "stdio"]}))?;
     let command = json!([echo, "http", format!("127.0.0.1:{http}")]);
     write(&manifests, "echo-http", &json!({"transport": "StreamableHTTP", "port": http, "command": command}))?;
@@ -142,28 +143,6 @@ fn write(folder: &Path, name: &str, container: &serde_json::Value) -> anyhow::Re
     Ok(std::fs::write(folder.join(format!("{name}.json")), manifest.to_string())?)
 }
 
-/// Starts a process whose output goes to the suite's log.
-fn start(command: &mut Command) -> anyhow::Result<Child> {
-    let log = log_file()?;
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(&log)
-        .with_context(|| format!("cannot write {}", log.display()))?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-    command.spawn().with_context(|| format!("cannot start {:?}", command.as_std().get_program()))
-}
-
-fn log_file() -> anyhow::Result<PathBuf> {
-    let folder = paths::repo("target/bench");
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder.join("echo.log"))
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 /// Waits until a session opens on the way.
 async fn answers(way: &Way) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
@@ -171,17 +150,9 @@ async fn answers(way: &Way) -> anyhow::Result<()> {
         match Session::open(&way.target).await {
             Ok(session) => return session.close().await,
             Err(error) if Instant::now() > deadline => {
-                bail!("{}: no answer within {PATIENCE:?}: {error:#}; see target/bench/echo.log", way.name)
+                bail!("{}: no answer within {PATIENCE:?}: {error:#}; see {}", way.name, children::log(SUITE))
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-}
-
-/// Ends a process: asked first, so that it ends its own children.
-async fn end(mut child: Child) -> anyhow::Result<()> {
-    let pid = child.id().context("a process ended before the suite did; see target/bench/echo.log")?;
-    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-    tokio::time::timeout(PATIENCE, child.wait()).await.context("a process does not end")??;
-    Ok(())
 }

@@ -12,6 +12,16 @@ use portolan_mcp::revision::LATEST_LEGACY;
 
 pub(crate) use http::Caller;
 
+/// What a client says when it was answered.
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// The request, with the id 0, that opens a session.
+pub(crate) fn initialize() -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bench","version":"1"}}}}}}"#
+    )
+}
+
 /// A way to reach an echo server.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
@@ -56,15 +66,13 @@ impl Session {
     }
 
     async fn initialize(&mut self) -> anyhow::Result<()> {
-        let request = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bench","version":"1"}}}}}}"#
-        );
+        let request = initialize();
         let answer = match &mut self.lane {
             Lane::Http(lane) => lane.initialize(request).await?,
             Lane::Pipe(lane) => lane.request(request).await?,
         };
         reply::result(&answer, "0")?;
-        let done = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
+        let done = INITIALIZED.to_owned();
         match &mut self.lane {
             Lane::Http(lane) => lane.notify(done).await,
             Lane::Pipe(lane) => lane.send(done).await,

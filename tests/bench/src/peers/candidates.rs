@@ -1,7 +1,7 @@
 //! What is compared: each in front of the same server, alone on a core.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,7 +12,10 @@ use tokio::process::Child;
 use super::alone;
 use super::load::Target;
 use super::process::{self, Usage};
+use crate::children::{self, free_address};
 
+/// Whose processes they are.
+const SUITE: &str = "peers";
 /// Longest time until something that was started listens.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -83,18 +86,17 @@ impl Stand {
     /// One of them does not listen in time.
     pub(super) async fn start(candidate: Candidate, cores: Cores, servers: usize) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let log = log_file()?;
         let server_at = free_address()?;
         let mut command = vec![binary("portolan-echo"), "http".into(), server_at.to_string()];
         if candidate == Candidate::Gateway {
             command.push("--without-sessions".into());
         }
-        let server = process::start(&command, cores.harness, &log)?;
+        let server = children::start(&mut process::on(cores.harness, &command), SUITE)?;
         listens(server_at).await?;
         let listen = free_address()?;
         let mut candidates = Vec::new();
         for (command, at) in commands(candidate, listen, server_at, folder.path(), servers)? {
-            candidates.push(process::start(&command, cores.candidate, &log)?);
+            candidates.push(children::start(&mut process::on(cores.candidate, &command), SUITE)?);
             listens(at).await?;
         }
         let direct = Target { address: server_at, server: server_at, path: "/mcp", prefix: "", key: None };
@@ -117,9 +119,9 @@ impl Stand {
     /// Ends all of it.
     pub(super) async fn end(self) -> anyhow::Result<()> {
         for child in self.candidates.into_iter().rev() {
-            process::end(child).await?;
+            children::end(child, SUITE).await?;
         }
-        process::end(self.server).await
+        children::end(self.server, SUITE).await
     }
 }
 
@@ -218,21 +220,11 @@ fn binary(name: &str) -> String {
     paths::binary(name).display().to_string()
 }
 
-fn log_file() -> anyhow::Result<PathBuf> {
-    let folder = paths::repo("target/bench");
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder.join("peers.log"))
-}
-
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
 async fn listens(address: SocketAddr) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(address).await.is_err() {
         if Instant::now() > deadline {
-            bail!("nothing listens at {address} within {PATIENCE:?}; see target/bench/peers.log");
+            bail!("nothing listens at {address} within {PATIENCE:?}; see {}", children::log(SUITE));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

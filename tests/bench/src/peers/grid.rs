@@ -94,15 +94,9 @@ pub(super) async fn measure(
 }
 
 async fn cell(stand: &Stand, load: &Load, lasting: Lasting) -> anyhow::Result<Cell> {
-    let direct = run(&stand.direct, load, lasting, || Ok(())).await?;
+    let direct = run(stand, &stand.direct, load, lasting).await?;
     let idle = stand.usage()?;
-    let mut started = None;
-    let through = run(&stand.through, load, lasting, || {
-        started = Some(stand.usage()?.cpu);
-        Ok(())
-    })
-    .await?;
-    let used = stand.usage()?;
+    let through = run(stand, &stand.through, load, lasting).await?;
     let calls = through.seen.calls();
     let in_flight = super::float(load.clients * load.work.tool.bytes());
     Ok(Cell {
@@ -111,9 +105,9 @@ async fn cell(stand: &Stand, load: &Load, lasting: Lasting) -> anyhow::Result<Ce
         p50: through.at(0.5),
         p99: through.at(0.99),
         added: through.at(0.5) - direct.at(0.5),
-        cpu: (used.cpu - started.unwrap_or(idle.cpu)) / calls * 1e4,
-        peak: used.peak,
-        held: (used.peak - idle.rss) / in_flight,
+        cpu: through.cpu / calls * 1e4,
+        peak: through.peak,
+        held: (through.peak - idle.rss) / in_flight,
         requests_per_call: through.at_server.requests / calls,
         new_connections: through.at_server.connections,
     })
@@ -122,6 +116,9 @@ async fn cell(stand: &Stand, load: &Load, lasting: Lasting) -> anyhow::Result<Ce
 struct Run {
     seen: load::Seen,
     at_server: Stats,
+    /// Of what stands in front: seconds meanwhile, and the most bytes so far.
+    cpu: f64,
+    peak: f64,
 }
 
 impl Run {
@@ -134,22 +131,18 @@ impl Run {
     }
 }
 
-async fn run(
-    target: &Target,
-    load: &Load,
-    lasting: Lasting,
-    begins: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<Run> {
+async fn run(stand: &Stand, target: &Target, load: &Load, lasting: Lasting) -> anyhow::Result<Run> {
     let mut clients = Vec::with_capacity(load.clients);
     for _ in 0..load.clients {
         clients.push(Client::open(target, load.work).await?);
     }
     load::call(&mut clients, load.work, lasting.before).await?;
     let before = Stats::of(target.server).await?;
-    begins()?;
+    let began = stand.usage()?;
     let seen = load::call(&mut clients, load.work, lasting.measured).await?;
+    let used = stand.usage()?;
     let at_server = Stats::of(target.server).await?.since(&before);
-    Ok(Run { seen, at_server })
+    Ok(Run { seen, at_server, cpu: used.cpu - began.cpu, peak: used.peak })
 }
 
 /// The middle of `field` over rounds.

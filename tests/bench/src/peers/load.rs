@@ -16,7 +16,7 @@ use portolan_mcp::revision::{self, LATEST_LEGACY};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-use crate::mcp::reply;
+use crate::mcp::{INITIALIZED, initialize, reply};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -131,10 +131,7 @@ impl Client {
     pub(super) async fn open_session(&mut self) -> anyhow::Result<()> {
         self.headers.remove(SESSION);
         self.headers.remove(VERSION);
-        let initialize = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bench","version":"1"}}}}}}"#
-        );
-        let answer = self.exchange(Method::POST, initialize).await?;
+        let answer = self.exchange(Method::POST, initialize()).await?;
         let text = text_of(&answer)?;
         ensure!(answer.status == StatusCode::OK, "initialize: HTTP {}: {}", answer.status, reply::start(text));
         reply::result(text, "0")?;
@@ -142,8 +139,7 @@ impl Client {
             self.headers.insert(SESSION, name.clone());
         }
         self.headers.insert(VERSION, HeaderValue::from_static(LATEST_LEGACY));
-        let done = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();
-        let answer = self.exchange(Method::POST, done).await?;
+        let answer = self.exchange(Method::POST, INITIALIZED.to_owned()).await?;
         ensure!(answer.status.is_success(), "notifications/initialized: HTTP {}", answer.status);
         Ok(())
     }

@@ -1,18 +1,11 @@
 //! Processes that are measured: where they run, what they use.
 
-use std::fs::{File, read_to_string};
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::fs::read_to_string;
 
 use anyhow::{Context, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
-use tokio::process::{Child, Command};
-
-/// Longest time until a process has ended.
-const PATIENCE: Duration = Duration::from_secs(20);
+use tokio::process::Command;
 
 /// Keeps this process on `core`.
 ///
@@ -24,35 +17,11 @@ pub(super) fn pin(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot run on core {core} alone"))
 }
 
-/// Starts `command` on `core`; what it says goes to `log`.
-///
-/// # Errors
-/// It does not start.
-pub(super) fn start(command: &[String], core: usize, log: &Path) -> anyhow::Result<Child> {
-    let log = File::options().create(true).append(true).open(log)?;
-    Command::new("taskset")
-        .args(["-c", &core.to_string()])
-        .args(command)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))
-}
-
-/// Ends a process, asked first.
-///
-/// # Errors
-/// It ended before, or does not end.
-pub(super) async fn end(mut child: Child) -> anyhow::Result<()> {
-    let pid = child.id().context("a process ended before it was told to; see target/bench/peers.log")?;
-    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
-        child.kill().await?;
-        anyhow::bail!("process {pid} had to be killed; see target/bench/peers.log");
-    }
-    Ok(())
+/// `command` on `core` alone.
+pub(super) fn on(core: usize, command: &[String]) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", &core.to_string()]).args(command);
+    pinned
 }
 
 /// What a set of processes has used.
