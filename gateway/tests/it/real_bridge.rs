@@ -27,7 +27,7 @@ impl RealBridge {
         let (address, admin) = (free_port().await, free_port().await);
         let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
         let process = Command::new(binary("portolan-bridge"))
-            .args(["stdio", "--log-format=text", "--warm=0", "--drain-timeout=10ms"])
+            .args(["stdio", "--log-format=text", "--warm=0", "--drain-timeout=10ms", "--pod-uid=uid-1"])
             .arg(format!("--data={address}"))
             .arg(format!("--admin={admin}"))
             .arg(format!("--mac-key-file={}", key.display()))

@@ -6,10 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
 use crate::client::{Client, call, until};
+use crate::modern::{VERSION, saying};
 use crate::real_bridge::{RealBridge, binary, free_port, id_of};
 use crate::world::{ALICE, ROUTE};
 
@@ -145,4 +146,30 @@ async fn a_killed_replica_takes_only_the_calls_in_flight_on_it_and_its_peer_serv
     let (text, whole) = kept_call.read_to_end().await;
     assert!(whole && text.contains("accept"), "a call at the peer goes on: {text}");
     b.assert_well().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_replica_asked_its_client_is_answered_at_its_peer() {
+    let (_bridge, _api, mut a, mut b) = world().await;
+    let asked = ask(a.client(), json!({})).await;
+    let asked = &asked["result"];
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    a.kill();
+    let names = asked["inputRequests"].as_object().expect("requests").keys();
+    let answers: Value = names.map(|name| (name.clone(), json!({"action": "accept"}))).collect();
+    let done = ask(b.client(), json!({"requestState": asked["requestState"], "inputResponses": answers})).await;
+    assert_eq!(done["result"]["structuredContent"]["action"], "accept", "{done}");
+    b.assert_well().await;
+}
+
+/// The answer to a call of `ask` without a session, by a client that can be asked.
+async fn ask(client: Client, mut params: Value) -> Value {
+    params["name"] = "ask".into();
+    params["arguments"] = json!({});
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": VERSION,
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+    });
+    let request = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}).to_string();
+    saying(client, "tools/call", Some("ask")).post(ROUTE, request).await.json()
 }
