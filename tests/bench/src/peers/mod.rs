@@ -36,9 +36,18 @@ pub(crate) struct PeersArgs {
     /// What is compared; everything when not given
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Candidate>,
+    /// Loads, by the names in the table; all of them when not given
+    #[arg(long = "load", value_name = "NAME", value_parser = load_name)]
+    loads: Vec<String>,
     /// Sessions, connections and streams that are held open; none are when 0
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
+}
+
+fn load_name(text: &str) -> Result<String, String> {
+    let mut names: Vec<&str> = grid::SPLIT.iter().chain(&grid::SAME).map(|load| load.name).collect();
+    names.dedup();
+    if names.contains(&text) { Ok(text.to_owned()) } else { Err(format!("write one of {}", names.join("; "))) }
 }
 
 /// Cells of one candidate and load, over all rounds.
@@ -80,8 +89,12 @@ pub(crate) async fn run(args: &PeersArgs) -> anyhow::Result<Section> {
 async fn measure(candidate: Candidate, args: &PeersArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let measured = Duration::from_secs_f64(args.seconds);
     let lasting = Lasting { measured, before: measured / 3 };
-    let mut cells = grid::measure(candidate, SPLIT, &grid::SPLIT, lasting).await?;
-    cells.extend(grid::measure(candidate, SAME, &grid::SAME, lasting).await?);
+    let chosen = |loads: &[Load]| -> Vec<Load> {
+        let is_chosen = |load: &&Load| args.loads.is_empty() || args.loads.iter().any(|name| name == load.name);
+        loads.iter().filter(is_chosen).copied().collect()
+    };
+    let mut cells = grid::measure(candidate, SPLIT, &chosen(&grid::SPLIT), lasting).await?;
+    cells.extend(grid::measure(candidate, SAME, &chosen(&grid::SAME), lasting).await?);
     for (load, cell) in cells {
         match rows.iter_mut().find(|row| row.candidate == candidate && row.load == load) {
             Some(row) => row.cells.push(cell),
