@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::{Early, MAX_HEAD_BYTES, MAX_HEADERS, find};
+use crate::listen::{Early, MAX_HEAD_BYTES, find};
 use crate::options::Bounds;
 use crate::respond::Body;
 use crate::socket::{LateHead, Socket};
@@ -41,8 +41,8 @@ where
         .timer(TokioTimer::new())
         // From the last answer on, so that it covers the wait for the next head too.
         .header_read_timeout(bounds.idle_timeout.max(bounds.header_timeout))
+        // How many headers there may be is not set: hyper's own bound is the same, and costs no request a list of them.
         .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(socket), service);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),

@@ -56,7 +56,7 @@ pub(crate) async fn post(
         return initialize(gateway, asked, buffered.bytes.clone(), deadline, record, held).await;
     }
     // The session before the limit: who has none takes nobody's place.
-    let session = session::find(headers, asked.snapshot, asked.entry, &asked.caller.principal, &gateway.metrics)?;
+    let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
     record.set_session(&session.key);
     // Only requests take a place: an answer to the server may be what the call that holds one waits for.
     if matches!(message, Message::Request(_)) {
@@ -139,7 +139,7 @@ pub(crate) fn is_worth_another_pod(kind: Kind) -> bool {
 }
 
 fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: &Asked<'_>) -> Result<(), Failure> {
-    let token: HeaderValue = session::seal(key, pod, asked.snapshot, &asked.entry.route, &asked.caller.principal)?;
+    let token: HeaderValue = session::seal(key, pod, asked.snapshot, &asked.entry.route, asked.caller.principal())?;
     answer.headers_mut().insert(HeaderName::from_static(token::HEADER), token);
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) async fn post(
     head.check(headers)?;
     let route = &asked.entry.route;
     let deadline = Instant::now() + route.settings.request_timeout;
-    let caller = SessionKey::of_caller(Binding { principal: &asked.caller.principal, route: route.name.as_str() });
+    let caller = SessionKey::of_caller(Binding { principal: asked.caller.principal(), route: route.name.as_str() });
     let pods = pods(asked, &caller, head.request_state.as_deref())?;
     let listens = match message {
         Message::Request(request) if head.is_listen() => Some(&request.id),

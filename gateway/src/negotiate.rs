@@ -1,6 +1,6 @@
 //! What the headers of a request ask for: media types, encoding, protocol revision.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
@@ -11,17 +11,23 @@ use portolan_mcp::{
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
+/// What clients of this protocol send, letter by letter: there is nothing to weigh.
+const USUAL_ACCEPT: &[u8] = b"application/json, text/event-stream";
+
+const SESSION: HeaderName = HeaderName::from_static(token::HEADER);
+const VERSION: HeaderName = HeaderName::from_static(modern::VERSION_HEADER);
 
 /// A POST carries JSON and takes JSON or a stream.
 pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !essence(content_type).eq_ignore_ascii_case(JSON) || headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+    if !is(headers, JSON) || headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         return Err(Failure::new(Kind::UnsupportedMediaType, "send the message as Content-Type: application/json"));
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Failure::new(Kind::UnsupportedMediaType, "send the message without Content-Encoding"));
     }
-    if !(accepts(headers, JSON) && accepts(headers, EVENT_STREAM)) {
+    let mut accepted = headers.get_all(header::ACCEPT).iter();
+    let is_usual = accepted.next().is_some_and(|value| value == USUAL_ACCEPT) && accepted.next().is_none();
+    if !is_usual && !(accepts(headers, JSON) && accepts(headers, EVENT_STREAM)) {
         return Err(Failure::new(Kind::NotAcceptable, "send Accept: application/json, text/event-stream"));
     }
     Ok(())
@@ -29,8 +35,14 @@ pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// Whether an answer with these headers is a stream of events, however its type is written.
 pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|value| essence(value).eq_ignore_ascii_case(EVENT_STREAM))
+    is(headers, EVENT_STREAM)
+}
+
+/// Whether the content is of type `wanted`, whatever its parameters.
+fn is(headers: &HeaderMap, wanted: &str) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value == wanted || value.to_str().is_ok_and(|value| essence(value).eq_ignore_ascii_case(wanted))
+    })
 }
 
 /// A GET takes a stream.
@@ -43,13 +55,13 @@ pub(crate) fn get(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// The revision that a request inside a session names; none means the one that had no header yet.
 pub(crate) fn version(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut values = headers.get_all(modern::VERSION_HEADER).iter();
+    let mut values = headers.get_all(VERSION).iter();
     let Some(value) = values.next() else { return Ok(()) };
     let named = value.to_str().unwrap_or_default();
     if values.next().is_some() {
         return Err(Failure::new(Kind::HeaderMismatch, "send MCP-Protocol-Version once"));
     }
-    if revision::MODERN.contains(&named) && headers.contains_key(token::HEADER) {
+    if revision::MODERN.contains(&named) && headers.contains_key(SESSION) {
         return Ok(());
     }
     if revision::MODERN.contains(&named) {
@@ -65,10 +77,10 @@ pub(crate) fn era(headers: &HeaderMap, message: &Message<'_>) -> Era {
     if matches!(message, Message::Response { .. }) || message.method() == Some("initialize") {
         return Era::Legacy;
     }
-    let named = headers.get(modern::VERSION_HEADER).and_then(|value| value.to_str().ok());
+    let named = headers.get(VERSION).and_then(|value| value.to_str().ok());
     // A session is one, whatever revision its server let the client believe in.
     let is_modern = message.is_modern()
-        || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(token::HEADER));
+        || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(SESSION));
     if is_modern { Era::Modern } else { Era::Legacy }
 }
 

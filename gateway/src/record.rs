@@ -47,7 +47,7 @@ pub(crate) struct Record {
     rpc_method: Option<Box<str>>,
     tool: Option<String>,
     id: Option<Id>,
-    session: Option<String>,
+    session: Option<SessionKey>,
     status: Option<StatusCode>,
     outcome: &'static str,
     bytes_in: usize,
@@ -124,10 +124,8 @@ impl Record {
         }
     }
 
-    /// Notes the session by a digest: what is logged opens nothing.
     pub(crate) fn set_session(&mut self, session: &SessionKey) {
-        let hash = digest::digest(&digest::SHA256, session.as_str().as_bytes());
-        self.session = Some(hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect());
+        self.session = Some(session.clone());
     }
 
     /// Notes the answer's head; the outcome is final when its body ends.
@@ -194,9 +192,9 @@ impl Drop for Record {
             route = self.route.as_ref().map(|route| route.name().as_str()),
             method = self.rpc_method.as_deref().map_or_else(|| self.method.into(), shown),
             tool = self.tool,
-            issuer = self.caller.as_ref().map(|caller| shown(&caller.issuer)),
-            subject = self.caller.as_ref().map(|caller| shown(&caller.subject)),
-            session = self.session,
+            issuer = self.caller.as_ref().map(|caller| shown(caller.issuer())),
+            subject = self.caller.as_ref().map(|caller| shown(caller.subject())),
+            session = self.session.as_ref().map(digest_of),
             status = self.status.map(|status| status.as_u16()),
             outcome = self.outcome,
             milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -207,8 +205,20 @@ impl Drop for Record {
     }
 }
 
+/// A session as it may stand in a log: what is logged opens nothing.
+fn digest_of(session: &SessionKey) -> String {
+    let hash = digest::digest(&digest::SHA256, session.as_str().as_bytes());
+    let mut start = [0; 8];
+    start.copy_from_slice(&hash.as_ref()[..8]);
+    format!("{:016x}", u64::from_be_bytes(start))
+}
+
 /// Text from outside as it may stand in a log: short, on one line, nothing that a terminal would act on.
 pub(crate) fn shown(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b'"' | b'\\');
+    if text.len() <= SHOWN_CHARS && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
     text.chars().take(SHOWN_CHARS).flat_map(char::escape_default).collect()
 }
 

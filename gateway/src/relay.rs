@@ -109,6 +109,7 @@ struct RelayBody {
     /// Who answers, for people.
     pod: Box<str>,
     purpose: For,
+    /// How long nothing came; `None` while nothing had to be waited for.
     silence: Option<Pin<Box<Sleep>>>,
     /// Knows where one of our events can follow. `None` for a body that is no stream of events.
     events: Option<sse::Follower>,
@@ -119,18 +120,14 @@ struct RelayBody {
 
 impl RelayBody {
     fn new(inner: Incoming, is_stream: bool, pod: &str, mut purpose: For) -> Self {
-        let silence = match &mut purpose {
-            For::Post { silence, .. } => {
-                *silence = (*silence).max(MIN_SILENCE);
-                Some(Box::pin(tokio::time::sleep(*silence)))
-            }
-            For::Stream { .. } => None,
-        };
+        if let For::Post { silence, .. } = &mut purpose {
+            *silence = (*silence).max(MIN_SILENCE);
+        }
         Self {
             inner,
             pod: pod.into(),
             purpose,
-            silence,
+            silence: None,
             events: is_stream.then(sse::Follower::default),
             failed: None,
             ended: false,
@@ -204,9 +201,8 @@ impl HttpBody for RelayBody {
             }
             For::Post { silence, .. } => {
                 let silence = *silence;
-                if let Some(timer) = &mut this.silence {
-                    ready!(timer.as_mut().poll(cx));
-                }
+                let timer = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+                ready!(timer.as_mut().poll(cx));
                 Poll::Ready(Some(this.break_off(&upstream::timed_out(silence))))
             }
         }

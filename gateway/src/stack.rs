@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::record::Record;
 use crate::recorded::{self, Held};
 use crate::respond::{self, Body};
-use crate::route::{Asked, Caller};
+use crate::route::Asked;
 use crate::{aggregate, cors, message, stream};
 
 /// Answers one request.
@@ -69,22 +69,21 @@ async fn layers(
         return Ok(response);
     }
     // Who is calling, by headers alone: not a byte of a stranger's body is read, and no stranger learns which routes exist.
-    let identity = gateway.authenticator.authenticate(&request.headers, &snapshot.authentication).await?;
-    record.set_caller(&identity);
-    let caller = Caller { principal: identity.principal(), identity };
+    let caller = gateway.authenticator.authenticate(&request.headers, &snapshot.authentication).await?;
+    record.set_caller(&caller);
     if request.uri.path() == endpoint::ALL {
         let asked =
             aggregate::Asked { request, serving: &serving, caller: &caller, toolset: None, route: aggregate::ROUTE };
         return aggregate::serve(gateway, asked, body, record, held).await;
     }
     if let Some((name, route)) = endpoint::toolset_of(request.uri.path()) {
-        let toolset = serving.toolset_for(&caller.identity, &name).ok_or_else(no_route)?;
+        let toolset = serving.toolset_for(&caller, &name).ok_or_else(no_route)?;
         let asked = aggregate::Asked { request, serving: &serving, caller: &caller, toolset: Some(toolset), route };
         return aggregate::serve(gateway, asked, body, record, held).await;
     }
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
-    let permit = authorize::authorize(&caller.identity, entry.route.name.target()).map_err(|_| no_route())?;
+    let permit = authorize::authorize(&caller, entry.route.name.target()).map_err(|_| no_route())?;
     record.set_route(&entry.series);
     held.answer = Some(Answer::new(entry.budget.clone()));
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };

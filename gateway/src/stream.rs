@@ -51,7 +51,7 @@ async fn forward<'a>(
     let headers = &asked.request.headers;
     let route = &asked.entry.route;
     negotiate::version(headers)?;
-    let session = session::find(headers, asked.snapshot, asked.entry, &asked.caller.principal, &gateway.metrics)?;
+    let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
     record.set_session(&session.key);
     let timeout = route.settings.request_timeout;
     let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout, shared: false };

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::header::InvalidHeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
@@ -35,6 +36,14 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// When a caller may come back after a pod could not be reached.
 const COME_BACK: Duration = Duration::from_secs(1);
+
+const SESSION: HeaderName = HeaderName::from_static(wire::SESSION);
+const POD: HeaderName = HeaderName::from_static(wire::POD);
+const MAC: HeaderName = HeaderName::from_static(mac::HEADER);
+const TIMEOUT: HeaderName = HeaderName::from_static(wire::TIMEOUT);
+const SHARED: HeaderName = HeaderName::from_static(wire::SHARED);
+/// Room for the headers of most requests, so that their map is made once.
+const MAX_HEADERS_OF_MOST: usize = 16;
 
 /// Headers of a client that mean something to a server, besides those of the protocol itself. Its credential is not among
 /// them, and nothing of ours is.
@@ -132,30 +141,32 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     };
     let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
     let timeout = u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX);
-    let uri = format!("http://{}{}", pod.address, wire::DATA_PATH).parse::<Uri>();
-    let uri = uri.map_err(|error| internal(&error))?;
-    let mut request = Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
+    let mut headers = HeaderMap::with_capacity(MAX_HEADERS_OF_MOST);
     for (name, value) in call.headers.iter().filter(|(name, _)| is_forwarded(name)) {
         // Each of several: what a client accepts may be written in more than one header.
         headers.append(name, value.clone());
     }
-    headers.insert(wire::SESSION, value(call.session.as_str())?);
-    headers.insert(wire::POD, value(&pod.uid)?);
-    headers.insert(mac::HEADER, value(&settings.mac.sign(subject, now))?);
-    headers.insert(wire::TIMEOUT, timeout.into());
+    headers.insert(SESSION, value(call.session.as_str())?);
+    headers.insert(POD, value(&*pod.uid)?);
+    headers.insert(MAC, value(settings.mac.sign(subject, now))?);
+    headers.insert(TIMEOUT, timeout.into());
     if call.shared {
-        headers.insert(wire::SHARED, HeaderValue::from_static("1"));
+        headers.insert(SHARED, HeaderValue::from_static("1"));
     }
     // A call that fails after its answer began to stream says so behind it.
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = pod.uri.clone();
+    *request.headers_mut() = headers;
     Ok(request)
 }
 
-fn value(text: &str) -> Result<HeaderValue, Failure> {
-    HeaderValue::from_str(text).map_err(|error| internal(&error))
+fn value<T>(text: T) -> Result<HeaderValue, Failure>
+where
+    HeaderValue: TryFrom<T, Error = InvalidHeaderValue>,
+{
+    HeaderValue::try_from(text).map_err(|error| internal(&error))
 }
 
 fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {

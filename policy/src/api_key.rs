@@ -118,7 +118,7 @@ mod tests {
         let hash: Hash = Hash::of(&key).to_string().parse().expect("reads what it writes");
         let mut keys = ApiKeys::default();
         assert!(keys.insert(hash, Identity::new("apikeys/ci", "alice")).is_none());
-        assert_eq!(keys.identify(&key).map(|identity| &*identity.subject), Some("alice"));
+        assert_eq!(keys.identify(&key).map(Identity::subject), Some("alice"));
         assert_eq!(keys.identify(&format!("{key}x")), None);
         assert_eq!(keys.identify(&hash.to_string()), None, "the hash is not the key");
     }

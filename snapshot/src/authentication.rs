@@ -36,7 +36,7 @@ pub(crate) fn authentication(
                 problems.push(GatewayProblem::SharedApiKey {
                     list: list.name.clone(),
                     entry: subject.to_owned(),
-                    other: other.subject.into(),
+                    other: other.subject().into(),
                 });
             }
         }

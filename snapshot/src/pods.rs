@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use portolan_crds::labels;
+use portolan_mcp::wire;
 
 use crate::snapshot::{Pod, RouteName};
 
@@ -43,6 +44,7 @@ fn header(slice: &EndpointSlice) -> Option<(RouteName, &str, u16)> {
 fn read(endpoint: &Endpoint, revision: &str, port: u16) -> Option<Pod> {
     let target = endpoint.target_ref.as_ref()?;
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+    let address = SocketAddr::new(address, port);
     let conditions = endpoint.conditions.as_ref();
     // Absent conditions mean what the API says they mean: ready is true, serving is what ready is, terminating is false.
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
@@ -52,7 +54,8 @@ fn read(endpoint: &Endpoint, revision: &str, port: u16) -> Option<Pod> {
         uid: target.uid.as_deref()?.into(),
         name: target.name.as_deref().unwrap_or_default().into(),
         revision: revision.into(),
-        address: SocketAddr::new(address, port),
+        address,
+        uri: format!("http://{address}{}", wire::DATA_PATH).parse().ok()?,
         ready: ready && !terminating,
         serving,
     })

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use portolan_crds::server::SessionType;
 use portolan_mcp::{
     mac::MacKey,
@@ -145,6 +146,8 @@ pub struct Pod {
     pub revision: Box<str>,
     /// Address and data port of its bridge.
     pub address: SocketAddr,
+    /// What its bridge is asked at.
+    pub uri: Uri,
     /// Whether it takes new sessions: ready, and not on its way out.
     pub ready: bool,
     /// Whether it answers for the sessions it has.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use portolan_mcp::{aggregate::Kind as ListKind, sse};
+use portolan_policy::identity::Identity;
 use portolan_snapshot::Toolset;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -19,7 +20,6 @@ use super::catalog::Changes;
 use crate::gateway::Gateway;
 use crate::relay;
 use crate::respond::{Body, BoxError};
-use crate::route::Caller;
 use crate::state::Serving;
 
 /// A timer has no shorter one.
@@ -34,7 +34,7 @@ pub(super) struct Script {
 
 struct Stream {
     gateway: Arc<Gateway>,
-    caller: Caller,
+    caller: Identity,
     /// What is listened to, as it was last; `None` for all servers.
     toolset: Option<Arc<Toolset>>,
     changes: watch::Receiver<Changes>,
@@ -141,7 +141,7 @@ impl Stream {
     /// Has the lists asked for again where it is time; who does not answer is no news here.
     async fn look(&self, serving: &Serving) {
         let selection = self.toolset.as_ref().map(|toolset| &toolset.selection);
-        let members = serving.members_for(&self.caller.identity, selection);
+        let members = serving.members_for(&self.caller, selection);
         let _parts = self.gateway.catalog.parts(&self.gateway, &members).await;
     }
 }

@@ -27,7 +27,10 @@ use portolan_mcp::{
     revision::Era,
     scan,
 };
-use portolan_policy::authorize::{self, Permit};
+use portolan_policy::{
+    authorize::{self, Permit},
+    identity::Identity,
+};
 use portolan_snapshot::Toolset;
 
 pub(crate) use self::catalog::Catalog;
@@ -37,7 +40,7 @@ use crate::gateway::Gateway;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::respond::{self, Body};
-use crate::route::{self, Caller};
+use crate::route;
 use crate::state::{Entry, Serving};
 use crate::{body, negotiate};
 
@@ -49,7 +52,7 @@ pub(crate) const ROUTE: &str = "*";
 pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Parts,
     pub(crate) serving: &'a Serving,
-    pub(crate) caller: &'a Caller,
+    pub(crate) caller: &'a Identity,
     /// The toolset that is asked; `None` for all servers.
     pub(crate) toolset: Option<&'a Arc<Toolset>>,
     /// What tokens of the endpoint are bound to.
@@ -59,7 +62,7 @@ pub(crate) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// Every server of the endpoint that the caller may see, in the order of their routes.
     fn members(&self) -> Vec<&'a Entry> {
-        self.serving.members_for(&self.caller.identity, self.selection())
+        self.serving.members_for(self.caller, self.selection())
     }
 
     fn selection(&self) -> Option<&'a Selection> {
@@ -82,7 +85,7 @@ impl<'a> Asked<'a> {
     }
 
     fn permit(&self, entry: &Entry) -> Option<Permit> {
-        authorize::authorize(&self.caller.identity, entry.route.name.target()).ok()
+        authorize::authorize(self.caller, entry.route.name.target()).ok()
     }
 
     /// What is asked of the one server behind `entry`, with the headers of `request`.

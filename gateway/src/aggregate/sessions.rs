@@ -111,7 +111,7 @@ fn fits(json: &str, max: usize) -> bool {
 }
 
 fn binding<'a>(asked: Asked<'a>) -> Binding<'a> {
-    Binding { principal: &asked.caller.principal, route: asked.route }
+    Binding { principal: asked.caller.principal(), route: asked.route }
 }
 
 fn find(gateway: &Gateway, asked: Asked<'_>) -> Result<ManyClaims, Failure> {
