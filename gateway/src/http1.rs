@@ -30,7 +30,8 @@ where
     let (socket, phase) = socket.bound_heads(bounds.header_timeout);
     let service = service_fn(|request| {
         phase.next();
-        let (answer, phase) = (service(request), phase.clone());
+        // hyper keeps room for what answers as long as the connection lasts: in a box it is there for the answer only.
+        let (answer, phase) = (Box::pin(service(request)), phase.clone());
         async move {
             let answer = answer.await;
             phase.next();

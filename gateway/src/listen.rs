@@ -100,7 +100,8 @@ impl Listener {
             let ended = match tell(stream, &bounds, &closing).await {
                 Ok((Version::Http1, socket)) => http1::serve(socket, &bounds, &closing, service).await,
                 Ok((Version::Http2, socket)) => {
-                    http2::serve(socket, &bounds, &leaving, &closing, metrics.clone(), peer, service).await
+                    // Apart, as what it takes would be room that every connection of HTTP/1.1 has too.
+                    Box::pin(http2::serve(socket, &bounds, &leaving, &closing, metrics.clone(), peer, service)).await
                 }
                 Err(early) => Err(early),
             };

@@ -74,12 +74,14 @@ async fn layers(
     if request.uri.path() == endpoint::ALL {
         let asked =
             aggregate::Asked { request, serving: &serving, caller: &caller, toolset: None, route: aggregate::ROUTE };
-        return aggregate::serve(gateway, asked, body, record, held).await;
+        // Large futures of some requests are not room that all of them take.
+        return Box::pin(aggregate::serve(gateway, asked, body, record, held)).await;
     }
     if let Some((name, route)) = endpoint::toolset_of(request.uri.path()) {
         let toolset = serving.toolset_for(&caller, &name).ok_or_else(no_route)?;
         let asked = aggregate::Asked { request, serving: &serving, caller: &caller, toolset: Some(toolset), route };
-        return aggregate::serve(gateway, asked, body, record, held).await;
+        // Large futures of some requests are not room that all of them take.
+        return Box::pin(aggregate::serve(gateway, asked, body, record, held)).await;
     }
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;

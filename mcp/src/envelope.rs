@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Why a body is not one JSON-RPC message.
@@ -115,10 +115,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// Takes a string only: to one reader `"method": null` has a method, to another it has none.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
-    #[derive(serde::Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     Text::deserialize(deserializer).map(|text| Some(text.0))
 }
+
+/// A string, borrowed where nothing in it is escaped.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads an object as `T`. What derives `Deserialize` would also take an array, its values for its members in their order.
 pub(crate) struct Object<T>(pub(crate) T);
@@ -141,6 +143,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// What is wrong with a body that is not read as members of an envelope.
+fn unread(body: &[u8]) -> EnvelopeError {
+    match serde_json::from_slice::<&RawValue>(body) {
+        Ok(_) => EnvelopeError::NotJsonRpc("a member is missing, repeated or of the wrong type"),
+        Err(error) => EnvelopeError::NotJson(error.to_string()),
+    }
+}
+
 impl<'a> Message<'a> {
     /// Reads the envelope of `body`.
     ///
@@ -150,9 +160,7 @@ impl<'a> Message<'a> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             return Err(EnvelopeError::Batch);
         }
-        let raw: &RawValue = serde_json::from_slice(body).map_err(|error| EnvelopeError::NotJson(error.to_string()))?;
-        let members: Members<'a> = serde_json::from_str(raw.get())
-            .map_err(|_| EnvelopeError::NotJsonRpc("a member is missing, repeated or of the wrong type"))?;
+        let members: Members<'a> = serde_json::from_slice(body).map_err(|_| unread(body))?;
         if members.jsonrpc.as_deref() != Some("2.0") {
             return Err(EnvelopeError::NotJsonRpc("\"jsonrpc\" must be \"2.0\""));
         }
@@ -235,8 +243,38 @@ impl Meta {
 /// Reads one string or number member at the top of `params`, such as `name`, `progressToken` or `requestId`.
 #[must_use]
 pub fn scalar_param(params: &RawValue, member: &str) -> Option<Id> {
-    let members: std::collections::HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(params.get()).ok()?;
-    members.get(member).and_then(|raw| Id::parse(raw))
+    Member(member).deserialize(&mut serde_json::Deserializer::from_str(params.get())).ok()?.and_then(Id::parse)
+}
+
+/// Reads one member of an object as written, and passes over the others.
+struct Member<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(Text(key)) = map.next_key()? {
+            if key == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Reads one string member at the top of `params`, unescaped.

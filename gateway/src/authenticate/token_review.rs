@@ -70,7 +70,8 @@ impl Reviewer {
         if token.len() > MAX_TOKEN {
             return Err(not_accepted());
         }
-        let verdict = self.verdicts.try_get_with(key(token, audiences), self.ask(token, audiences)).await;
+        // Boxed, or every request would be as large as one that waits for a review.
+        let verdict = Box::pin(self.verdicts.try_get_with(key(token, audiences), self.ask(token, audiences))).await;
         let verdict = verdict.map_err(|failure| Failure::clone(&failure))?;
         verdict.identity.ok_or_else(not_accepted)
     }
