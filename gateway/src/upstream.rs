@@ -153,6 +153,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     if call.shared {
         headers.insert(SHARED, HeaderValue::from_static("1"));
     }
+    if let Some(authority) = pod.uri.authority() {
+        headers.insert(header::HOST, value(authority.as_str())?);
+    }
     // A call that fails after its answer began to stream says so behind it.
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let mut request = Request::new(Full::new(call.body.clone()));
