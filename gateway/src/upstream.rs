@@ -26,8 +26,8 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// As many as a pod may well have calls under way, so that the next call finds a connection; they end by
 /// [`POOL_IDLE_TIMEOUT`].
 const POOL_MAX_IDLE_PER_POD: usize = 1024;
-/// Of an answer, before its client takes it.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Of an answer, before its client takes it. What large answers cost is how often they are read and written.
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
 /// A pod that vanished without a word is noticed on open streams after three of these.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
 
