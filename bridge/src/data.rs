@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AsHeaderName, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -27,6 +28,9 @@ use crate::state::{State, unix_millis};
 
 /// The header in which a client names the revision that was agreed upon (2025-11-25, "Protocol Version Header").
 pub(crate) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+const SESSION: HeaderName = HeaderName::from_static(wire::SESSION);
+const POD: HeaderName = HeaderName::from_static(wire::POD);
+const MAC: HeaderName = HeaderName::from_static(mac::HEADER);
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -71,9 +75,9 @@ impl Data {
     }
 
     async fn post(&self, key: &SessionKey, request: Request<Incoming>) -> Answer {
-        let timeout = timeout(&self.state, request.headers());
-        let headers = request.headers().clone();
-        let body = read_body(&self.state, request).await?;
+        let (Parts { headers, .. }, body) = request.into_parts();
+        let timeout = timeout(&self.state, &headers);
+        let body = read_body(&self.state, &headers, body).await?;
         let message = parse(&body)?;
         let received = Received { headers: &headers, message: &message, body: &body, timeout };
         if headers.contains_key(wire::SHARED) {
@@ -173,7 +177,7 @@ pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<Sessio
     if request.uri().path() != wire::DATA_PATH {
         return Err(refused(Kind::UnknownRoute, "the bridge serves /mcp"));
     }
-    let session = header(request.headers(), wire::SESSION).unwrap_or_default();
+    let session = header(request.headers(), SESSION).unwrap_or_default();
     check_mac(state, request, session)?;
     SessionKey::parse(session)
         .ok_or_else(|| refused(Kind::MissingSession, "the portolan-session header must be a session key"))
@@ -182,9 +186,9 @@ pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<Sessio
 /// Checks the MAC of `request`, and that it is meant for this pod; `session` is what it speaks for.
 pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -> Result<(), Response<Body>> {
     let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let pod = header(request.headers(), wire::POD).unwrap_or_default();
+    let pod = header(request.headers(), POD).unwrap_or_default();
     let subject = mac::Subject { method: request.method().as_str(), path, session, pod };
-    let header = header(request.headers(), mac::HEADER);
+    let header = header(request.headers(), MAC);
     state.config.mac_key.verify(header, subject, unix_millis()).map_err(|error| {
         state.counters.refused_mac.add(1);
         refused(Kind::Unauthenticated, &error.to_string())
@@ -198,8 +202,8 @@ pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -
 }
 
 /// Reads the body within its bounds of type, size and time.
-pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Result<Bytes, Response<Body>> {
-    let is_json = header(request.headers(), CONTENT_TYPE.as_str())
+pub(crate) async fn read_body(state: &State, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Response<Body>> {
+    let is_json = header(headers, CONTENT_TYPE)
         .and_then(|value| value.split(';').next())
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
     if !is_json {
@@ -210,7 +214,7 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
         state.counters.oversized_messages.add(1);
         refused(Kind::BodyTooLarge, &format!("the body is larger than {limit} bytes"))
     };
-    let announced = header(request.headers(), CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<u64>().ok());
+    let announced = header(headers, CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
         return Err(too_large());
     }
@@ -221,7 +225,7 @@ pub(crate) async fn read_body(state: &State, request: Request<Incoming>) -> Resu
         let failure = Failure::new(Kind::Overloaded, "too many large requests arrive at once; ask again soon");
         respond::failure(&failure.retry_after(Duration::from_secs(1)), None, None)
     })?;
-    let body = Limited::new(request.into_body(), limit).collect();
+    let body = Limited::new(body, limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -270,6 +274,6 @@ pub(crate) fn unknown_session(id: Option<&Id>) -> Response<Body> {
     respond::failure(&failure, id, None)
 }
 
-pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn header(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
