@@ -31,7 +31,7 @@ impl Identity {
     }
 
     fn of(issuer: Box<str>, subject: Box<str>, tenant: Option<Box<str>>) -> Self {
-        let principal = principal([Some(&issuer), Some(&subject), tenant.as_ref()]);
+        let principal = principal([Some(&issuer), Some(&subject), tenant.as_deref()]);
         Self(Arc::new(Parts { issuer, subject, tenant, principal }))
     }
 
@@ -82,7 +82,7 @@ impl fmt::Debug for Identity {
 
 /// Each part is written with its length, so that no two callers have the same digest by moving a letter from one part to
 /// the next.
-fn principal(parts: [Option<&Box<str>>; 3]) -> Principal {
+fn principal(parts: [Option<&str>; 3]) -> Principal {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         match part {

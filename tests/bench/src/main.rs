@@ -42,6 +42,8 @@ enum Suite {
     Echo(echo::EchoArgs),
     /// A tool call through others and through the gateway, each on a core of its own
     Peers(peers::PeersArgs),
+    /// Memory of the gateway, and of gateway and bridge, under load that does not end
+    Soak(peers::soak::SoakArgs),
     /// From `kubectl apply` to the first successful call, by phase (in the test cluster)
     Start(cluster::start::StartArgs),
     /// Writes and memory with servers that nobody uses (in the test cluster)
@@ -65,6 +67,7 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
     match suite {
         Suite::Echo(args) => echo::run(args).await,
         Suite::Peers(args) => peers::run(args).await,
+        Suite::Soak(args) => peers::soak::run(args).await,
         Suite::Start(args) => cluster::start::run(args).await,
         Suite::Idle(args) => cluster::idle::run(args).await,
     }

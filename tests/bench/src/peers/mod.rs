@@ -7,6 +7,8 @@ mod grid;
 mod idle;
 mod load;
 mod process;
+pub(crate) mod soak;
+mod token;
 
 use std::time::Duration;
 
@@ -80,7 +82,7 @@ pub(crate) async fn run(args: &PeersArgs) -> anyhow::Result<Section> {
     Ok(Section {
         id: "peers",
         machine,
-        figures: figures(&rows, &kept),
+        figures: figures(&rows, &kept, token::micros_to_open()?),
         tables: vec![calls_table(&rows), kept_table(&kept)],
         notes: notes(args),
     })
@@ -187,7 +189,7 @@ fn kept_table(kept: &[(Candidate, Kept)]) -> Table {
 }
 
 /// Ratios that have a bound; `None` where one side was not measured.
-fn figures(rows: &[Row], kept: &[(Candidate, Kept)]) -> Vec<Figure> {
+fn figures(rows: &[Row], kept: &[(Candidate, Kept)], token: f64) -> Vec<Figure> {
     use Candidate::{Bridged, Gateway, McpProxy, Nginx, Relay};
     let value = |candidate, name: &str, clients, field: fn(&Cell) -> f64| {
         let found =
@@ -245,6 +247,7 @@ fn figures(rows: &[Row], kept: &[(Candidate, Kept)]) -> Vec<Figure> {
             0.75,
         ),
         kib("gateway, per standing stream", each(Gateway, Held::Streams), 32.0),
+        Figure { what: "opening a session token".into(), value: Some(token), target: 5.0, unit: "µs" },
     ]
 }
 
