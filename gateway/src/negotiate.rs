@@ -27,7 +27,8 @@ pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
     }
     let mut accepted = headers.get_all(header::ACCEPT).iter();
     let is_usual = accepted.next().is_some_and(|value| value == USUAL_ACCEPT) && accepted.next().is_none();
-    if !is_usual && !(accepts(headers, JSON) && accepts(headers, EVENT_STREAM)) {
+    let takes_both = is_usual || (accepts(headers, JSON) && accepts(headers, EVENT_STREAM));
+    if !takes_both {
         return Err(Failure::new(Kind::NotAcceptable, "send Accept: application/json, text/event-stream"));
     }
     Ok(())
