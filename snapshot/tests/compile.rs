@@ -5,6 +5,7 @@
 use k8s_openapi::ByteString;
 use portolan_crds::MCPToolset;
 use portolan_mcp::token::{Binding, Claims, SessionKey};
+use portolan_policy::identity::Identity;
 use portolan_snapshot::{
     Compiled, Inputs, Report, Snapshot, Unusable, compile,
     compile::{GatewayProblem, ServerProblem},
@@ -95,8 +96,8 @@ fn the_snapshot_says_what_the_objects_say() {
     assert_eq!((route.settings.request_timeout.as_secs(), route.settings.max_parallel_requests), (5, 7));
     assert_eq!(route.settings.max_pending_requests, 100, "the default");
     assert_eq!(snapshot.http.max_body_bytes, 2048);
-    assert_eq!(snapshot.authentication.api_keys.identify("abc").map(|who| who.subject()), Some("alice.smith"));
-    assert_eq!(snapshot.authentication.api_keys.identify("abc").map(|who| who.issuer()), Some("apikeys/ci"));
+    assert_eq!(snapshot.authentication.api_keys.identify("abc").map(Identity::subject), Some("alice.smith"));
+    assert_eq!(snapshot.authentication.api_keys.identify("abc").map(Identity::issuer), Some("apikeys/ci"));
     assert_eq!(&*snapshot.authentication.audiences, ["portolan"]);
     assert!(!snapshot.authentication.anonymous);
 }
