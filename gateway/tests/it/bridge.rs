@@ -18,6 +18,7 @@ use portolan_mcp::{
     mac::{self, MacKey},
     sse, wire,
 };
+use portolan_tests::objects::Pod;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -166,6 +167,16 @@ impl Bridge {
     /// Whether `initialize` is refused for want of room.
     pub fn set_full(&self, full: bool) {
         self.memory.lock().expect("no panic").full = full;
+    }
+}
+
+impl Pod for Bridge {
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

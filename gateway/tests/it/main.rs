@@ -6,8 +6,6 @@
 mod admin;
 mod aggregate;
 mod aggregate_sessions;
-#[cfg(feature = "kube")]
-mod api_server;
 mod bounds;
 mod bridge;
 mod budgets;
