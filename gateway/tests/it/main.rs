@@ -12,6 +12,7 @@ mod budgets;
 mod client;
 mod client_http2;
 mod drain;
+mod endpoints;
 mod frames;
 mod http1_bounds;
 mod http2;
