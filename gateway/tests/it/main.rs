@@ -14,6 +14,7 @@ mod client_http2;
 mod drain;
 mod endpoints;
 mod frames;
+mod handles;
 mod http1_bounds;
 mod http2;
 mod http2_bounds;
