@@ -29,5 +29,6 @@ mod refusals;
 #[cfg(feature = "kube")]
 mod replicas;
 mod sessions;
+mod smuggling;
 mod toolsets;
 mod world;
