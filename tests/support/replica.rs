@@ -63,14 +63,35 @@ impl Replica {
         self.process.wait().expect("it ends");
     }
 
+    /// The memory that it has, in KiB.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[must_use]
+    pub fn resident_kib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The value of one series of its metrics; 0 where there is none.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.ask("metrics").await.expect("answers").text().await.expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// It still runs, and neither counted a panic nor said one.
     ///
     /// # Panics
     /// It is not so.
     pub async fn assert_well(&mut self) {
         assert!(self.process.try_wait().expect("its state").is_none(), "it runs: {}", self.log());
-        let metrics = self.ask("metrics").await.expect("answers").text().await.expect("text");
-        assert!(metrics.lines().any(|line| line == "portolan_gateway_panics_total 0"), "{metrics}");
+        let panics = self.metric("portolan_gateway_panics_total").await;
+        assert!(panics == 0.0, "{panics} panics: {}", self.log());
         assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 

@@ -11,6 +11,8 @@ mod bridge;
 mod budgets;
 mod client;
 mod client_http2;
+#[cfg(feature = "kube")]
+mod crowds;
 mod drain;
 mod endpoints;
 mod frames;
@@ -30,5 +32,6 @@ mod refusals;
 mod replicas;
 mod sessions;
 mod smuggling;
+mod tenants;
 mod toolsets;
 mod world;

@@ -13,8 +13,14 @@ use crate::world::{Gateway, Objects, ROUTE};
 
 /// The real bridge in front of the fixture server.
 pub async fn start() -> Bridge {
+    start_with(&[]).await
+}
+
+/// The same, told more.
+pub async fn start_with(flags: &[&str]) -> Bridge {
     let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
-    Bridge::start(&binary("portolan-bridge"), "stdio", &["--", "python3", server.to_str().expect("text")]).await
+    let behind = [flags, &["--", "python3", server.to_str().expect("text")]].concat();
+    Bridge::start(&binary("portolan-bridge"), "stdio", &behind).await
 }
 
 /// A binary of the workspace. Testing the workspace builds it before any test runs.
