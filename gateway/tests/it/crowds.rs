@@ -17,8 +17,8 @@ use crate::world::{ALICE, MAC_KEY, Objects, ROUTE};
 
 const CROWD: usize = 2000;
 const AT_ONCE: usize = 32;
-/// Far less than one KiB for each of the crowd, and far more than a busy allocator moves by itself.
-const MOVES_BY_ITSELF_KIB: usize = 8 * 1024;
+/// More than an allocator moves by itself, and two KiB for each of the crowd.
+const MOVES_BY_ITSELF_KIB: usize = 4 * 1024;
 const CONNECTIONS: &str = r#"portolan_gateway_connections{listener="http"}"#;
 
 async fn start() -> (Bridge, ApiServer, Replica) {
