@@ -6,6 +6,7 @@
 mod admin;
 mod aggregate;
 mod aggregate_sessions;
+mod aggregate_trouble;
 mod bounds;
 mod bridge;
 mod budgets;
