@@ -38,10 +38,14 @@ const MAX_POSTS: usize = 2048;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long it may take to hear that nobody waits for a call any more.
 const TAKE_BACK: Duration = Duration::from_secs(5);
-/// How soon a standing stream that ended is opened again.
+/// How soon a stream that ended is opened again, where the server does not say.
 const COME_BACK: Duration = Duration::from_secs(1);
+/// However soon the server wants it.
+const MIN_COME_BACK: Duration = Duration::from_millis(100);
 /// What is quoted of an answer that is no message.
 const MAX_QUOTE: usize = 120;
+/// Names the event from which a stream goes on.
+const LAST_EVENT_ID: http::HeaderName = http::HeaderName::from_static("last-event-id");
 const JSON_AND_EVENTS: &str = "application/json, text/event-stream";
 
 /// Begins a conversation with `server` as it was done in `era`.
@@ -174,7 +178,7 @@ impl HttpLink {
     async fn read(&self, response: Response<Incoming>, said: &Said) -> Option<How> {
         let status = response.status();
         if status.is_success() && is(&response, EVENTS) {
-            return match self.read_events(response.into_body(), said).await {
+            return match self.read_to_answer(response.into_body(), said).await {
                 Ok(true) => None,
                 Ok(false) => {
                     let failure =
@@ -211,13 +215,30 @@ impl HttpLink {
         None
     }
 
-    /// Hands on what a stream of events carries; says whether the answer was among it.
-    async fn read_events(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
+    /// Hands on what a stream of events carries; says whether the answer was among it. A stream of a session that ends
+    /// before the answer is resumed for as long as anyone waits for that (2025-11-25, "Resumability and Redelivery").
+    async fn read_to_answer(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
+        let mut place = Place::default();
+        while !self.read_events(body, said, &mut place).await? {
+            if self.era == Era::Modern || place.id.is_none() || !matches!(said, Said::Call(_)) {
+                return Ok(false);
+            }
+            place.wait().await;
+            match self.open_stream(&place).await {
+                Some(again) => body = again,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read_events(&self, mut body: Incoming, said: &Said, place: &mut Place) -> Result<bool, How> {
         let mut decoder = Decoder::new(self.party.state.config.max_message_bytes);
         let mut is_answered = said.call().is_none();
         while let Some(Ok(frame)) = body.frame().await {
             let Some(data) = frame.data_ref() else { continue };
             let Ok(events) = decoder.push(data) else { return Err(self.party.too_long().await) };
+            place.learn(&decoder);
             for event in events.into_iter().filter(|event| !event.is_empty()) {
                 let event = Bytes::from(event);
                 if said.call().is_some_and(|id| answer_to(Some(id), &event).is_some()) {
@@ -277,25 +298,62 @@ impl HttpLink {
 
     /// Opens the stream on which the server speaks by itself, again and again: one that ends is no end of the session.
     async fn stand(self: Arc<Self>) -> Option<How> {
+        let mut place = Place::default();
         loop {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
-            let (session, revision) = {
-                let names = lock(&self.names);
-                (names.session.clone(), names.revision.clone())
-            };
-            headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
-            if let Ok(response) = self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
-                if !response.status().is_success() || !is(&response, EVENTS) {
-                    // It has no such stream.
-                    return None;
+            match self.open_stream(&place).await {
+                Some(body) => {
+                    if let Err(how) = self.read_events(body, &Said::Other, &mut place).await {
+                        return Some(how);
+                    }
                 }
-                if let Err(how) = self.read_events(response.into_body(), &Said::Other).await {
-                    return Some(how);
-                }
+                // It has no such stream.
+                None => return None,
             }
-            tokio::time::sleep(COME_BACK).await;
+            place.wait().await;
         }
+    }
+
+    /// A stream of what the server says, from `place` on. `None` where it gives none.
+    async fn open_stream(&self, place: &Place) -> Option<Incoming> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
+        let (session, revision) = {
+            let names = lock(&self.names);
+            (names.session.clone(), names.revision.clone())
+        };
+        headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
+        headers.extend(place.id.clone().map(|id| (LAST_EVENT_ID, id)));
+        loop {
+            match self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
+                Ok(response) => {
+                    let is_stream = response.status().is_success() && is(&response, EVENTS);
+                    return is_stream.then(|| response.into_body());
+                }
+                Err(_) => place.wait().await,
+            }
+        }
+    }
+}
+
+/// How far a stream of events was read.
+#[derive(Debug, Default)]
+struct Place {
+    /// The last event.
+    id: Option<HeaderValue>,
+    retry: Option<Duration>,
+}
+
+impl Place {
+    fn learn(&mut self, decoder: &Decoder) {
+        if let Some(id) = decoder.last_id() {
+            self.id = HeaderValue::from_str(id).ok();
+        }
+        self.retry = decoder.retry().or(self.retry);
+    }
+
+    /// Until the server may be asked for the rest.
+    async fn wait(&self) {
+        tokio::time::sleep(self.retry.unwrap_or(COME_BACK).max(MIN_COME_BACK)).await;
     }
 }
 

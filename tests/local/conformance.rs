@@ -100,7 +100,7 @@ const TASKS: &[&str] = &["tasks-"];
 async fn by_itself_the_server_passes_every_check() {
     for (revision, passed) in REVISIONS {
         let findings = by_itself(revision).await;
-        assert_eq!(findings.faults(), Vec::<String>::new(), "{revision}");
+        assert_eq!(findings.faults(), [], "{revision}");
         assert_eq!(findings.passed(), passed, "{revision}");
     }
 }
