@@ -1,8 +1,8 @@
 //! An HTTP server whose answers to calls are bytes that a test wrote, whether they are HTTP or not.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,15 +28,46 @@ pub struct Raw {
     pub address: SocketAddr,
     /// What every call is answered with from now on.
     pub calls: watch::Sender<(String, End)>,
+    /// What every GET that names a last event is answered with from now on.
+    pub streams: watch::Sender<(String, End)>,
+    /// The last events that were named.
+    pub resumed: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
+/// What it says to whoever asks for more than it has been told to say.
+#[derive(Clone)]
+struct Told {
+    calls: watch::Receiver<(String, End)>,
+    streams: watch::Receiver<(String, End)>,
+    resumed: Arc<Mutex<Vec<String>>>,
+    /// What `server/discover` is answered with, and the revision that `initialize` is.
+    discovered: Option<Value>,
+    revision: &'static str,
+}
+
 impl Raw {
+    /// One that speaks both eras.
     pub async fn start() -> Self {
+        Self::speaking("2025-11-25", true).await
+    }
+
+    /// One that answers `initialize` with `revision`, and `server/discover` only where it `is_modern`.
+    pub async fn speaking(revision: &'static str, is_modern: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let (calls, connections) = (watch::Sender::new((String::new(), End::Close)), Arc::<AtomicUsize>::default());
-        let (told, counted) = (calls.subscribe(), Arc::clone(&connections));
+        let [calls, streams] = [(); 2].map(|()| watch::Sender::new((String::new(), End::Close)));
+        let (resumed, connections) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicUsize>::default());
+        let discovered = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "serverInfo": {"name": "raw", "version": "1"}});
+        let told = Told {
+            calls: calls.subscribe(),
+            streams: streams.subscribe(),
+            resumed: Arc::clone(&resumed),
+            discovered: is_modern.then_some(discovered),
+            revision,
+        };
+        let counted = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +76,7 @@ impl Raw {
                 tokio::spawn(async move { drop(answer(BufReader::new(socket), told).await) });
             }
         });
-        Self { address, calls, connections }
+        Self { address, calls, streams, resumed, connections }
     }
 
     pub fn url(&self) -> String {
@@ -74,20 +105,30 @@ pub fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-async fn answer(mut socket: BufReader<TcpStream>, told: watch::Receiver<(String, End)>) -> std::io::Result<()> {
-    let body = body(&mut socket).await?;
+async fn answer(mut socket: BufReader<TcpStream>, told: Told) -> std::io::Result<()> {
+    let (head, body) = read(&mut socket).await?;
+    if let Some(last) = head.iter().find_map(|line| line.strip_prefix("last-event-id: ")) {
+        told.resumed.lock().unwrap().push(last.to_owned());
+        let (bytes, end) = told.streams.borrow().clone();
+        return say(socket, &bytes, end).await;
+    }
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let result = match message["method"].as_str() {
-        Some("initialize") => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+    let result = match (message["method"].as_str(), told.discovered) {
+        (Some("initialize"), _) => json!({"protocolVersion": told.revision, "capabilities": {"tools": {}},
             "serverInfo": {"name": "raw", "version": "1"}}),
-        Some("server/discover") => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {}}, "serverInfo": {"name": "raw", "version": "1"}}),
-        Some("tools/list") => json!({"tools": []}),
-        Some("tools/call") => {
-            let (bytes, end) = told.borrow().clone();
-            return say(socket, &bytes, end).await;
+        (Some("server/discover"), Some(discovered)) => discovered,
+        (Some("tools/list"), _) => json!({"tools": []}),
+        (Some("tools/call"), _) => {
+            let (bytes, end) = told.calls.borrow().clone();
+            return say(socket, &bytes.replace("$ID", &message["id"].to_string()), end).await;
         }
-        _ => return say(socket, &whole("202 Accepted", "text/plain", ""), End::Close).await,
+        (None, _) => return say(socket, &whole("405 Method Not Allowed", "text/plain", ""), End::Close).await,
+        _ if message["id"].is_null() => return say(socket, &whole("202 Accepted", "text/plain", ""), End::Close).await,
+        _ => {
+            let error = json!({"code": -32601, "message": "no such method"});
+            let answer = json!({"jsonrpc": "2.0", "id": message["id"], "error": error}).to_string();
+            return say(socket, &whole("200 OK", "application/json", &answer), End::Close).await;
+        }
     };
     let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
     say(socket, &whole("200 OK", "application/json", &answer), End::Close).await
@@ -107,23 +148,21 @@ async fn say(mut socket: BufReader<TcpStream>, bytes: &str, end: End) -> std::io
     }
 }
 
-/// The body of a request, by its length. Nobody asks for what would have to be unpacked.
-async fn body(socket: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
-    let (mut length, mut is_plain) = (0, false);
+/// The lines of a request's head in lower case, and its body by its length. Nobody asks for what would have to be
+/// unpacked.
+async fn read(socket: &mut BufReader<TcpStream>) -> std::io::Result<(Vec<String>, Vec<u8>)> {
+    let mut head = Vec::new();
     loop {
         let mut line = String::new();
         socket.read_line(&mut line).await?;
-        let line = line.trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
+        match line.trim_end().to_ascii_lowercase() {
+            line if line.is_empty() => break,
+            line => head.push(line),
         }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
-        }
-        is_plain |= line == "accept-encoding: identity";
     }
-    assert!(is_plain, "the request asks for identity");
-    let mut body = vec![0; length];
+    assert!(head.iter().any(|line| line == "accept-encoding: identity"), "the request asks for identity: {head:?}");
+    let length = head.iter().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
     socket.read_exact(&mut body).await?;
-    Ok(body)
+    Ok((head, body))
 }
