@@ -24,6 +24,7 @@ use crate::conversation::{Conversation, Heards, Party};
 use crate::data::PROTOCOL_VERSION;
 use crate::link::{Heard, How};
 use crate::outbox::Outgoing;
+use crate::place::Place;
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 use crate::tools;
@@ -38,14 +39,10 @@ const MAX_POSTS: usize = 2048;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long it may take to hear that nobody waits for a call any more.
 const TAKE_BACK: Duration = Duration::from_secs(5);
-/// How soon a stream that ended is opened again, where the server does not say.
-const COME_BACK: Duration = Duration::from_secs(1);
-/// However soon the server wants it.
-const MIN_COME_BACK: Duration = Duration::from_millis(100);
+/// How often a server that cannot be reached is asked for the rest of a call's stream.
+const RESUMPTIONS: usize = 5;
 /// What is quoted of an answer that is no message.
 const MAX_QUOTE: usize = 120;
-/// Names the event from which a stream goes on.
-const LAST_EVENT_ID: http::HeaderName = http::HeaderName::from_static("last-event-id");
 const JSON_AND_EVENTS: &str = "application/json, text/event-stream";
 
 /// Begins a conversation with `server` as it was done in `era`.
@@ -220,11 +217,11 @@ impl HttpLink {
     async fn read_to_answer(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
         let mut place = Place::default();
         while !self.read_events(body, said, &mut place).await? {
-            if self.era == Era::Modern || place.id.is_none() || !matches!(said, Said::Call(_)) {
+            if self.era == Era::Modern || !place.is_named() || !matches!(said, Said::Call(_)) {
                 return Ok(false);
             }
             place.wait().await;
-            match self.open_stream(&place).await {
+            match self.open_stream(&place, RESUMPTIONS).await {
                 Some(again) => body = again,
                 None => return Ok(false),
             }
@@ -300,7 +297,7 @@ impl HttpLink {
     async fn stand(self: Arc<Self>) -> Option<How> {
         let mut place = Place::default();
         loop {
-            match self.open_stream(&place).await {
+            match self.open_stream(&place, usize::MAX).await {
                 Some(body) => {
                     if let Err(how) = self.read_events(body, &Said::Other, &mut place).await {
                         return Some(how);
@@ -313,8 +310,8 @@ impl HttpLink {
         }
     }
 
-    /// A stream of what the server says, from `place` on. `None` where it gives none.
-    async fn open_stream(&self, place: &Place) -> Option<Incoming> {
+    /// A stream of what the server says, from `place` on. `None` where it gives none, or cannot be reached that many times.
+    async fn open_stream(&self, place: &Place, tries: usize) -> Option<Incoming> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
         let (session, revision) = {
@@ -322,8 +319,8 @@ impl HttpLink {
             (names.session.clone(), names.revision.clone())
         };
         headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
-        headers.extend(place.id.clone().map(|id| (LAST_EVENT_ID, id)));
-        loop {
+        place.name(&mut headers);
+        for _ in 0..tries {
             match self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
                 Ok(response) => {
                     let is_stream = response.status().is_success() && is(&response, EVENTS);
@@ -332,28 +329,7 @@ impl HttpLink {
                 Err(_) => place.wait().await,
             }
         }
-    }
-}
-
-/// How far a stream of events was read.
-#[derive(Debug, Default)]
-struct Place {
-    /// The last event.
-    id: Option<HeaderValue>,
-    retry: Option<Duration>,
-}
-
-impl Place {
-    fn learn(&mut self, decoder: &Decoder) {
-        if let Some(id) = decoder.last_id() {
-            self.id = HeaderValue::from_str(id).ok();
-        }
-        self.retry = decoder.retry().or(self.retry);
-    }
-
-    /// Until the server may be asked for the rest.
-    async fn wait(&self) {
-        tokio::time::sleep(self.retry.unwrap_or(COME_BACK).max(MIN_COME_BACK)).await;
+        None
     }
 }
 

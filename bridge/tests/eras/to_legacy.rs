@@ -256,7 +256,9 @@ async fn a_call_whose_stream_its_server_ends_is_resumed_where_it_was_and_no_soon
     let reply = caller.call(8, "x", json!({})).await;
     assert_eq!(reply.error_type(), "ServerUnreachable", "{reply:?}");
     server.calls.send_replace((ended("id: third\nretry: 0\ndata: \n\n"), End::Close));
-    server.streams.send_replace((raw::whole("405 Method Not Allowed", "text/plain", ""), End::Close));
-    let reply = caller.call(9, "x", json!({})).await;
-    assert_eq!(reply.error_type(), "ServerUnreachable", "{reply:?}");
+    for refused in [(raw::whole("405 Method Not Allowed", "text/plain", ""), End::Close), (String::new(), End::Reset)] {
+        server.streams.send_replace(refused);
+        let reply = caller.call(9, "x", json!({})).await;
+        assert_eq!(reply.error_type(), "ServerUnreachable", "{reply:?}");
+    }
 }
