@@ -24,6 +24,7 @@ use crate::conversation::{Conversation, Heards, Party};
 use crate::data::PROTOCOL_VERSION;
 use crate::link::{Heard, How};
 use crate::outbox::Outgoing;
+use crate::place::Place;
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 use crate::tools;
@@ -38,8 +39,8 @@ const MAX_POSTS: usize = 2048;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long it may take to hear that nobody waits for a call any more.
 const TAKE_BACK: Duration = Duration::from_secs(5);
-/// How soon a standing stream that ended is opened again.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// How often a server that cannot be reached is asked for the rest of a call's stream.
+const RESUMPTIONS: usize = 5;
 /// What is quoted of an answer that is no message.
 const MAX_QUOTE: usize = 120;
 const JSON_AND_EVENTS: &str = "application/json, text/event-stream";
@@ -174,7 +175,7 @@ impl HttpLink {
     async fn read(&self, response: Response<Incoming>, said: &Said) -> Option<How> {
         let status = response.status();
         if status.is_success() && is(&response, EVENTS) {
-            return match self.read_events(response.into_body(), said).await {
+            return match self.read_to_answer(response.into_body(), said).await {
                 Ok(true) => None,
                 Ok(false) => {
                     let failure =
@@ -211,13 +212,30 @@ impl HttpLink {
         None
     }
 
-    /// Hands on what a stream of events carries; says whether the answer was among it.
-    async fn read_events(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
+    /// Hands on what a stream of events carries; says whether the answer was among it. A stream of a session that ends
+    /// before the answer is resumed for as long as anyone waits for that (2025-11-25, "Resumability and Redelivery").
+    async fn read_to_answer(&self, mut body: Incoming, said: &Said) -> Result<bool, How> {
+        let mut place = Place::default();
+        while !self.read_events(body, said, &mut place).await? {
+            if self.era == Era::Modern || !place.is_named() || !matches!(said, Said::Call(_)) {
+                return Ok(false);
+            }
+            place.wait().await;
+            match self.open_stream(&place, RESUMPTIONS).await {
+                Some(again) => body = again,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read_events(&self, mut body: Incoming, said: &Said, place: &mut Place) -> Result<bool, How> {
         let mut decoder = Decoder::new(self.party.state.config.max_message_bytes);
         let mut is_answered = said.call().is_none();
         while let Some(Ok(frame)) = body.frame().await {
             let Some(data) = frame.data_ref() else { continue };
             let Ok(events) = decoder.push(data) else { return Err(self.party.too_long().await) };
+            place.learn(&decoder);
             for event in events.into_iter().filter(|event| !event.is_empty()) {
                 let event = Bytes::from(event);
                 if said.call().is_some_and(|id| answer_to(Some(id), &event).is_some()) {
@@ -277,25 +295,41 @@ impl HttpLink {
 
     /// Opens the stream on which the server speaks by itself, again and again: one that ends is no end of the session.
     async fn stand(self: Arc<Self>) -> Option<How> {
+        let mut place = Place::default();
         loop {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
-            let (session, revision) = {
-                let names = lock(&self.names);
-                (names.session.clone(), names.revision.clone())
-            };
-            headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
-            if let Ok(response) = self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
-                if !response.status().is_success() || !is(&response, EVENTS) {
-                    // It has no such stream.
-                    return None;
+            match self.open_stream(&place, usize::MAX).await {
+                Some(body) => {
+                    if let Err(how) = self.read_events(body, &Said::Other, &mut place).await {
+                        return Some(how);
+                    }
                 }
-                if let Err(how) = self.read_events(response.into_body(), &Said::Other).await {
-                    return Some(how);
-                }
+                // It has no such stream.
+                None => return None,
             }
-            tokio::time::sleep(COME_BACK).await;
+            place.wait().await;
         }
+    }
+
+    /// A stream of what the server says, from `place` on. `None` where it gives none, or cannot be reached that many times.
+    async fn open_stream(&self, place: &Place, tries: usize) -> Option<Incoming> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(EVENTS));
+        let (session, revision) = {
+            let names = lock(&self.names);
+            (names.session.clone(), names.revision.clone())
+        };
+        headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
+        place.name(&mut headers);
+        for _ in 0..tries {
+            match self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {
+                Ok(response) => {
+                    let is_stream = response.status().is_success() && is(&response, EVENTS);
+                    return is_stream.then(|| response.into_body());
+                }
+                Err(_) => place.wait().await,
+            }
+        }
+        None
     }
 }
 

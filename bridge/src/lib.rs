@@ -28,6 +28,7 @@ mod modern;
 mod opening;
 mod outbox;
 mod peer;
+mod place;
 mod post;
 mod probe;
 mod process;

@@ -231,6 +231,13 @@ impl Prober {
             Err(CallError::TimedOut) => return Err(silence(peer, timeout).into()),
             Err(error) => return Err(Problem::of(error, ProbeReason::HandshakeTimeout, timeout, "initialize").into()),
         };
+        if let Some(revision) = modern_answer(&result)
+            && !self.state.is_sessionless()
+            && self.speaks_modern(peer).await
+        {
+            tracing::debug!(revision, "initialize was answered with a revision that has none");
+            return Err(Setback::KnowsNoSessions);
+        }
         let mut server = read_initialize(&result)?;
         if self.state.is_sessionless() {
             // What answered `initialize` is a translation.
@@ -249,14 +256,22 @@ impl Prober {
         if self.state.is_sessionless() {
             return Problem::new(ProbeReason::UnsupportedProtocol, format!("{told}, for server/discover")).into();
         }
-        let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
-        if modern_revisions(answer).is_empty() {
+        if !self.speaks_modern(peer).await {
             let is_about_revisions = code == UNSUPPORTED_PROTOCOL_VERSION;
             let reason = if is_about_revisions { ProbeReason::UnsupportedProtocol } else { ProbeReason::NotMcp };
             return Problem::new(reason, told).into();
         }
-        self.state.era.send_replace(Some(Era::Modern));
         Setback::KnowsNoSessions
+    }
+
+    /// Whether a server that opens no session answers without one; remembers that it does.
+    async fn speaks_modern(&self, peer: &Peer) -> bool {
+        let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
+        let does = !modern_revisions(answer).is_empty();
+        if does {
+            self.state.era.send_replace(Some(Era::Modern));
+        }
+        does
     }
 
     /// Asks a server that works, once, whether it speaks the sessionless era too. Readiness does not wait for the answer,
@@ -383,6 +398,11 @@ fn modern_revisions(answer: Result<Rpc, CallError>) -> Vec<String> {
         }
         Ok(Rpc::Error { .. }) | Err(_) => Vec::new(),
     }
+}
+
+/// The revision that `initialize` was answered with, where that one has no sessions.
+fn modern_answer(result: &Value) -> Option<&str> {
+    result.get("protocolVersion").and_then(Value::as_str).filter(|revision| MODERN.contains(revision))
 }
 
 fn silence(peer: &Peer, waited: Duration) -> Problem {

@@ -147,7 +147,7 @@ impl Relay {
                 }),
             },
         };
-        match answer {
+        match answer.and_then(|response| said_something(response, &call)) {
             Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
             Err(failure) => Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref())),
         }
@@ -340,8 +340,7 @@ impl Relay {
     }
 }
 
-/// What answers a request of the sessionless era is a message, whatever its status: a redirect, which nobody follows, and
-/// the page of some proxy are none.
+/// What answers a request is a message, whatever its status: the page of some proxy is none.
 fn said_something(response: Response<Incoming>, call: &Call) -> Result<Response<Incoming>, Failure> {
     if call.id.is_none() || is(&response, EVENTS) || is(&response, JSON) {
         return Ok(response);

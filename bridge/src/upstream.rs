@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Request, Response, Uri};
 use http_body_util::Full;
@@ -25,8 +26,9 @@ use crate::stderr::shorten;
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Idle connections to the server that are kept.
 const MAX_IDLE: usize = 32;
-/// What is quoted of where a redirect leads to.
+/// What is quoted of a header that is not as it should be.
 const MAX_QUOTE: usize = 120;
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// Hop by hop, the caller's own secrets, and what this side sets itself.
 const NOT_FORWARDED: [HeaderName; 12] = [
     HOST,
@@ -61,14 +63,14 @@ enum Cause {
     /// The two sides do not trust each other.
     #[cfg(feature = "tls")]
     Tls,
-    /// The server sends its callers elsewhere.
-    Redirect,
+    /// The server sends its callers elsewhere, or says what nobody asked for.
+    Unwanted,
 }
 
 impl NoAnswer {
     /// What a caller is told.
     pub(crate) fn failure(&self) -> Failure {
-        let kind = if self.cause == Cause::Redirect { Kind::BadServerReply } else { Kind::ServerUnreachable };
+        let kind = if self.cause == Cause::Unwanted { Kind::BadServerReply } else { Kind::ServerUnreachable };
         Failure::new(kind, self.text.clone())
     }
 
@@ -80,7 +82,7 @@ impl NoAnswer {
             Cause::Address => ProbeReason::AddressNotAllowed,
             #[cfg(feature = "tls")]
             Cause::Tls => ProbeReason::TlsFailed,
-            Cause::Redirect => ProbeReason::NotMcp,
+            Cause::Unwanted => ProbeReason::NotMcp,
         }
     }
 }
@@ -152,6 +154,8 @@ impl Server {
         *request.uri_mut() = self.endpoint.clone();
         // The client names the host after the endpoint: servers on loopback check it against rebinding.
         *request.headers_mut() = forwarded(headers);
+        // What is packed would have to be unpacked, by whoever reads it and to whatever size.
+        request.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
         if let Some(session) = session {
             request.headers_mut().insert(SESSION_ID, session.clone());
         }
@@ -167,7 +171,23 @@ impl Server {
             }
         };
         let response = response.map_err(|error| self.unreachable(&error))?;
-        if response.status().is_redirection() { Err(self.redirected(&method, &response)) } else { Ok(response) }
+        if response.status().is_redirection() {
+            return Err(self.redirected(&method, &response));
+        }
+        match response.headers().get(CONTENT_ENCODING) {
+            Some(encoding) if *encoding != IDENTITY => Err(self.packed(encoding)),
+            _ => Ok(response),
+        }
+    }
+
+    fn packed(&self, encoding: &HeaderValue) -> NoAnswer {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        let (endpoint, encoding) = (&self.endpoint, shorten(&encoding, MAX_QUOTE));
+        let text = format!(
+            "the server at {endpoint} answered with Content-Encoding {encoding} although only identity is accepted: switch its \
+             compression off"
+        );
+        NoAnswer { text, cause: Cause::Unwanted }
     }
 
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> NoAnswer {
@@ -203,7 +223,7 @@ impl Server {
             "the server at {endpoint} answered {method} with {status}, and redirects are not followed: write the {what} that it \
              leads to ({location})"
         );
-        NoAnswer { text, cause: Cause::Redirect }
+        NoAnswer { text, cause: Cause::Unwanted }
     }
 }
 

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::fixture::{Fixture, Opens};
-use common::{PATIENCE, Rig, chunk, third_party, trailing, until};
+use common::{PATIENCE, Rig, chunk, raw, resident_kib, third_party, until};
+use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
@@ -174,7 +175,13 @@ async fn an_initialize_that_is_answered_with_a_result_opens_a_session_whatever_t
 
 #[tokio::test]
 async fn a_server_cannot_say_in_a_trailer_what_only_the_bridge_says() {
-    let rig = Rig::http(&[], &format!("http://{}/mcp", trailing::start().await));
+    let server = raw::Raw::start().await;
+    let event = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}\n\n";
+    // The type is in unusual case.
+    let head = raw::events("Text/Event-Stream; charset=utf-8");
+    let answer = format!("{head}{}0\r\nportolan-failure: Internal\r\n\r\n", raw::chunk(event));
+    server.calls.send_replace((answer, raw::End::Close));
+    let rig = Rig::http(&[], &server.url());
     rig.until_ready().await;
     let reply = rig.open().await.call(1, "x", json!({})).await;
     assert_eq!((reply.status, reply.messages.len()), (StatusCode::OK, 1), "{reply:?}");
@@ -202,6 +209,27 @@ async fn goodbyes_of_idle_sessions_do_not_wait_for_each_other() {
     let _open = futures::future::join_all((0..3).map(|_| rig.open())).await;
     let all = tokio::time::timeout(PATIENCE, fixture.goodbyes.wait_for(|most| *most == 3)).await;
     assert!(all.is_ok(), "they came one after another");
+}
+
+#[tokio::test]
+async fn thousands_of_sessions_that_nobody_comes_back_to_are_ended_here_and_at_the_server_and_leave_nothing() {
+    const SESSIONS: usize = 1000;
+    let mut fixture = Fixture::start(1).await;
+    let rig =
+        Rig::http(&["--max-sessions", "1000", "--idle-timeout", "2s"], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let mut resident = Vec::new();
+    // What the bridge needs for the first of them it keeps.
+    for crowd in 1..=2 {
+        let opened = stream::iter(0..SESSIONS).map(|_| rig.open()).buffer_unordered(32);
+        assert_eq!(opened.count().await, SESSIONS);
+        let all = fixture.ended.wait_for(|ended| *ended == crowd * SESSIONS);
+        assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "the server heard all goodbyes");
+        assert_eq!(rig.status().await.sessions.active, 0);
+        resident.push(resident_kib(rig.pid()));
+    }
+    let grown = resident[1].saturating_sub(resident[0]);
+    assert!(grown < 4 * 1024, "{resident:?} KiB");
 }
 
 #[tokio::test]

@@ -69,10 +69,15 @@ impl Named {
     }
 }
 
+/// Longest id of an event from which a stream is resumed: it has to fit into a header.
+const MAX_ID: usize = 1024;
+
 /// Reads events from a byte stream, holding at most `limit` bytes.
 #[derive(Debug)]
 pub struct Decoder {
     limit: usize,
+    id: Option<String>,
+    retry: Option<Duration>,
     line: Vec<u8>,
     event: Vec<u8>,
     data: Vec<u8>,
@@ -84,7 +89,28 @@ impl Decoder {
     /// A reader that refuses events of more than `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, line: Vec::new(), event: Vec::new(), data: Vec::new(), has_data: false, after_cr: false }
+        Self {
+            limit,
+            id: None,
+            retry: None,
+            line: Vec::new(),
+            event: Vec::new(),
+            data: Vec::new(),
+            has_data: false,
+            after_cr: false,
+        }
+    }
+
+    /// The id that the stream gave last: where it is resumed from. `None` where it gave none that fits into a header.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// How soon the stream wants to be resumed, where it said so.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
     }
 
     /// Takes the next bytes and returns the data of every event that they complete, whatever its type.
@@ -136,6 +162,12 @@ impl Decoder {
             self.data.extend_from_slice(without_space(value));
         } else if let Some(value) = line.strip_prefix(b"event:") {
             self.event = without_space(value).to_vec();
+        } else if let Some(value) = line.strip_prefix(b"id:") {
+            let id = std::str::from_utf8(without_space(value)).ok();
+            self.id = id.filter(|id| (1..=MAX_ID).contains(&id.len())).map(str::to_owned);
+        } else if let Some(value) = line.strip_prefix(b"retry:") {
+            let millis = std::str::from_utf8(without_space(value)).ok().and_then(|text| text.parse().ok());
+            self.retry = millis.map(Duration::from_millis).or(self.retry);
         }
     }
 }
@@ -289,6 +321,20 @@ mod tests {
     fn an_endless_type_is_refused_at_the_bound() {
         let mut decoder = Decoder::new(15);
         assert_eq!(decoder.push(b"event: 12345678\ndata: 12"), Err(EventTooLong { limit: 15 }));
+    }
+
+    #[test]
+    fn a_reader_knows_where_a_stream_is_resumed_from_and_how_soon() {
+        let mut decoder = Decoder::new(10_000);
+        assert_eq!((decoder.last_id(), decoder.retry()), (None, None));
+        decoder.push(b"id: 7\nretry: 500\ndata: \n\nretry: soon\n\n").expect("events");
+        assert_eq!((decoder.last_id(), decoder.retry()), (Some("7"), Some(Duration::from_millis(500))));
+        // An empty id takes the last one back, and one that no header can hold is none.
+        for none in ["id:\n".to_owned(), format!("id: {}\n", "x".repeat(MAX_ID + 1))] {
+            decoder.push(b"id: 8\n").expect("a line");
+            decoder.push(none.as_bytes()).expect("a line");
+            assert_eq!(decoder.last_id(), None);
+        }
     }
 
     #[test]

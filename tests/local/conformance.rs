@@ -1,5 +1,6 @@
-//! The protocol's conformance suite against a server by itself, and against the same server behind `portolan dev`: what
-//! it passes there it passes here. What may differ is in [`RUNS`].
+//! The protocol's conformance suite against a server by itself, and against the same server behind `portolan dev` and
+//! behind two gateways of which each gets every other request: what it passes there it passes here. What may differ is
+//! in [`RUNS`].
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -7,8 +8,13 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use portolan_tests::api_server::ApiServer;
+use portolan_tests::bridge::Bridge;
 use portolan_tests::dev::{Dev, free_port};
+use portolan_tests::objects::{Objects, ROUTE};
 use portolan_tests::paths;
+use portolan_tests::replica::Replica;
+use portolan_tests::round_robin::RoundRobin;
 use portolan_tests::suite::{self, Findings};
 use portolan_tests::wait::PATIENCE;
 use serde_json::{Value, json};
@@ -20,7 +26,16 @@ const SERVER: &str = "portolan-everything";
 /// Protocol revisions, and how many checks of each the server passes by itself.
 const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 83), ("2026-07-28", 197)];
 
-/// How the server is reached through `portolan dev`.
+/// What stands in front of the server's bridge.
+#[derive(Clone, Copy, Debug)]
+enum Front {
+    /// `portolan dev`.
+    Dev,
+    /// Two gateways, which share what they read and nothing else.
+    Replicas,
+}
+
+/// How the bridge reaches the server.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Http,
@@ -30,6 +45,7 @@ enum Way {
 /// One run of the suite behind the gateway.
 struct Run {
     revision: &'static str,
+    front: Front,
     way: Way,
     /// The one era that the server speaks there, as its option says it.
     era: &'static str,
@@ -41,14 +57,25 @@ struct Run {
 
 /// Every revision over every transport, in front of a server of both eras, and of the other one only.
 const RUNS: &[Run] = &[
-    Run { revision: "2025-11-25", way: Way::Http, era: "both", unlike: &[], leaves: &[] },
-    Run { revision: "2025-11-25", way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
-    Run { revision: "2025-11-25", way: Way::Http, era: "modern", unlike: BRIDGED, leaves: &[] },
-    Run { revision: "2025-11-25", way: Way::Stdio, era: "modern", unlike: BRIDGED, leaves: &[] },
-    Run { revision: "2026-07-28", way: Way::Http, era: "both", unlike: &[], leaves: &[] },
-    Run { revision: "2026-07-28", way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
-    Run { revision: "2026-07-28", way: Way::Http, era: "legacy", unlike: TRANSLATED, leaves: TASKS },
-    Run { revision: "2026-07-28", way: Way::Stdio, era: "legacy", unlike: TRANSLATED, leaves: TASKS },
+    Run { revision: "2025-11-25", front: Front::Dev, way: Way::Http, era: "both", unlike: &[], leaves: &[] },
+    Run { revision: "2025-11-25", front: Front::Dev, way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
+    Run { revision: "2025-11-25", front: Front::Dev, way: Way::Http, era: "modern", unlike: BRIDGED, leaves: &[] },
+    Run { revision: "2025-11-25", front: Front::Dev, way: Way::Stdio, era: "modern", unlike: BRIDGED, leaves: &[] },
+    Run { revision: "2026-07-28", front: Front::Dev, way: Way::Http, era: "both", unlike: &[], leaves: &[] },
+    Run { revision: "2026-07-28", front: Front::Dev, way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
+    Run { revision: "2026-07-28", front: Front::Dev, way: Way::Http, era: "legacy", unlike: TRANSLATED, leaves: TASKS },
+    Run {
+        revision: "2026-07-28",
+        front: Front::Dev,
+        way: Way::Stdio,
+        era: "legacy",
+        unlike: TRANSLATED,
+        leaves: TASKS,
+    },
+    Run { revision: "2025-11-25", front: Front::Replicas, way: Way::Http, era: "both", unlike: &[], leaves: &[] },
+    Run { revision: "2025-11-25", front: Front::Replicas, way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
+    Run { revision: "2026-07-28", front: Front::Replicas, way: Way::Http, era: "both", unlike: &[], leaves: &[] },
+    Run { revision: "2026-07-28", front: Front::Replicas, way: Way::Stdio, era: "both", unlike: BRIDGED, leaves: &[] },
 ];
 
 /// To a quick call the bridge answers with JSON, so that there is no stream to look at.
@@ -73,7 +100,7 @@ const TASKS: &[&str] = &["tasks-"];
 async fn by_itself_the_server_passes_every_check() {
     for (revision, passed) in REVISIONS {
         let findings = by_itself(revision).await;
-        assert_eq!(findings.faults(), Vec::<String>::new(), "{revision}");
+        assert_eq!(findings.faults(), [], "{revision}");
         assert_eq!(findings.passed(), passed, "{revision}");
     }
 }
@@ -88,15 +115,20 @@ async fn behind_the_gateway_every_check_goes_as_it_does_by_itself() {
         }
         let direct = by_itself(revision).await;
         for run in runs {
-            let differences = behind_the_gateway(run).await.unlike(&direct);
+            let findings = match run.front {
+                Front::Dev => behind_dev(run).await,
+                Front::Replicas => behind_replicas(run).await,
+            };
+            let differences = findings.unlike(&direct);
             let is_compared = |line: &str| !run.leaves.iter().any(|leaves| line.starts_with(leaves));
             let differences: Vec<_> =
                 differences.into_iter().filter(|difference| is_compared(&difference.line)).collect();
             let lines: Vec<_> = differences.iter().map(|difference| &*difference.line).collect();
             if lines != run.unlike {
                 let said = differences.iter().map(|difference| format!("\n  {difference}"));
-                let (way, era) = (run.way, run.era);
-                wrong.push(format!("{revision} over {way:?}, server of {era}:{}", said.collect::<String>()));
+                let (front, way, era) = (run.front, run.way, run.era);
+                let said: String = said.collect();
+                wrong.push(format!("{revision} behind {front:?} over {way:?}, server of {era}:{said}"));
             }
         }
     }
@@ -104,16 +136,16 @@ async fn behind_the_gateway_every_check_goes_as_it_does_by_itself() {
 }
 
 async fn by_itself(revision: &str) -> Findings {
-    let (mut server, url) = start().await;
+    let (mut server, url) = start("both").await;
     let findings = suite::run(revision, &url).await;
     server.kill().await.expect("the server ends");
     findings
 }
 
-/// Starts the server on a port of its own and returns its URL.
-async fn start() -> (Child, String) {
+/// Starts the server of an era on a port of its own and returns its URL.
+async fn start(era: &str) -> (Child, String) {
     let mut server = Command::new(paths::binary(SERVER))
-        .args(["--listen", "127.0.0.1:0"])
+        .args(["--listen", "127.0.0.1:0", "--era", era])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -124,7 +156,35 @@ async fn start() -> (Child, String) {
     (server, line.expect("stdout can be read").expect("a URL"))
 }
 
-async fn behind_the_gateway(run: &Run) -> Findings {
+async fn behind_replicas(run: &Run) -> Findings {
+    let portolan_bridge = paths::binary("portolan-bridge");
+    let (_server, bridge) = match run.way {
+        Way::Stdio => {
+            let command = paths::binary(SERVER);
+            let behind = ["--", command.to_str().expect("text"), "--stdio", "--era", run.era];
+            (None, Bridge::start(&portolan_bridge, "stdio", &behind).await)
+        }
+        Way::Http => {
+            let (server, url) = start(run.era).await;
+            (Some(server), Bridge::start(&portolan_bridge, "http", &["--upstream", &url]).await)
+        }
+    };
+    let mut objects = Objects::new(&[&bridge]);
+    objects.gateway = json!({"authentication": {"anonymous": {}}});
+    let api = ApiServer::start(objects.inputs()).await;
+    let portolan = paths::binary("portolan");
+    let mut replicas = [Replica::start(&portolan, api.address).await, Replica::start(&portolan, api.address).await];
+    let front = RoundRobin::start(&replicas.each_ref().map(|replica| replica.address)).await;
+    let findings = suite::run(run.revision, &format!("http://{}{ROUTE}", front.address)).await;
+    for replica in &mut replicas {
+        replica.assert_well().await;
+    }
+    let forwarded = front.forwarded();
+    assert!(forwarded[0].abs_diff(forwarded[1]) <= 1 && forwarded[0] > 0, "each got its half: {forwarded:?}");
+    findings
+}
+
+async fn behind_dev(run: &Run) -> Findings {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), run);
     let mut dev = Dev::start(folder.path());

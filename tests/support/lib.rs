@@ -4,14 +4,19 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
+pub mod api_server;
 pub mod authority;
+pub mod bridge;
 pub mod cluster;
 pub mod dev;
 pub mod front;
 pub mod mcp;
+pub mod objects;
 pub mod paths;
 pub mod puppet;
 pub mod refusal;
+pub mod replica;
+pub mod round_robin;
 pub mod suite;
 pub mod thirdparty;
 pub mod tidy;

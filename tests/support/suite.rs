@@ -1,4 +1,4 @@
-//! The protocol's own conformance suite, run against a URL, and what it found.
+//! The protocol's own conformance suite, run against a URL or a client, and what it found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,10 +53,10 @@ struct Written {
     error_message: Option<String>,
 }
 
-/// A check that went otherwise than in another run.
+/// A check that went otherwise than it should, or than in another run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Scenario, check, how it went there and how it went here.
+    /// Scenario, check and how it went, in both runs where there are two.
     pub line: String,
     /// What the suite says of it.
     pub said: String,
@@ -73,11 +73,40 @@ impl fmt::Display for Difference {
 /// # Panics
 /// The suite does not run to its end.
 pub async fn run(revision: &str, url: &str) -> Findings {
+    conformance(&["server", "--requirements", revision, "--url", url]).await
+}
+
+/// Lets the client `command` play one scenario of a protocol revision. It gets the URL of a server as its last argument.
+///
+/// # Panics
+/// The suite does not run to its end.
+pub async fn play(revision: &str, scenario: &str, command: &str) -> Findings {
+    conformance(&["client", "--spec-version", revision, "--scenario", scenario, "--command", command]).await
+}
+
+/// The scenarios that a protocol revision requires of clients.
+///
+/// # Panics
+/// The suite does not say.
+#[must_use]
+pub fn required_of_clients(revision: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Requirements {
+        client: Vec<String>,
+    }
+    let package = "target/thirdparty/npm/conformance/node_modules/@modelcontextprotocol/conformance";
+    let file = paths::repo(package).join(format!("requirements/{revision}.yaml"));
+    let text = std::fs::read_to_string(file).expect("requirements");
+    serde_saphyr::from_str::<Requirements>(&text).expect("requirements").client
+}
+
+async fn conformance(args: &[&str]) -> Findings {
     let folder = tempfile::tempdir().expect("a folder");
     let bin = paths::repo("target/thirdparty/bin");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let suite = Command::new(bin.join("conformance"))
-        .args(["server", "--requirements", revision, "--url", url, "--output-dir"])
+        .args(args)
+        .arg("--output-dir")
         .arg(folder.path().join("results"))
         .env("PATH", path)
         .env("HOME", folder.path())
@@ -88,7 +117,7 @@ pub async fn run(revision: &str, url: &str) -> Findings {
     let findings = Findings::read(&folder.path().join("results"));
     // It ends with 1 for a failed check, and for anything else that went wrong too.
     assert!(
-        output.status.success() || findings.count(Status::Failure) > 0,
+        output.status.success() || !findings.faults().is_empty(),
         "{}: {}{}",
         output.status,
         String::from_utf8_lossy(&output.stdout),
@@ -98,14 +127,14 @@ pub async fn run(revision: &str, url: &str) -> Findings {
 }
 
 impl Findings {
-    /// Reads one folder for each scenario, `server-SCENARIO-TIME`, with a list of checks in it.
+    /// Reads one folder for each scenario, `SCENARIO-TIME` or `server-SCENARIO-TIME`, with a list of checks in it.
     fn read(results: &Path) -> Self {
         let mut findings = Self::default();
         for folder in std::fs::read_dir(results).expect("the suite wrote results") {
             let folder = folder.expect("a folder").path();
             let name = folder.file_name().and_then(|name| name.to_str()).expect("a name");
             let (scenario, _) = name.split_at(name.len() - "-2026-07-28T00-00-00-000Z".len());
-            let scenario = scenario.strip_prefix("server-").expect("a scenario for servers");
+            let scenario = scenario.strip_prefix("server-").unwrap_or(scenario);
             let text = std::fs::read(folder.join("checks.json")).expect("checks");
             for check in serde_json::from_slice::<Vec<Written>>(&text).expect("a list of checks") {
                 let key = Check { scenario: scenario.to_owned(), id: check.id, name: check.name };
@@ -132,10 +161,15 @@ impl Findings {
 
     /// Every check that was failed, or passed with a warning.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<Difference> {
         let fault = |status: &Status| matches!(status, Status::Failure | Status::Warning);
         let faulty = self.0.iter().filter(|(_, found)| found.statuses.iter().any(fault));
-        faulty.map(|(check, found)| format!("{check}: {:?} {}", found.statuses, found.errors.join("; "))).collect()
+        faulty
+            .map(|(check, found)| Difference {
+                line: format!("{check}: {:?}", found.statuses),
+                said: found.errors.join("; "),
+            })
+            .collect()
     }
 
     /// Every check that went otherwise than in `direct`. What the suite only notes may come otherwise each time.

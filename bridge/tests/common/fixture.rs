@@ -40,6 +40,8 @@ pub struct Fixture {
     pub opens: watch::Sender<Opens>,
     /// The most goodbyes that were under way at a time.
     pub goodbyes: watch::Receiver<usize>,
+    /// Goodbyes that came, all together.
+    pub ended: watch::Receiver<usize>,
 }
 
 struct Shared {
@@ -49,6 +51,7 @@ struct Shared {
     opens: watch::Receiver<Opens>,
     leaving: AtomicUsize,
     most: watch::Sender<usize>,
+    ended: watch::Sender<usize>,
     /// How many goodbyes must be under way before one is answered.
     together: usize,
 }
@@ -58,13 +61,15 @@ impl Fixture {
     pub async fn start(together: usize) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let (events, most) = (watch::Sender::new(None), watch::Sender::new(0));
+        let (events, most, ended) = (watch::Sender::new(None), watch::Sender::new(0), watch::Sender::new(0));
         let calls = watch::Sender::new(None);
         let opens = watch::Sender::new(Opens::Well);
         let (answers, openings) = (calls.subscribe(), opens.subscribe());
-        let fixture = Self { calls, opens, address, events: events.subscribe(), goodbyes: most.subscribe() };
+        let (goodbyes, told) = (most.subscribe(), ended.subscribe());
+        let fixture = Self { calls, opens, address, events: events.subscribe(), goodbyes, ended: told };
         let (sessions, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { calls: answers, opens: openings, sessions, events, leaving, most, together });
+        let shared =
+            Arc::new(Shared { calls: answers, opens: openings, sessions, events, leaving, most, ended, together });
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
@@ -100,6 +105,7 @@ impl Shared {
             }
             Method::DELETE => {
                 let _leaving = Leaving::new(self);
+                self.ended.send_modify(|ended| *ended += 1);
                 let mut most = self.most.subscribe();
                 let _ = most.wait_for(|most| *most >= self.together).await;
                 status(StatusCode::OK)

@@ -5,7 +5,7 @@
 
 pub mod client;
 pub mod fixture;
-pub mod trailing;
+pub mod raw;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

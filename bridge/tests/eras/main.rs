@@ -6,6 +6,7 @@
 mod common;
 
 mod modern;
+mod passing;
 mod stateless;
 mod to_legacy;
 mod to_modern;

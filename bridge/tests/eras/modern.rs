@@ -2,9 +2,11 @@
 
 use http::StatusCode;
 use portolan_mcp::revision::Era;
+use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
 
-use crate::common::{Listener, Reply, until};
+use crate::common::raw::Raw;
+use crate::common::{Listener, Reply, Rig, until};
 use crate::world::{BOTH, Over, REVISION, World, code, subscription};
 
 #[tokio::test]
@@ -191,4 +193,16 @@ async fn log_messages_come_on_the_stream_of_the_call_that_wants_them() {
         assert_eq!(stream.next().await.expect("a log message")["params"]["level"], "debug", "{over:?}");
         assert_eq!(stream.next().await.expect("the answer")["id"], 2);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_initialize_with_a_revision_without_sessions_is_asked_without_one() {
+    let both = Raw::speaking(REVISION, true).await;
+    let rig = Rig::http(&[], &both.url());
+    rig.until_ready().await;
+    assert_eq!(rig.status().await.probe.server.expect("found").era, Era::Modern);
+    let neither = Raw::speaking(REVISION, false).await;
+    let rig = Rig::http(&[], &neither.url());
+    until("there is a verdict", async || rig.status().await.probe.state == ProbeState::Failing).await;
+    assert_eq!(rig.status().await.probe.reason, Some(ProbeReason::UnsupportedProtocol));
 }

@@ -1,11 +1,15 @@
 //! Clients of the sessionless era in front of a server of sessions: each caller has one, which is opened for it.
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
 use nix::sys::signal::Signal;
+use portolan_mcp::token::SessionKey;
 use serde_json::json;
 
-use crate::common::{Listener, Reply, until};
-use crate::world::{BOTH, Over, REVISION, World, code, subscription, told};
+use crate::common::raw::{self, End, Raw};
+use crate::common::{Listener, Reply, Rig, until};
+use crate::world::{BOTH, Caller, Over, REVISION, World, code, subscription, told};
 
 #[tokio::test]
 async fn a_server_of_sessions_is_discovered_listed_and_called() {
@@ -216,5 +220,45 @@ async fn requests_that_come_while_the_session_is_opened_are_all_answered() {
         }
         let kept: Reply = caller.call(9, "pid", json!({})).await;
         assert_eq!((kept.status, world.rig.status().await.sessions.active), (StatusCode::OK, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_stream_its_server_ends_is_resumed_where_it_was_and_no_sooner_than_the_server_wants() {
+    let server = Raw::speaking("2025-11-25", false).await;
+    let rig = Rig::http(&[], &server.url());
+    rig.until_ready().await;
+    let key = SessionKey::generate().expect("random");
+    let caller = Caller { rig: &rig, key, capabilities: json!({}), name: "test" };
+    let ended = |events: &str| raw::events("text/event-stream") + &raw::chunk(events) + "0\r\n\r\n";
+    let note = r#"data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
+    server.calls.send_replace((ended("id: first\nretry: 400\ndata: \n\n"), End::Close));
+    // It says something and ends again, and then breaks off: each time it goes on from the last event.
+    server.streams.send_replace((ended(&format!("id: second\n{note}\n\n")), End::Close));
+    let began = Instant::now();
+    let waiting = caller.start(7, "tools/call", json!({"name": "x"})).await;
+    let resumed = || server.resumed.lock().unwrap().clone();
+    until("it is resumed from what came last", async || resumed().ends_with(&["second".to_owned()])).await;
+    assert!(began.elapsed() >= Duration::from_millis(800), "twice as long as the server wants to be left alone");
+    server.streams.send_replace((String::new(), End::Reset));
+    let count = resumed().len();
+    until("it is tried again", async || resumed().len() > count + 1).await;
+    let answer =
+        |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":"late"}}]}}}}"#);
+    // The session's first call has that id at the server.
+    let answers: String = (1..=9).map(|id| format!("data: {}\n\n", answer(&id.to_string()))).collect();
+    server.streams.send_replace((ended(&answers), End::Close));
+    let reply = Reply::of(waiting).await;
+    assert_eq!((reply.text(), &reply.messages.last().expect("an answer")["id"]), ("late", &json!(7)), "{reply:?}");
+    assert_eq!(resumed()[0], "first");
+    // A stream that cannot be resumed is the end of its call.
+    server.calls.send_replace((ended(&format!("{note}\n\n")), End::Close));
+    let reply = caller.call(8, "x", json!({})).await;
+    assert_eq!(reply.error_type(), "ServerUnreachable", "{reply:?}");
+    server.calls.send_replace((ended("id: third\nretry: 0\ndata: \n\n"), End::Close));
+    for refused in [(raw::whole("405 Method Not Allowed", "text/plain", ""), End::Close), (String::new(), End::Reset)] {
+        server.streams.send_replace(refused);
+        let reply = caller.call(9, "x", json!({})).await;
+        assert_eq!(reply.error_type(), "ServerUnreachable", "{reply:?}");
     }
 }

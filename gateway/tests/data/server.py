@@ -1,4 +1,4 @@
-"""A stdio MCP server: `echo` answers its arguments, `say` sends two log messages after its answer, `ask` asks the client first, `die` ends the process, `sleep` never answers."""
+"""A stdio MCP server: `echo` answers its arguments, `say` sends two log messages after its answer (behind what its argument `who` says), `ask` asks the client first, `die` ends the process, `sleep` never answers."""
 
 import json
 import os
@@ -25,6 +25,7 @@ for line in sys.stdin:
     elif method == "tools/call" and params["name"] == "say":
         write({"id": ident, "result": {"content": []}})
         for data in ("first", "second"):
+            data = params["arguments"].get("who", "") + data
             write({"method": "notifications/message", "params": {"level": "info", "data": data}})
     elif method == "tools/call" and params["name"] == "ask":
         asked = ident

@@ -53,7 +53,7 @@ pub fn names(answer: &Answer, list: &str, name: &str) -> Vec<String> {
     items.iter().map(|item| item[name].as_str().expect("a name").to_owned()).collect()
 }
 
-fn missing(answer: &Answer) -> Vec<Value> {
+pub fn missing(answer: &Answer) -> Vec<Value> {
     answer.json()["result"]["_meta"]["portolan.dev/missing"].as_array().cloned().unwrap_or_default()
 }
 

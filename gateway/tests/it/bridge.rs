@@ -18,6 +18,7 @@ use portolan_mcp::{
     mac::{self, MacKey},
     sse, wire,
 };
+use portolan_tests::objects::Pod;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -169,6 +170,16 @@ impl Bridge {
     }
 }
 
+impl Pod for Bridge {
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 async fn serve(
     memory: Arc<Mutex<Memory>>,
     release: Arc<Notify>,
@@ -213,6 +224,7 @@ async fn shared(memory: &Arc<Mutex<Memory>>, body: &Bytes) -> Result<Response<Bo
         Told::Result(result) => full(StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
         Told::Error(error) => full(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()),
         Told::Failure(kind) => failed(kind, Some(id)),
+        Told::Raw(text) => full(StatusCode::OK, text),
         Told::Nothing => std::future::pending().await,
     })
 }
@@ -243,9 +255,11 @@ async fn post(
 ) -> Result<Response<Body>, std::io::Error> {
     let message: Value = serde_json::from_slice(body).expect("the gateway forwards JSON only");
     let Some(method) = message["method"].as_str() else {
-        let id = message["id"].as_str().expect("ours").to_owned();
-        let waiting = memory.lock().expect("no panic").waiting.remove(&id).expect("was asked");
-        waiting.send(message["result"].clone()).expect("still waits");
+        let id = message["id"].as_str().unwrap_or_default().to_owned();
+        // An answer to nothing that was asked is dropped.
+        if let Some(waiting) = memory.lock().expect("no panic").waiting.remove(&id) {
+            waiting.send(message["result"].clone()).expect("still waits");
+        }
         return Ok(empty(StatusCode::ACCEPTED));
     };
     let id = &message["id"];

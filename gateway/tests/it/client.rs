@@ -149,6 +149,11 @@ impl Client {
         self
     }
 
+    /// What it sends as `name`.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     pub fn key(self, key: &str) -> Self {
         self.with("authorization", &format!("Bearer {key}"))
     }

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 use portolan_gateway::Source;
 use portolan_gateway::config::{Cluster, Namespaces, Seal};
+use portolan_tests::api_server::ApiServer;
 use serde_json::json;
 
-use crate::api_server::ApiServer;
 use crate::bridge::Bridge;
 use crate::client::{initialize, until};
 use crate::log::Log;

@@ -6,15 +6,18 @@
 mod admin;
 mod aggregate;
 mod aggregate_sessions;
-#[cfg(feature = "kube")]
-mod api_server;
+mod aggregate_trouble;
 mod bounds;
 mod bridge;
 mod budgets;
 mod client;
 mod client_http2;
+#[cfg(feature = "kube")]
+mod crowds;
 mod drain;
+mod endpoints;
 mod frames;
+mod handles;
 mod http1_bounds;
 mod http2;
 mod http2_bounds;
@@ -29,5 +32,7 @@ mod refusals;
 #[cfg(feature = "kube")]
 mod replicas;
 mod sessions;
+mod smuggling;
+mod tenants;
 mod toolsets;
 mod world;

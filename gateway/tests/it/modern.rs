@@ -115,7 +115,7 @@ async fn a_request_that_lacks_something_or_contradicts_itself_reaches_no_server(
 #[tokio::test]
 async fn a_half_done_call_is_found_from_every_replica_by_its_caller_and_nobody_else() {
     let bridges = [Bridge::start("uid-1", MAC_KEY).await, Bridge::start("uid-2", MAC_KEY).await];
-    let mut objects = Objects::new(&bridges.iter().collect::<Vec<_>>());
+    let mut objects = Objects::new(&[&bridges[0], &bridges[1]]);
     let (gateway, peer) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
     call(gateway.client().key(ALICE), "echo", json!({})).await;
     let first = usize::from(bridges[0].seen().is_empty());

@@ -16,6 +16,10 @@ pub enum Mood {
     Failing,
     /// Not at all.
     Hanging,
+    /// With this as the whole body, whatever is asked.
+    Saying(&'static str),
+    /// Well when it is asked who it is, and with this result when it is asked for a list.
+    Listing(&'static str),
 }
 
 /// What it has: items as they are written. A list that is `None` is a capability that it does not have.
@@ -34,6 +38,7 @@ pub enum Told {
     Result(String),
     Error(Value),
     Failure(Kind),
+    Raw(&'static str),
     Nothing,
 }
 
@@ -50,6 +55,9 @@ impl Offers {
             Mood::Well => {}
             Mood::Failing => return Told::Failure(Kind::ServerExited),
             Mood::Hanging => return Told::Nothing,
+            Mood::Saying(text) => return Told::Raw(text),
+            Mood::Listing(result) if message["method"] != "server/discover" => return Told::Result(result.into()),
+            Mood::Listing(_) => {}
         }
         let (member, list) = match message["method"].as_str().expect("a request") {
             "server/discover" => return Told::Result(self.discovered()),

@@ -1,62 +1,26 @@
 //! The same promises in front of the real bridge and a real process behind it.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use http::Method;
+use portolan_tests::bridge::Bridge;
 use serde_json::json;
 
 use crate::aggregate::{ALL, legacy, open};
-use crate::client::{Client, call, soon, until};
+use crate::client::{call, soon, until};
 use crate::modern::{request, saying};
-use crate::world::{Gateway, MAC_KEY, Objects, ROUTE};
+use crate::world::{Gateway, Objects, ROUTE};
 
-/// `portolan-bridge` in front of the fixture server; it ends with this.
-pub struct RealBridge {
-    address: SocketAddr,
-    process: Child,
-    _directory: tempfile::TempDir,
+/// The real bridge in front of the fixture server.
+pub async fn start() -> Bridge {
+    start_with(&[]).await
 }
 
-impl RealBridge {
-    pub async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let key = directory.path().join("mac");
-        std::fs::write(&key, MAC_KEY).expect("written");
-        let (address, admin) = (free_port().await, free_port().await);
-        let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
-        let process = Command::new(binary("portolan-bridge"))
-            .args(["stdio", "--log-format=text", "--warm=0", "--drain-timeout=10ms", "--pod-uid=uid-1"])
-            .arg(format!("--data={address}"))
-            .arg(format!("--admin={admin}"))
-            .arg(format!("--mac-key-file={}", key.display()))
-            .args(["--", "python3"])
-            .arg(server)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let probe = Client::new(admin);
-        until("the bridge listens", async || tokio::net::TcpStream::connect(admin).await.is_ok()).await;
-        until("its server is ready", async || probe.get("/readyz").await.status == 200).await;
-        Self { address, process, _directory: directory }
-    }
-
-    pub fn objects(&self) -> Objects {
-        let mut objects = Objects::new(&[]);
-        objects.pods = vec![("uid-1".into(), self.address, "everything-aaaaaaaa".into(), true, true, false)];
-        objects
-    }
-}
-
-impl Drop for RealBridge {
-    fn drop(&mut self) {
-        // Asked to end, it ends its processes first; killed, it would leave them.
-        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
-        assert!(asked.is_ok_and(|status| status.success()), "the bridge can be asked to end");
-        self.process.wait().expect("it ends");
-    }
+/// The same, told more.
+pub async fn start_with(flags: &[&str]) -> Bridge {
+    let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server.py");
+    let behind = [flags, &["--", "python3", server.to_str().expect("text")]].concat();
+    Bridge::start(&binary("portolan-bridge"), "stdio", &behind).await
 }
 
 /// A binary of the workspace. Testing the workspace builds it before any test runs.
@@ -67,14 +31,10 @@ pub fn binary(name: &str) -> PathBuf {
     binary
 }
 
-pub async fn free_port() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound")
-}
-
 #[tokio::test]
 async fn two_replicas_serve_one_session_of_the_real_bridge() {
-    let bridge = RealBridge::start().await;
-    let objects = bridge.objects();
+    let bridge = start().await;
+    let objects = Objects::new(&[&bridge]);
     let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
     let session = a.client().initialize().await;
     let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
@@ -106,8 +66,8 @@ pub fn id_of<'a>(events: &'a str, text: &str) -> &'a str {
 
 #[tokio::test]
 async fn a_stream_that_broke_at_one_replica_is_resumed_at_another() {
-    let bridge = RealBridge::start().await;
-    let objects = bridge.objects();
+    let bridge = start().await;
+    let objects = Objects::new(&[&bridge]);
     let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
     let session = a.client().initialize().await;
     let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
@@ -128,8 +88,8 @@ async fn a_stream_that_broke_at_one_replica_is_resumed_at_another() {
 
 #[tokio::test]
 async fn a_call_whose_connection_broke_at_one_replica_is_answered_at_another() {
-    let bridge = RealBridge::start().await;
-    let objects = bridge.objects();
+    let bridge = start().await;
+    let objects = Objects::new(&[&bridge]);
     let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
     let session = a.client().initialize().await;
     let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
@@ -148,8 +108,8 @@ async fn a_call_whose_connection_broke_at_one_replica_is_answered_at_another() {
 
 #[tokio::test]
 async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_replica() {
-    let bridge = RealBridge::start().await;
-    let objects = bridge.objects();
+    let bridge = start().await;
+    let objects = Objects::new(&[&bridge]);
     let (a, b) = (Gateway::start(&objects).await, Gateway::start(&objects).await);
     let on_a = open(&a.client()).await.with("mcp-protocol-version", "2025-11-25");
     let on_b = on_a.clone().at(b.address).with("content-type", "application/json");
@@ -184,8 +144,8 @@ async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_
 
 #[tokio::test]
 async fn all_servers_are_listed_and_called_in_both_eras_in_front_of_the_real_bridge() {
-    let bridge = RealBridge::start().await;
-    let gateway = Gateway::start(&bridge.objects()).await;
+    let bridge = start().await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
     let client = open(&gateway.client()).await;
     let listed = client.post(ALL, legacy("tools/list", &json!({}))).await;
     let tool = |name| format!("default__everything__{name}");
@@ -202,8 +162,8 @@ async fn all_servers_are_listed_and_called_in_both_eras_in_front_of_the_real_bri
 
 #[tokio::test]
 async fn a_server_process_that_dies_in_a_call_is_told_at_once_and_other_sessions_go_on() {
-    let bridge = RealBridge::start().await;
-    let gateway = Gateway::start(&bridge.objects()).await;
+    let bridge = start().await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
     let (one, other) = (gateway.client().initialize().await, gateway.client().initialize().await);
     let answer = gateway.client().session(&one).call("die", json!({})).await;
     let failure = &answer.json()["result"]["structuredContent"];
@@ -217,8 +177,8 @@ async fn a_server_process_that_dies_in_a_call_is_told_at_once_and_other_sessions
 
 #[tokio::test]
 async fn the_real_bridge_keeps_the_request_timeout_of_the_gateway() {
-    let bridge = RealBridge::start().await;
-    let mut objects = bridge.objects();
+    let bridge = start().await;
+    let mut objects = Objects::new(&[&bridge]);
     let gateway = Gateway::start(&objects).await;
     // Opening a session starts a process, which may take longer.
     let session = gateway.client().initialize().await;

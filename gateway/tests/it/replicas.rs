@@ -1,105 +1,40 @@
 //! Two gateways as processes, in front of one real bridge: what is lost when one of them is killed.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use http::Method;
+use portolan_tests::api_server::ApiServer;
+use portolan_tests::bridge::Bridge;
+use portolan_tests::replica::Replica;
 use serde_json::{Value, json};
 
-use crate::api_server::ApiServer;
-use crate::client::{Client, call, until};
+use crate::client::{Client, call};
 use crate::modern::{VERSION, saying};
-use crate::real_bridge::{RealBridge, binary, free_port, id_of};
-use crate::world::{ALICE, ROUTE};
+use crate::real_bridge::{binary, id_of, start};
+use crate::world::{ALICE, Objects, ROUTE};
 
 /// How soon a client knows that its replica was killed.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// `portolan gateway`; it ends with this.
-struct Replica {
-    address: SocketAddr,
-    admin: SocketAddr,
-    process: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Replica {
-    /// Starts one that reads its configuration from `api`, and waits until it serves it.
-    async fn start(api: SocketAddr) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let kubeconfig = directory.path().join("kubeconfig");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": format!("http://{api}")}}],
-            "users": [{"name": "test", "user": {}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        });
-        std::fs::write(&kubeconfig, config.to_string()).expect("written");
-        let log = std::fs::File::create(directory.path().join("log")).expect("created");
-        let (address, admin) = (free_port().await, free_port().await);
-        let process = Command::new(binary("portolan"))
-            .args(["gateway", "--name=default", "--namespace=portolan", "--tenant-namespaces=default"])
-            .arg(format!("--listen={address}"))
-            .arg(format!("--admin={admin}"))
-            .env("KUBECONFIG", kubeconfig)
-            .stdout(log.try_clone().expect("a handle"))
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let replica = Self { address, admin, process, directory };
-        let probe = Client::new(admin);
-        until("the replica listens", async || tokio::net::TcpStream::connect(admin).await.is_ok()).await;
-        until("the replica is ready", async || probe.get("/readyz").await.status == 200).await;
-        replica
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.address).key(ALICE)
-    }
-
-    /// Ends it as a node does that loses its power.
-    fn kill(&mut self) {
-        self.process.kill().expect("it ran until now");
-        self.process.wait().expect("it ends");
-    }
-
-    /// It still runs, and neither counted a panic nor said one.
-    async fn assert_well(&mut self) {
-        assert!(self.process.try_wait().expect("its state").is_none(), "it runs: {}", log(self.directory.path()));
-        let metrics = Client::new(self.admin).get("/metrics").await.text();
-        assert!(metrics.lines().any(|line| line == "portolan_gateway_panics_total 0"), "{metrics}");
-        assert!(!log(self.directory.path()).contains("panicked"), "{}", log(self.directory.path()));
-    }
-}
-
-fn log(directory: &Path) -> String {
-    std::fs::read_to_string(directory.join("log")).expect("is there")
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        // One that was killed by the test is gone already.
-        let _gone = self.process.kill();
-        self.process.wait().expect("it ends");
-    }
+/// A client of a replica.
+fn client(replica: &Replica) -> Client {
+    Client::new(replica.address).key(ALICE)
 }
 
 /// A session that one replica opened, at both.
 async fn session(a: &Replica, b: &Replica) -> (Client, Client) {
-    let session = a.client().initialize().await;
-    let on_a = a.client().session(&session).with("mcp-protocol-version", "2025-11-25");
+    let session = client(a).initialize().await;
+    let on_a = client(a).session(&session).with("mcp-protocol-version", "2025-11-25");
     let on_b = on_a.clone().at(b.address);
     (on_a, on_b)
 }
 
 /// A bridge and two replicas in front of it.
-async fn world() -> (RealBridge, ApiServer, Replica, Replica) {
-    let bridge = RealBridge::start().await;
-    let api = ApiServer::start(bridge.objects().inputs()).await;
-    let (a, b) = (Replica::start(api.address).await, Replica::start(api.address).await);
+async fn world() -> (Bridge, ApiServer, Replica, Replica) {
+    let bridge = start().await;
+    let api = ApiServer::start(Objects::new(&[&bridge]).inputs()).await;
+    let portolan = binary("portolan");
+    let (a, b) = (Replica::start(&portolan, api.address).await, Replica::start(&portolan, api.address).await);
     (bridge, api, a, b)
 }
 
@@ -130,8 +65,8 @@ async fn a_killed_replica_takes_only_the_calls_in_flight_on_it_and_its_peer_serv
     let posting = on_a.clone().with("content-type", "application/json");
     let mut lost = posting.open(Method::POST, ROUTE, call("ask", json!({}))).await;
     lost.read_until("elicitation/create").await;
-    let other = b.client().initialize().await;
-    let kept = b.client().session(&other).with("content-type", "application/json");
+    let other = client(&b).initialize().await;
+    let kept = client(&b).session(&other).with("content-type", "application/json");
     let mut kept_call = kept.open(Method::POST, ROUTE, call("ask", json!({}))).await;
     kept_call.read_until("elicitation/create").await;
     a.kill();
@@ -151,13 +86,13 @@ async fn a_killed_replica_takes_only_the_calls_in_flight_on_it_and_its_peer_serv
 #[tokio::test]
 async fn what_a_killed_replica_asked_its_client_is_answered_at_its_peer() {
     let (_bridge, _api, mut a, mut b) = world().await;
-    let asked = ask(a.client(), json!({})).await;
+    let asked = ask(client(&a), json!({})).await;
     let asked = &asked["result"];
     assert_eq!(asked["resultType"], "input_required", "{asked}");
     a.kill();
     let names = asked["inputRequests"].as_object().expect("requests").keys();
     let answers: Value = names.map(|name| (name.clone(), json!({"action": "accept"}))).collect();
-    let done = ask(b.client(), json!({"requestState": asked["requestState"], "inputResponses": answers})).await;
+    let done = ask(client(&b), json!({"requestState": asked["requestState"], "inputResponses": answers})).await;
     assert_eq!(done["result"]["structuredContent"]["action"], "accept", "{done}");
     b.assert_well().await;
 }

@@ -7,7 +7,7 @@ mod params;
 
 pub use head::{Head, unsupported};
 pub use mux::{Mux, MuxOutput, Reply};
-pub use params::{check_params, header_value, headers_of};
+pub use params::{check_params, header_value, headers_of, without_unsound_tools};
 
 /// Header that names the protocol revision.
 pub const VERSION_HEADER: &str = "mcp-protocol-version";

@@ -1,14 +1,19 @@
 //! Headers in which a client repeats what its request says ("Request Metadata").
 
+use std::collections::HashSet;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::head::same_by;
 use super::{Head, METHOD_HEADER, NAME_HEADER, VERSION_HEADER};
 use crate::failure::Failure;
 use crate::revision::MODERN;
 
+/// The member of a parameter's schema that names its header.
+const MARK: &str = "x-mcp-header";
 /// How deep parameters may lie that have a header.
 const MAX_DEPTH: usize = 16;
 
@@ -49,6 +54,50 @@ pub fn check_params(schema: &Value, arguments: &Value, headers: &HeaderMap) -> R
     Ok(())
 }
 
+/// A list of tools, JSON, without those whose schemas mark parameters in a way that no client may follow ("Schema
+/// Extension"). `None` where there is none to leave out.
+#[must_use]
+pub fn without_unsound_tools(tools: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Tool {
+        #[serde(default, rename = "inputSchema")]
+        schema: Value,
+    }
+    if !tools.contains(MARK) {
+        return None;
+    }
+    let tools: Vec<&RawValue> = serde_json::from_str(tools).ok()?;
+    let is_sound = |tool: &&RawValue| {
+        let schema = serde_json::from_str::<Tool>(tool.get()).map(|tool| tool.schema).unwrap_or_default();
+        marks_are_sound(&schema, MAX_DEPTH, &mut HashSet::new())
+    };
+    let sound: Vec<&str> = tools.iter().copied().filter(is_sound).map(RawValue::get).collect();
+    (sound.len() < tools.len()).then(|| format!("[{}]", sound.join(",")))
+}
+
+/// Whether every mark is the name of a header, no other parameter's, and on a parameter that a header can say.
+fn marks_are_sound(schema: &Value, depth: usize, seen: &mut HashSet<HeaderName>) -> bool {
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    properties.into_iter().all(|(_, property)| {
+        let is_sound = property.get(MARK).is_none_or(|mark| {
+            let name = mark.as_str().filter(|name| !name.is_empty()).and_then(header_name);
+            name.is_some_and(|name| seen.insert(name)) && is_written(property)
+        });
+        is_sound && (depth == 0 || marks_are_sound(property, depth - 1, seen))
+    })
+}
+
+/// Whether a header can say what the parameter is.
+fn is_written(property: &Value) -> bool {
+    let type_ = property.get("type").and_then(Value::as_str);
+    type_.is_none_or(|type_| matches!(type_, "string" | "integer" | "boolean"))
+}
+
+/// The header of a parameter that is marked with `mark`.
+fn header_name(mark: &str) -> Option<HeaderName> {
+    HeaderName::from_bytes(format!("mcp-param-{mark}").to_ascii_lowercase().as_bytes()).ok()
+}
+
 fn add_params(schema: &Value, arguments: &Value, headers: &mut HeaderMap) {
     let mut params = Vec::new();
     collect(schema, arguments, MAX_DEPTH, &mut params);
@@ -64,11 +113,8 @@ fn collect<'a>(schema: &Value, arguments: &'a Value, depth: usize, found: &mut V
     let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     for (name, property) in properties {
         let Some(argument) = arguments.get(name) else { continue };
-        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str)
-            && let Ok(name) = HeaderName::from_bytes(format!("mcp-param-{header}").to_ascii_lowercase().as_bytes())
-        {
-            found.push((name, argument));
-        }
+        let name = property.get(MARK).and_then(Value::as_str).and_then(header_name);
+        found.extend(name.map(|name| (name, argument)));
         if depth > 0 {
             collect(property, argument, depth - 1, found);
         }
@@ -105,6 +151,32 @@ mod tests {
     use crate::envelope::Message;
     use crate::failure::Kind;
     use serde_json::json;
+
+    #[test]
+    fn tools_that_mark_what_no_header_can_say_are_left_out_and_the_others_keep_their_bytes() {
+        let tool = |name: &str, properties: Value| {
+            format!(r#"{{ "name":"{name}","inputSchema":{}}}"#, json!({ "properties": properties }))
+        };
+        let marked = |type_: &str, mark: Value| json!({"x": {"type": type_, "x-mcp-header": mark}});
+        let fine = [
+            tool("none", json!({"x": {"type": "number"}})),
+            tool("one", marked("string", json!("Region"))),
+            tool("deep", json!({"a": {"properties": marked("integer", json!("N"))}, "b": {"x-mcp-header": "M"}})),
+        ];
+        let same = json!({"a": {"x-mcp-header": "Same"}, "b": {"properties": {"c": {"x-mcp-header": "same"}}}});
+        let unsound = [
+            tool("empty", marked("string", json!(""))),
+            tool("space", marked("string", json!("a b"))),
+            tool("text", marked("string", json!(7))),
+            tool("number", marked("number", json!("N"))),
+            tool("object", marked("object", json!("N"))),
+            tool("same", same),
+        ];
+        let all = format!("[{},{}]", unsound.join(","), fine.join(", "));
+        assert_eq!(without_unsound_tools(&all), Some(format!("[{}]", fine.join(","))));
+        assert_eq!(without_unsound_tools(&format!("[{}]", fine.join(", "))), None);
+        assert_eq!(without_unsound_tools("7"), None);
+    }
 
     #[test]
     fn what_a_schema_marks_is_repeated_in_a_header_made_safe() {

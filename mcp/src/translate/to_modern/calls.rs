@@ -8,6 +8,7 @@ use super::super::{Step, error, own_id, own_number, request, result};
 use crate::envelope::{Id, Message, Request};
 use crate::failure::Kind;
 use crate::members::Members;
+use crate::modern::without_unsound_tools;
 use crate::session::{IdKey, cancelled_because};
 
 /// Rounds of one call: a server that asks more often does not come to an end.
@@ -124,7 +125,7 @@ impl Calls {
         let kind = Members::of(payload).and_then(|result| result.string("resultType"));
         match kind.as_deref() {
             None | Some("complete") => {
-                out.push(Step::ToClient(result(call.id.as_json(), &without_modern(payload))));
+                out.push(Step::ToClient(result(call.id.as_json(), &without_modern(&call.method, payload))));
                 Answered::Done
             }
             Some("input_required") => self.input_required(call, payload, out),
@@ -212,9 +213,13 @@ fn for_session(params: Option<&str>, number: u64) -> String {
     params.to_string()
 }
 
-/// A result as sessions know it: complete without saying so, and structured content is an object there.
-fn without_modern(payload: &str) -> String {
+/// A result as sessions know it: complete without saying so, and structured content is an object there. Tools that no
+/// client of this era may call are not shown.
+fn without_modern(method: &str, payload: &str) -> String {
     let Some(mut result) = Members::of(payload) else { return payload.to_owned() };
+    if let Some(tools) = result.get("tools").filter(|_| method == "tools/list").and_then(without_unsound_tools) {
+        result.set("tools", tools);
+    }
     result.remove("resultType");
     if result.get("structuredContent").is_some_and(|json| Members::of(json).is_none()) {
         result.remove("structuredContent");

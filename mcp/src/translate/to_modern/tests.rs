@@ -86,6 +86,19 @@ fn every_request_says_what_the_session_said_once() {
 }
 
 #[test]
+fn tools_that_no_client_may_call_are_not_shown_and_a_result_of_a_call_is_not_looked_at() {
+    let mut fixture = Fixture::open();
+    let tool = r#"{"name":"u","inputSchema":{"properties":{"x":{"type":"number","x-mcp-header":"X"}}}}"#;
+    let tools = format!(r#"{{"tools":[{tool},{{ "name":"f" }}]}}"#);
+    fixture.client(r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#);
+    let told = fixture.server(&format!(r#"{{"jsonrpc":"2.0","id":3,"result":{tools}}}"#));
+    assert_eq!(told, [r#"< {"jsonrpc":"2.0","id":7,"result":{"tools":[{ "name":"f" }]}}"#]);
+    fixture.client(r#"{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"f"}}"#);
+    let told = fixture.server(&format!(r#"{{"jsonrpc":"2.0","id":4,"result":{tools}}}"#));
+    assert_eq!(told, [format!(r#"< {{"jsonrpc":"2.0","id":8,"result":{tools}}}"#)]);
+}
+
+#[test]
 fn a_result_that_asks_for_more_becomes_questions_and_a_second_request() {
     let mut fixture = Fixture::open();
     fixture.client(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}"#);

@@ -20,15 +20,24 @@ type Body = BoxBody<Bytes, std::convert::Infallible>;
 
 /// It answers until it is dropped; connections end with it.
 pub struct ApiServer {
+    /// Where it answers.
     pub address: SocketAddr,
     _task: AbortOnDropHandle<()>,
 }
 
 impl ApiServer {
+    /// Starts one on a port of its own that has these objects.
+    ///
+    /// # Panics
+    /// There is no port.
     pub async fn start(inputs: Arc<Inputs>) -> Self {
         Self::on(([127, 0, 0, 1], 0).into(), inputs).await
     }
 
+    /// Starts it on an address.
+    ///
+    /// # Panics
+    /// Someone else has it.
     pub async fn on(address: SocketAddr, inputs: Arc<Inputs>) -> Self {
         let socket = TcpListener::bind(address).await.expect("a port");
         let address = socket.local_addr().expect("bound");

@@ -1,0 +1,73 @@
+//! `portolan-bridge` as a process: started in front of a server, ended with it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::dev::free_port;
+use crate::objects::{MAC_KEY, Pod};
+use crate::wait::{PATIENCE, until};
+
+const UID: &str = "uid-1";
+
+/// A bridge; it ends with this, and its servers with it.
+pub struct Bridge {
+    address: SocketAddr,
+    process: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Bridge {
+    /// Starts it and waits until its server is ready. `behind` says what stands there, as `subcommand` wants to be told.
+    ///
+    /// # Panics
+    /// It does not start, or its server does not get ready.
+    pub async fn start(binary: &Path, subcommand: &str, behind: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = directory.path().join("mac");
+        std::fs::write(&key, MAC_KEY).expect("written");
+        let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let process = Command::new(binary)
+            .args([subcommand, "--log-format=text", "--warm=0", "--drain-timeout=10ms"])
+            .arg(format!("--pod-uid={UID}"))
+            .arg(format!("--data={address}"))
+            .arg(format!("--admin={admin}"))
+            .arg(format!("--mac-key-file={}", key.display()))
+            .args(behind)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the bridge starts");
+        let bridge = Self { address, process, _directory: directory };
+        let ready = format!("http://{admin}/readyz");
+        until("the bridge's server is ready", PATIENCE, || async {
+            let answer = reqwest::get(&ready).await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+        })
+        .await;
+        bridge
+    }
+}
+
+impl Pod for Bridge {
+    fn uid(&self) -> &str {
+        UID
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Asked to end, it ends its processes first; killed, it would leave them.
+        let pid = self.process.id().try_into().expect("a process id");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("the bridge can be asked to end");
+        self.process.wait().expect("it ends");
+    }
+}

@@ -1,0 +1,114 @@
+//! `portolan gateway` as a process that reads its configuration from an API server of the test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::dev::free_port;
+use crate::wait::{PATIENCE, until};
+
+/// A gateway; it ends with this.
+pub struct Replica {
+    /// Where it takes requests of clients.
+    pub address: SocketAddr,
+    admin: SocketAddr,
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Replica {
+    /// Starts one that reads its configuration from `api`, and waits until it serves it.
+    ///
+    /// # Panics
+    /// It does not start, or does not get ready.
+    pub async fn start(binary: &Path, api: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kubeconfig = directory.path().join("kubeconfig");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{api}")}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        std::fs::write(&kubeconfig, config.to_string()).expect("written");
+        let log = std::fs::File::create(directory.path().join("log")).expect("created");
+        let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let process = Command::new(binary)
+            .args(["gateway", "--name=default", "--namespace=portolan", "--tenant-namespaces=default"])
+            .arg(format!("--listen={address}"))
+            .arg(format!("--admin={admin}"))
+            .env("KUBECONFIG", kubeconfig)
+            .stdout(log.try_clone().expect("a handle"))
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the gateway starts");
+        let replica = Self { address, admin, process, directory };
+        until("the replica is ready", PATIENCE, || async {
+            let asked = replica.ask("readyz").await.map_err(|error| error.to_string())?;
+            if asked.status().is_success() { Ok(()) } else { Err(asked.text().await.unwrap_or_default()) }
+        })
+        .await;
+        replica
+    }
+
+    /// Ends it as a node does that loses its power.
+    ///
+    /// # Panics
+    /// It has ended before.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it ran until now");
+        self.process.wait().expect("it ends");
+    }
+
+    /// The memory that it has, in KiB.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[must_use]
+    pub fn resident_kib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The value of one series of its metrics; 0 where there is none.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.ask("metrics").await.expect("answers").text().await.expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// It still runs, and neither counted a panic nor said one.
+    ///
+    /// # Panics
+    /// It is not so.
+    pub async fn assert_well(&mut self) {
+        assert!(self.process.try_wait().expect("its state").is_none(), "it runs: {}", self.log());
+        let panics = self.metric("portolan_gateway_panics_total").await;
+        assert!(panics == 0.0, "{panics} panics: {}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+
+    /// Asks the port for probes and metrics.
+    async fn ask(&self, path: &str) -> reqwest::Result<reqwest::Response> {
+        reqwest::get(format!("http://{}/{path}", self.admin)).await
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("is there")
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // One that was killed by the test is gone already.
+        let _gone = self.process.kill();
+        self.process.wait().expect("it ends");
+    }
+}
