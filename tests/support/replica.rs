@@ -24,6 +24,47 @@ impl Replica {
     /// # Panics
     /// It does not start, or does not get ready.
     pub async fn start(binary: &Path, api: SocketAddr) -> Self {
+        Self::launch(Command::new(binary), api).await
+    }
+
+    /// Starts one whose instructions are counted, on one thread. Everything takes many times as long.
+    ///
+    /// # Panics
+    /// It does not start, or does not get ready.
+    pub async fn counted(binary: &Path, api: SocketAddr) -> Self {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--tool=callgrind", "--callgrind-out-file=counts"]).arg(binary);
+        valgrind.env("TOKIO_WORKER_THREADS", "1");
+        Self::launch(valgrind, api).await
+    }
+
+    /// How many instructions it ran while `work` was done, of a [`Self::counted`] one.
+    ///
+    /// # Panics
+    /// They are not counted.
+    pub async fn instructions(&self, work: impl Future<Output = ()>) -> f64 {
+        self.callgrind("--zero");
+        work.await;
+        self.callgrind("--dump");
+        let dumps =
+            std::fs::read_dir(self.directory.path()).expect("a directory").map(|entry| entry.expect("a file").path());
+        let dump = dumps
+            .filter(|path| {
+                path.extension().is_some_and(|number| number.to_str().is_some_and(|text| text.parse::<u32>().is_ok()))
+            })
+            .max_by_key(|path| path.extension().and_then(|number| number.to_str()?.parse::<u32>().ok()));
+        let text = std::fs::read_to_string(dump.expect("counts were written")).expect("counts");
+        let total = text.lines().find_map(|line| line.strip_prefix("totals:")).expect("a total");
+        total.trim().parse().expect("a number")
+    }
+
+    fn callgrind(&self, what: &str) {
+        let mut control = Command::new("callgrind_control");
+        let output = control.arg(what).arg(self.process.id().to_string()).output().expect("callgrind_control runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    async fn launch(mut command: Command, api: SocketAddr) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let kubeconfig = directory.path().join("kubeconfig");
         let config = json!({
@@ -35,7 +76,8 @@ impl Replica {
         std::fs::write(&kubeconfig, config.to_string()).expect("written");
         let log = std::fs::File::create(directory.path().join("log")).expect("created");
         let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let process = Command::new(binary)
+        let process = command
+            .current_dir(directory.path())
             .args(["gateway", "--name=default", "--namespace=portolan", "--tenant-namespaces=default"])
             .arg(format!("--listen={address}"))
             .arg(format!("--admin={admin}"))
