@@ -78,6 +78,9 @@ async fn messages_of_every_kind_that_are_nearly_right_crash_nothing() {
         let sent: f64 = kinds.values().map(|results| results["total_runs"].as_f64().expect("a number")).sum();
         let come = stand.dev.metrics().await.requests(&[]) - before;
         assert!(come >= sent, "{endpoint}: {come} requests have come, of {sent}");
+        // It goes on in its session: what `initialize` is refused gives it no other.
+        let lost = stand.dev.metrics().await.requests(&[r#"outcome="UnknownSession""#]);
+        assert!(lost < sent / 2.0, "{endpoint}: {lost} requests of {sent} had no session");
     }
     stand.end().await;
 }
