@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use crate::dev::free_port;
+use crate::metrics::Metrics;
+use crate::process;
 use crate::wait::{PATIENCE, until};
 
 /// A gateway; it ends with this.
@@ -105,15 +107,13 @@ impl Replica {
         self.process.wait().expect("it ends");
     }
 
-    /// The memory that it has, in KiB.
+    /// The memory that it has, in bytes.
     ///
     /// # Panics
     /// It has ended.
     #[must_use]
-    pub fn resident_kib(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    pub fn resident(&self) -> u64 {
+        process::resident(self.process.id().try_into().expect("a process id"))
     }
 
     /// The value of one series of its metrics; 0 where there is none.
@@ -121,9 +121,7 @@ impl Replica {
     /// # Panics
     /// It has ended.
     pub async fn metric(&self, series: &str) -> f64 {
-        let text = self.ask("metrics").await.expect("answers").text().await.expect("text");
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a number"))
+        Metrics::read(self.admin).await.expect("it runs").value(series)
     }
 
     /// It still runs, and neither counted a panic nor said one.
