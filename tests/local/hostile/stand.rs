@@ -133,6 +133,8 @@ impl Stand {
         let (outcome, rounds) = tokio::join!(attack, good);
         let grown = process::peak(pid).saturating_sub(memory);
         println!("{rounds} rounds of good will; {memory} bytes before, {grown} more at most, {allowed} allowed");
+        // Before memory is looked at: a backtrace takes much of it.
+        self.is_whole().await;
         assert!(grown <= allowed + GOOD_BYTES, "{grown} bytes more than {memory}: {allowed} and {GOOD_BYTES} may be");
         until("connections and descriptors are as before", PATIENCE, || async {
             let (now, open) = (process::descriptors(pid), self.dev.metrics().await.connections());
@@ -144,7 +146,6 @@ impl Stand {
         })
         .await;
         self.good.round(0).await;
-        self.is_whole().await;
         outcome
     }
 
