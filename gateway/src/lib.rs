@@ -22,6 +22,7 @@ mod message;
 mod metrics;
 mod modern;
 mod negotiate;
+mod opening;
 mod options;
 mod record;
 mod recorded;

@@ -22,7 +22,7 @@ use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
 use crate::upstream::{Call, GRACE};
-use crate::{body, modern, negotiate, session};
+use crate::{body, modern, negotiate, opening, respond, session};
 
 /// Takes one message and hands back the server's answer.
 pub(crate) async fn post(
@@ -122,8 +122,15 @@ async fn initialize(
         let timeout = call.timeout;
         let response = sent?;
         record.set_session(&key);
-        let opened = response.status().is_success() && failure.is_none();
-        let mut answer = hand_back(response, pod, timeout, record);
+        let mut opened = response.status().is_success() && failure.is_none();
+        let mut answer = if opened && opening::may_be_error(&response) {
+            let (parts, body) = record.wait(opening::read(response, timeout + GRACE)).await?;
+            opened = opening::is_opened_by(&body);
+            record.set_answer(parts.status, None);
+            relay::whole(&parts, respond::whole(body))
+        } else {
+            hand_back(response, pod, timeout, record)
+        };
         if opened {
             name_session(&mut answer, key, pod, asked)?;
             asked.entry.series.session_opened();

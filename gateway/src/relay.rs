@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Incoming};
@@ -90,15 +90,21 @@ pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
 pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let is_stream = negotiate::is_stream(&parts.headers);
-    let mut response = Response::new(RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
+    let mut response = whole(&parts, RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
+    if is_stream {
+        set_stream_headers(response.headers_mut());
+    }
+    response
+}
+
+/// The client's answer out of the head of the bridge's, and a body that needs no watching.
+pub(crate) fn whole(parts: &Parts, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     for name in RETURNED {
         if let Some(value) = parts.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
-    }
-    if is_stream {
-        set_stream_headers(response.headers_mut());
     }
     response
 }

@@ -258,6 +258,10 @@ async fn post(
     let arguments = message["params"]["arguments"].clone();
     let result = match (method, message["params"]["name"].as_str().unwrap_or_default()) {
         ("initialize", _) if memory.lock().expect("no panic").full => return Ok(failed(Kind::Overloaded, Some(id))),
+        ("initialize", _) if !message["params"]["capabilities"].is_object() => {
+            let error = json!({"code": -32602, "message": "capabilities are an object"});
+            return Ok(full(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()));
+        }
         ("initialize", _) => {
             json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "t", "version": "1"}})
         }

@@ -26,6 +26,21 @@ async fn a_call_reaches_the_server_as_it_was_written_and_its_answer_comes_back_u
 }
 
 #[tokio::test]
+async fn an_initialize_that_the_server_refuses_is_answered_by_it_and_names_no_session() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    let opened = || gateway.metric(r#"portolan_gateway_sessions_opened_total{route="default/everything"}"#);
+    let wrong = initialize().replace(r#""capabilities":{}"#, r#""capabilities":3"#);
+    let answer = gateway.client().post(ROUTE, wrong).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.json()["error"]["message"], "capabilities are an object");
+    assert_eq!(answer.header("mcp-session-id"), None);
+    assert_eq!(opened().await, 0.0);
+    gateway.client().initialize().await;
+    assert_eq!(opened().await, 1.0);
+}
+
+#[tokio::test]
 async fn a_credential_never_travels_upstream_and_ours_never_come_down() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
