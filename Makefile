@@ -9,7 +9,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
 CLUSTER_SUITES := admission rbac servers remote gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := fields dev remote_dev scenario conformance
+LOCAL_SUITES := fields dev remote_dev scenario conformance hostile
 
 # The fuzz targets are a workspace of their own.
 FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz

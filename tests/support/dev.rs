@@ -1,6 +1,7 @@
-//! `portolan dev` as a process: started on a folder, read by its JSON lines, ended with its children.
+//! `portolan dev` as a process: started on a folder, read by its JSON lines, ended with its children. One that panicked
+//! anywhere fails the test that ends it.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,11 +9,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::paths;
+use crate::metrics::Metrics;
 use crate::wait::PATIENCE;
+use crate::{paths, process};
 
 /// A port of loopback that nobody has at the moment.
 ///
@@ -28,6 +31,8 @@ pub fn free_port() -> u16 {
 pub struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// What it says on stderr, its servers' included.
+    said: NamedTempFile,
 }
 
 impl Dev {
@@ -39,17 +44,19 @@ impl Dev {
     pub fn start(folder: &Path) -> Self {
         let path =
             format!("{}:{}", paths::repo("target/thirdparty/bin").display(), std::env::var("PATH").unwrap_or_default());
+        let said = NamedTempFile::new().expect("a file");
         let mut child = Command::new(paths::binary("portolan"))
             .args(["dev", "--listen", "127.0.0.1:0", "-o", "json", "-f"])
             .arg(folder)
             .env("PATH", path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(said.reopen().expect("the file is there"))
             .kill_on_drop(true)
             .spawn()
             .expect("portolan dev starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Self { child, lines }
+        Self { child, lines, said }
     }
 
     /// Reads lines until one satisfies `wanted`, and returns it.
@@ -94,15 +101,50 @@ impl Dev {
         self.child.id().and_then(|pid| pid.try_into().ok()).expect("it runs")
     }
 
+    /// What its gateway counts, read from its admin port: that is a port of loopback which it tells nobody.
+    ///
+    /// # Panics
+    /// No port that it listens on has them.
+    pub async fn metrics(&self) -> Metrics {
+        let ports = process::listens(self.pid());
+        for port in &ports {
+            if let Some(metrics) = Metrics::read(SocketAddr::from(([127, 0, 0, 1], *port))).await {
+                return metrics;
+            }
+        }
+        panic!("none of the ports {ports:?} has metrics");
+    }
+
+    /// Every line on stderr that tells of a panic.
+    ///
+    /// # Panics
+    /// What it said cannot be read.
+    #[must_use]
+    pub fn panics(&self) -> Vec<String> {
+        self.said().lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.said.path()).expect("what it said can be read")).into_owned()
+    }
+
     /// Sends a signal and waits for the end.
     ///
     /// # Panics
-    /// It does not end within half a minute.
+    /// It does not end within half a minute, or it panicked before.
     pub async fn end(mut self, signal: Signal) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.pid()), signal).expect("the signal is sent");
-        tokio::time::timeout(Duration::from_secs(30), self.child.wait())
-            .await
-            .expect("it ends")
-            .expect("its status is known")
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await.expect("it ends");
+        assert_eq!(self.panics(), Vec::<String>::new());
+        ended.expect("its status is known")
+    }
+}
+
+impl Drop for Dev {
+    /// A test that fails shows what was said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("portolan dev said:\n{}", self.said());
+        }
     }
 }

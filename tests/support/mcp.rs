@@ -163,6 +163,12 @@ impl Session {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
+    /// The same session over connections of its own.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self { http: http(), ..self.clone() }
+    }
+
     /// The session id.
     #[must_use]
     pub fn id(&self) -> &str {
