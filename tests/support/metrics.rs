@@ -37,6 +37,12 @@ impl Metrics {
         self.value(r#"portolan_gateway_connections{listener="http"}"#)
     }
 
+    /// Sessions that were opened, at any server.
+    #[must_use]
+    pub fn sessions_opened(&self) -> f64 {
+        self.values(|name| name.starts_with("portolan_gateway_sessions_opened_total{")).sum()
+    }
+
     /// Requests that have ended, of those whose series has all of these labels.
     #[must_use]
     pub fn requests(&self, labels: &[&str]) -> f64 {
