@@ -160,7 +160,9 @@ impl<'a> Message<'a> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             return Err(EnvelopeError::Batch);
         }
-        let members: Members<'a> = serde_json::from_slice(body).map_err(|_| unread(body))?;
+        // As text, so that bytes which are none are refused wherever they stand, in members that nobody knows too.
+        let text = std::str::from_utf8(body).map_err(|_| unread(body))?;
+        let members: Members<'a> = serde_json::from_str(text).map_err(|_| unread(body))?;
         if members.jsonrpc.as_deref() != Some("2.0") {
             return Err(EnvelopeError::NotJsonRpc("\"jsonrpc\" must be \"2.0\""));
         }
@@ -319,6 +321,8 @@ mod tests {
         assert_eq!(parse(" [] ").unwrap_err(), EnvelopeError::Batch);
         assert!(matches!(parse("{\"jsonrpc\":").unwrap_err(), EnvelopeError::NotJson(_)));
         assert!(matches!(parse("{} {}").unwrap_err(), EnvelopeError::NotJson(_)));
+        let no_text = b"{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"unknown\":\"\xff\"}";
+        assert!(matches!(Message::parse(no_text).unwrap_err(), EnvelopeError::NotJson(_)));
         let twice = r#"{"jsonrpc":"2.0","method":"a","method":"b"}"#;
         assert!(matches!(parse(twice).unwrap_err(), EnvelopeError::NotJsonRpc(_)));
         let null = r#"{"jsonrpc":"2.0","id":1,"method":null,"result":{}}"#;
