@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AsHeaderName, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{AsHeaderName, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::revision::is_primed;
 use portolan_mcp::session::Refusal;
 use portolan_mcp::token::SessionKey;
@@ -26,11 +27,6 @@ use crate::sessions::CreateError;
 use crate::shared::Shared;
 use crate::state::{State, unix_millis};
 
-/// The header in which a client names the revision that was agreed upon (2025-11-25, "Protocol Version Header").
-pub(crate) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-const SESSION: HeaderName = HeaderName::from_static(wire::SESSION);
-const POD: HeaderName = HeaderName::from_static(wire::POD);
-const MAC: HeaderName = HeaderName::from_static(mac::HEADER);
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -177,7 +173,7 @@ pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<Sessio
     if request.uri().path() != wire::DATA_PATH {
         return Err(refused(Kind::UnknownRoute, "the bridge serves /mcp"));
     }
-    let session = header(request.headers(), SESSION).unwrap_or_default();
+    let session = header(request.headers(), wire::SESSION).unwrap_or_default();
     check_mac(state, request, session)?;
     SessionKey::parse(session)
         .ok_or_else(|| refused(Kind::MissingSession, "the portolan-session header must be a session key"))
@@ -186,9 +182,9 @@ pub(crate) fn admit(state: &State, request: &Request<Incoming>) -> Result<Sessio
 /// Checks the MAC of `request`, and that it is meant for this pod; `session` is what it speaks for.
 pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -> Result<(), Response<Body>> {
     let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let pod = header(request.headers(), POD).unwrap_or_default();
+    let pod = header(request.headers(), wire::POD).unwrap_or_default();
     let subject = mac::Subject { method: request.method().as_str(), path, session, pod };
-    let header = header(request.headers(), MAC);
+    let header = header(request.headers(), mac::HEADER);
     state.config.mac_key.verify(header, subject, unix_millis()).map_err(|error| {
         state.counters.refused_mac.add(1);
         refused(Kind::Unauthenticated, &error.to_string())
@@ -248,7 +244,7 @@ pub(crate) fn opens_session(message: &Message<'_>) -> bool {
 pub(crate) fn opening(headers: &HeaderMap, message: Option<&Message<'_>>) -> Opening {
     let asked = message.filter(|message| opens_session(message)).and_then(Message::params);
     let asked = asked.and_then(|params| string_param(params, "protocolVersion"));
-    let revision = asked.as_deref().or_else(|| header(headers, PROTOCOL_VERSION));
+    let revision = asked.as_deref().or_else(|| header(headers, VERSION_HEADER));
     if revision.is_some_and(is_primed) { Opening::Primed } else { Opening::Plain }
 }
 

@@ -12,23 +12,24 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message, scalar_param, string_param};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::modern::{Head, LISTEN, headers_of};
 use portolan_mcp::revision::Era;
 use portolan_mcp::session::IdKey;
 use portolan_mcp::sse::Decoder;
+use portolan_mcp::token;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::awaited::{EVENTS, is};
 use crate::conversation::{Conversation, Heards, Party};
-use crate::data::PROTOCOL_VERSION;
 use crate::link::{Heard, How};
 use crate::outbox::Outgoing;
 use crate::place::Place;
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 use crate::tools;
-use crate::upstream::{SESSION_ID, Server};
+use crate::upstream::Server;
 
 /// What is no call is taken before the next message is sent: that may rely on it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -166,7 +167,7 @@ impl HttpLink {
         if response.status() == StatusCode::NOT_FOUND && session.is_some() {
             return Some(How::Disconnected("the server no longer knows the session (HTTP status 404)".to_owned()));
         }
-        if let (Said::Initialize(_), Some(id)) = (said, response.headers().get(SESSION_ID)) {
+        if let (Said::Initialize(_), Some(id)) = (said, response.headers().get(token::HEADER)) {
             lock(&self.names).session = Some(id.clone());
         }
         self.read(response, said).await
@@ -278,7 +279,7 @@ impl HttpLink {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static(JSON_AND_EVENTS));
         if let Some(revision) = lock(&self.names).revision.clone() {
-            headers.insert(PROTOCOL_VERSION, revision);
+            headers.insert(VERSION_HEADER, revision);
         }
         headers
     }
@@ -318,7 +319,7 @@ impl HttpLink {
             let names = lock(&self.names);
             (names.session.clone(), names.revision.clone())
         };
-        headers.extend(revision.map(|revision| (http::HeaderName::from_static(PROTOCOL_VERSION), revision)));
+        headers.extend(revision.map(|revision| (VERSION_HEADER, revision)));
         place.name(&mut headers);
         for _ in 0..tries {
             match self.server.send(Method::GET, &headers, session.as_ref(), Bytes::new()).await {

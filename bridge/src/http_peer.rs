@@ -10,13 +10,14 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::modern::{Head, headers_of};
 use portolan_mcp::sse::Decoder;
+use portolan_mcp::token;
 
-use crate::data::PROTOCOL_VERSION;
 use crate::probe::{CallError, Rpc};
 use crate::state::lock;
-use crate::upstream::{SESSION_ID, Server};
+use crate::upstream::Server;
 
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -46,7 +47,7 @@ impl HttpPeer {
         let response = self.post(body).await?;
         let status = response.status();
         let had_session = lock(&self.session).is_some();
-        if let Some(session) = response.headers().get(SESSION_ID) {
+        if let Some(session) = response.headers().get(token::HEADER) {
             *lock(&self.session) = Some(session.clone());
         }
         if status == StatusCode::NOT_FOUND && had_session {
@@ -96,7 +97,7 @@ impl HttpPeer {
     fn headers(&self) -> HeaderMap {
         let mut headers = with_types(HeaderMap::new());
         if let Some(revision) = lock(&self.revision).clone() {
-            headers.insert(PROTOCOL_VERSION, revision);
+            headers.insert(VERSION_HEADER, revision);
         }
         headers
     }

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
+use portolan_mcp::token;
 use portolan_mcp::token::SessionKey;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ use crate::respond::{self, QUICK};
 use crate::server::Body;
 use crate::sessions::Sessions;
 use crate::state::{State, lock};
-use crate::upstream::{SESSION_ID, Server, forwarded};
+use crate::upstream::{Server, forwarded};
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the server may take to hear that a session or a call is over.
@@ -231,7 +232,7 @@ impl Relay {
         response: Response<Incoming>,
     ) -> Result<Response<Incoming>, Failure> {
         if is_initialize {
-            *lock(&session.id) = response.headers().get(SESSION_ID).cloned();
+            *lock(&session.id) = response.headers().get(token::HEADER).cloned();
         } else if response.status() == StatusCode::NOT_FOUND && lock(&session.id).is_some() {
             lock(&self.sessions).remove(key);
             session.over.cancel();

@@ -107,7 +107,7 @@ pub(crate) fn late(
 impl<F: FnOnce(&Call) + Send + 'static> Relayed<F> {
     fn under(self, mut head: Response<()>) -> Response<Body> {
         if self.gap.is_events {
-            head.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+            head.headers_mut().insert(TRAILER, HeaderValue::from(wire::FAILURE));
         }
         let frames = stream::unfold(Some(self), |relayed| async move {
             let mut relayed = relayed?;

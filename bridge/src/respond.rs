@@ -137,7 +137,7 @@ fn answer(first: Option<Delivery>, reply: Reply, opening: Opening) -> Response<B
 /// The stream of a call: one that fails says so behind its last event, because its head is long gone.
 fn call_events(reply: Reply, first: Option<Delivery>, opening: Opening) -> Response<Body> {
     let mut response = events(reply, first, opening);
-    response.headers_mut().insert(TRAILER, HeaderValue::from_static(wire::FAILURE));
+    response.headers_mut().insert(TRAILER, HeaderValue::from(wire::FAILURE));
     response
 }
 
@@ -297,7 +297,7 @@ mod tests {
         let (outlet, reply) = reply();
         let response = call(reply, Opening::Plain).await;
         outlet.send_now(delivery("{}", true, Some(Kind::ServerExited)));
-        assert_eq!(response.headers()[TRAILER], wire::FAILURE);
+        assert_eq!(response.headers()[TRAILER], wire::FAILURE.as_str());
         let whole = response.into_body().collect().await.expect("whole");
         assert_eq!(whole.trailers().expect("trailers")[wire::FAILURE], "ServerExited");
     }

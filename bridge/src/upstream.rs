@@ -16,14 +16,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::token;
 use portolan_mcp::wire::ProbeReason;
 
 #[cfg(feature = "tls")]
 use crate::remote::{Dialer, Remote, Trouble};
 use crate::stderr::shorten;
 
-/// The header with which an HTTP server names a session.
-pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Idle connections to the server that are kept.
 const MAX_IDLE: usize = 32;
 /// What is quoted of a header that is not as it should be.
@@ -157,7 +156,7 @@ impl Server {
         // What is packed would have to be unpacked, by whoever reads it and to whatever size.
         request.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
         if let Some(session) = session {
-            request.headers_mut().insert(SESSION_ID, session.clone());
+            request.headers_mut().insert(token::HEADER, session.clone());
         }
         let response = match &self.client {
             Http::Loopback(client) => client.request(request).await,
@@ -240,7 +239,7 @@ where
 /// What of a message's headers may pass the bridge, either way.
 pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let passes = |name: &HeaderName| {
-        !NOT_FORWARDED.contains(name) && *name != SESSION_ID && !name.as_str().starts_with("portolan-")
+        !NOT_FORWARDED.contains(name) && *name != token::HEADER && !name.as_str().starts_with("portolan-")
     };
     headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }

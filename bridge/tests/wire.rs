@@ -5,9 +5,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Rig, chunk, python, until};
+use common::{Header, Rig, chunk, python, until};
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use portolan_mcp::mac::{self, MacKey};
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{self, ExitCause};
 use serde_json::{Value, json};
@@ -65,7 +67,7 @@ async fn bodies_are_bounded_typed_and_one_message_each() {
     assert_eq!(send("[]".into()).await.messages[0]["error"]["code"], -32600);
     assert_eq!(send("{}".into()).await.messages[0]["error"]["code"], -32600);
     let reply = rig
-        .request(Method::POST, rig.data, "/mcp", client.key.as_str(), None, &[("content-type", "text/plain".into())])
+        .request(Method::POST, rig.data, "/mcp", client.key.as_str(), None, &[(CONTENT_TYPE, "text/plain".into())])
         .await;
     assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(rig.status().await.counters.oversized_messages, 1);
@@ -227,8 +229,8 @@ async fn a_call_whose_connection_broke_is_answered_on_the_stream_that_resumes_it
 }
 
 /// What a client of the newest revision sends.
-fn newest() -> Vec<(&'static str, String)> {
-    vec![("mcp-protocol-version", "2025-11-25".to_owned())]
+fn newest() -> Vec<Header> {
+    vec![(VERSION_HEADER, "2025-11-25".to_owned())]
 }
 
 #[tokio::test]
@@ -254,7 +256,7 @@ async fn clients_of_older_revisions_get_a_head_and_messages_only() {
     let rig = Rig::ready(&[], &python("well")).await;
     let client = rig.open().await;
     for version in [None, Some("2025-06-18")] {
-        let headers: Vec<_> = version.map(|version| ("mcp-protocol-version", version.to_owned())).into_iter().collect();
+        let headers: Vec<_> = version.map(|version| (VERSION_HEADER, version.to_owned())).into_iter().collect();
         let mut stream = client.stream(&headers).await;
         let mut response = client.start(1, "ask", &headers).await;
         let asked = chunk(&mut stream).await.expect("the server asks");

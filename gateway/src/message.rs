@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use portolan_mcp::{
     envelope::Message,
@@ -147,7 +147,7 @@ pub(crate) fn is_worth_another_pod(kind: Kind) -> bool {
 
 fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: &Asked<'_>) -> Result<(), Failure> {
     let token: HeaderValue = session::seal(key, pod, asked.snapshot, &asked.entry.route, asked.caller.principal())?;
-    answer.headers_mut().insert(HeaderName::from_static(token::HEADER), token);
+    answer.headers_mut().insert(token::HEADER, token);
     Ok(())
 }
 

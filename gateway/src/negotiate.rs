@@ -1,6 +1,6 @@
 //! What the headers of a request ask for: media types, encoding, protocol revision.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
@@ -13,9 +13,6 @@ const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 /// What clients of this protocol send, letter by letter: there is nothing to weigh.
 const USUAL_ACCEPT: &[u8] = b"application/json, text/event-stream";
-
-const SESSION: HeaderName = HeaderName::from_static(token::HEADER);
-const VERSION: HeaderName = HeaderName::from_static(modern::VERSION_HEADER);
 
 /// A POST carries JSON and takes JSON or a stream.
 pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
@@ -56,13 +53,13 @@ pub(crate) fn get(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// The revision that a request inside a session names; none means the one that had no header yet.
 pub(crate) fn version(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut values = headers.get_all(VERSION).iter();
+    let mut values = headers.get_all(modern::VERSION_HEADER).iter();
     let Some(value) = values.next() else { return Ok(()) };
     let named = value.to_str().unwrap_or_default();
     if values.next().is_some() {
         return Err(Failure::new(Kind::HeaderMismatch, "send MCP-Protocol-Version once"));
     }
-    if revision::MODERN.contains(&named) && headers.contains_key(SESSION) {
+    if revision::MODERN.contains(&named) && headers.contains_key(token::HEADER) {
         return Ok(());
     }
     if revision::MODERN.contains(&named) {
@@ -78,10 +75,10 @@ pub(crate) fn era(headers: &HeaderMap, message: &Message<'_>) -> Era {
     if matches!(message, Message::Response { .. }) || message.method() == Some("initialize") {
         return Era::Legacy;
     }
-    let named = headers.get(VERSION).and_then(|value| value.to_str().ok());
+    let named = headers.get(modern::VERSION_HEADER).and_then(|value| value.to_str().ok());
     // A session is one, whatever revision its server let the client believe in.
     let is_modern = message.is_modern()
-        || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(SESSION));
+        || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(token::HEADER));
     if is_modern { Era::Modern } else { Era::Legacy }
 }
 
@@ -121,11 +118,12 @@ fn essence(media_type: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(*name, value.parse().expect("a header value"));
+            headers.append(name, value.parse().expect("a header value"));
         }
         headers
     }
@@ -143,7 +141,7 @@ mod tests {
             ("text/html", false),
             ("", false),
         ] {
-            let headers = headers(&[("content-type", "application/json"), ("accept", accept)]);
+            let headers = headers(&[(header::CONTENT_TYPE, "application/json"), (header::ACCEPT, accept)]);
             assert_eq!(post(&headers).is_ok(), expected, "{accept:?}");
         }
     }
@@ -156,10 +154,10 @@ mod tests {
             ("application/json-rpc", false),
             ("", false),
         ] {
-            let result = post(&headers(&[("content-type", content_type)]));
+            let result = post(&headers(&[(header::CONTENT_TYPE, content_type)]));
             assert_eq!(result.is_ok(), expected, "{content_type:?}");
         }
-        let encoded = headers(&[("content-type", JSON), ("content-encoding", "gzip")]);
+        let encoded = headers(&[(header::CONTENT_TYPE, JSON), (header::CONTENT_ENCODING, "gzip")]);
         assert_eq!(post(&encoded).map_err(|failure| failure.kind), Err(Kind::UnsupportedMediaType));
     }
 

@@ -32,7 +32,6 @@ const MIN_SILENCE: Duration = Duration::from_secs(15);
 /// When a client whose standing stream went with this replica opens it on another.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-const FAILURE: HeaderName = HeaderName::from_static(wire::FAILURE);
 /// Tells nginx and its kind not to hold events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -176,7 +175,7 @@ impl HttpBody for RelayBody {
         let this = self.get_mut();
         if let Some(kind) = this.failed.take() {
             let kind = HeaderValue::from_static(kind.as_str());
-            return Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::from_iter([(FAILURE, kind)])))));
+            return Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::from_iter([(wire::FAILURE, kind)])))));
         }
         if this.ended {
             return Poll::Ready(None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use portolan_crds::server::SessionType;
 use portolan_mcp::{
     failure::{Failure, Kind},
@@ -20,8 +20,6 @@ use crate::state::{Entry, unix_time};
 
 /// How long a token is good for. What ends an idle session is the bridge.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-
-const HEADER: HeaderName = HeaderName::from_static(token::HEADER);
 
 /// When a caller may come back while no pod is ready.
 const COME_BACK: Duration = Duration::from_secs(2);
@@ -53,7 +51,7 @@ pub(crate) fn find<'a>(
 
 /// The session id that a request names.
 pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Failure> {
-    let mut values = headers.get_all(HEADER).iter();
+    let mut values = headers.get_all(token::HEADER).iter();
     let value = values.next().ok_or_else(|| missing("open a session with initialize and send its Mcp-Session-Id"))?;
     if values.next().is_some() {
         return Err(missing("send one Mcp-Session-Id"));

@@ -37,11 +37,6 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// When a caller may come back after a pod could not be reached.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-const SESSION: HeaderName = HeaderName::from_static(wire::SESSION);
-const POD: HeaderName = HeaderName::from_static(wire::POD);
-const MAC: HeaderName = HeaderName::from_static(mac::HEADER);
-const TIMEOUT: HeaderName = HeaderName::from_static(wire::TIMEOUT);
-const SHARED: HeaderName = HeaderName::from_static(wire::SHARED);
 /// Room for the headers of most requests, so that their map is made once.
 const MAX_HEADERS_OF_MOST: usize = 16;
 
@@ -52,8 +47,7 @@ const FORWARDED: [&str; 6] = ["content-type", "accept", "last-event-id", "tracep
 /// Whether a client's header goes on: an `Mcp-Param-*` that nobody here knows too (2026-07-28, "Server Behavior for Custom
 /// Headers").
 fn is_forwarded(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    FORWARDED.contains(&name) || (name.starts_with("mcp-") && name != token::HEADER)
+    FORWARDED.contains(&name.as_str()) || (name.as_str().starts_with("mcp-") && *name != token::HEADER)
 }
 
 /// The pool of connections to bridges.
@@ -146,12 +140,12 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
         // Each of several: what a client accepts may be written in more than one header.
         headers.append(name, value.clone());
     }
-    headers.insert(SESSION, value(call.session.as_str())?);
-    headers.insert(POD, value(&*pod.uid)?);
-    headers.insert(MAC, value(settings.mac.sign(subject, now))?);
-    headers.insert(TIMEOUT, timeout.into());
+    headers.insert(wire::SESSION, value(call.session.as_str())?);
+    headers.insert(wire::POD, value(&*pod.uid)?);
+    headers.insert(mac::HEADER, value(settings.mac.sign(subject, now))?);
+    headers.insert(wire::TIMEOUT, timeout.into());
     if call.shared {
-        headers.insert(SHARED, HeaderValue::from_static("1"));
+        headers.insert(wire::SHARED, HeaderValue::from_static("1"));
     }
     if let Some(authority) = pod.uri.authority() {
         headers.insert(header::HOST, value(authority.as_str())?);

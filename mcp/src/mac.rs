@@ -5,10 +5,11 @@
 //! session key, pod and time, each ended by a newline.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderName;
 use ring::hmac;
 
 /// The header that carries the MAC.
-pub const HEADER: &str = "portolan-mac";
+pub const HEADER: HeaderName = HeaderName::from_static("portolan-mac");
 
 /// How far apart two clocks may be, in milliseconds, before a MAC is refused as stale.
 pub const WINDOW_MILLIS: u64 = 60_000;

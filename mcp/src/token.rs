@@ -4,13 +4,14 @@
 //! authenticated but not carried: a token presented by someone else, or on another route, does not open.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderName;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 /// The header that carries the token (2025-11-25, "Session Management").
-pub const HEADER: &str = "mcp-session-id";
+pub const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Length of a sealing key in bytes.
 pub const KEY_LEN: usize = 32;

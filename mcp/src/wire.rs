@@ -6,6 +6,7 @@
 //! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] and [`ABANDON`] need the MAC, as every data
 //! request does.
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -33,20 +34,20 @@ pub const STATUS: &str = "/v1/status";
 pub const ABANDON: &str = "/v1/abandon";
 
 /// Request header: the session's key.
-pub const SESSION: &str = "portolan-session";
+pub const SESSION: HeaderName = HeaderName::from_static("portolan-session");
 /// Request header: UID of the pod that is meant. Another one that has its address by now refuses with
 /// [`crate::failure::Kind::ServerUnreachable`]: a session must not begin or be looked for where its name does not point.
-pub const POD: &str = "portolan-pod";
+pub const POD: HeaderName = HeaderName::from_static("portolan-pod");
 /// Environment variable from which a bridge knows its pod's UID.
 pub const POD_VARIABLE: &str = "PORTOLAN_POD_UID";
 /// Request header: a list, or `server/discover`, of the sessionless era that is the same for everyone. It is answered from
 /// what the bridge keeps for itself, so that nothing is started for it.
-pub const SHARED: &str = "portolan-shared";
+pub const SHARED: HeaderName = HeaderName::from_static("portolan-shared");
 /// Request header: milliseconds after which the caller no longer waits for the answer.
-pub const TIMEOUT: &str = "portolan-timeout-ms";
+pub const TIMEOUT: HeaderName = HeaderName::from_static("portolan-timeout-ms");
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that
 /// is the last event of a stream it is the trailer: when the head left, nobody knew.
-pub const FAILURE: &str = "portolan-failure";
+pub const FAILURE: HeaderName = HeaderName::from_static("portolan-failure");
 
 /// What a bridge knows of the server behind it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! A client of a bridge: its session, its calls, and the streams that answer them.
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use portolan_mcp::sse::Decoder;
@@ -9,7 +9,7 @@ use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire;
 use serde_json::{Value, json};
 
-use super::{PATIENCE, Reply, Rig};
+use super::{Header, PATIENCE, Reply, Rig};
 
 /// A client's session.
 pub struct Client<'r> {
@@ -29,7 +29,7 @@ impl Client<'_> {
         self.post_with(message, &[]).await
     }
 
-    pub async fn post_with(&self, message: &Value, headers: &[(&str, String)]) -> Reply {
+    pub async fn post_with(&self, message: &Value, headers: &[Header]) -> Reply {
         let body = Bytes::from(message.to_string());
         self.rig.request(Method::POST, self.rig.data, wire::DATA_PATH, self.key.as_str(), Some(body), headers).await
     }
@@ -50,14 +50,14 @@ impl Client<'_> {
     }
 
     /// Starts a call and returns with the head of its answer.
-    pub async fn start(&self, id: u64, tool: &str, headers: &[(&str, String)]) -> http::Response<Incoming> {
+    pub async fn start(&self, id: u64, tool: &str, headers: &[Header]) -> http::Response<Incoming> {
         let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool}});
         let body = Bytes::from(message.to_string());
         self.rig.send(Method::POST, self.rig.data, wire::DATA_PATH, self.key.as_str(), Some(body), headers).await
     }
 
     /// Opens the standing stream, whose bytes are of interest.
-    pub async fn stream(&self, headers: &[(&str, String)]) -> http::Response<Incoming> {
+    pub async fn stream(&self, headers: &[Header]) -> http::Response<Incoming> {
         self.rig.send(Method::GET, self.rig.data, wire::DATA_PATH, self.key.as_str(), None, headers).await
     }
 
@@ -67,7 +67,8 @@ impl Client<'_> {
     }
 
     pub async fn listen_after(&self, last: Option<&str>) -> Listener {
-        let headers: Vec<_> = last.map(|last| ("last-event-id", last.to_owned())).into_iter().collect();
+        let headers: Vec<_> =
+            last.map(|last| (HeaderName::from_static("last-event-id"), last.to_owned())).into_iter().collect();
         let response =
             self.rig.send(Method::GET, self.rig.data, wire::DATA_PATH, self.key.as_str(), None, &headers).await;
         assert_eq!(response.status(), StatusCode::OK);

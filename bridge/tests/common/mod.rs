@@ -18,7 +18,7 @@ use bytes::Bytes;
 use client::messages_of;
 #[allow(unused_imports, reason = "each suite uses its part")]
 pub use client::{Client, Listener, chunk};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,9 @@ use portolan_mcp::sse::Decoder;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{self, BridgeStatus, ProbeState};
 use serde_json::{Value, json};
+
+/// A header of a request.
+pub type Header = (HeaderName, String);
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -220,7 +223,7 @@ impl Rig {
         path: &str,
         session: &str,
         body: Option<Bytes>,
-        headers: &[(&str, String)],
+        headers: &[Header],
     ) -> http::Response<Incoming> {
         let socket = tokio::net::TcpStream::connect(port).await.expect("the bridge listens");
         let (mut sender, connection) =
@@ -241,7 +244,7 @@ impl Rig {
         }
         request = request.header("accept", "application/json, text/event-stream").header("te", "trailers");
         for (name, value) in headers {
-            request = request.header(*name, value);
+            request = request.header(name, value);
         }
         let request = request.body(Full::new(body.unwrap_or_default())).expect("a request");
         sender.send_request(request).await.expect("an answer")
@@ -254,7 +257,7 @@ impl Rig {
         path: &str,
         session: &str,
         body: Option<Bytes>,
-        headers: &[(&str, String)],
+        headers: &[Header],
     ) -> Reply {
         Reply::of(self.send(method, port, path, session, body, headers).await).await
     }

@@ -1,6 +1,6 @@
 //! Clients of the sessionless era in front of a server of it: what they say and hear passes as it is.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use portolan_mcp::revision::Era;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
 use serde_json::json;
@@ -70,7 +70,7 @@ async fn a_parameter_that_has_a_header_is_held_against_it_wherever_the_server_is
             let caller = world.caller();
             async move {
                 let params = json!({"name": "route", "arguments": {"region": "us-west1"}});
-                let headers = [("mcp-param-region", region.to_owned())];
+                let headers = [(HeaderName::from_static("mcp-param-region"), region.to_owned())];
                 Reply::of(caller.start_with(1, "tools/call", params, &headers).await).await
             }
         };

@@ -1,6 +1,7 @@
 //! Clients of sessions in front of a server that knows none.
 
 use http::StatusCode;
+use portolan_mcp::modern::VERSION_HEADER;
 use serde_json::{Value, json};
 
 use crate::common::{Client, Listener, chunk};
@@ -31,7 +32,7 @@ async fn begin(client: &Client<'_>, id: u64, tool: &str, name: &str) -> http::Re
     let params = json!({"name": tool, "arguments": {"name": name}, "_meta": {"progressToken": "t"}});
     let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
     let (rig, body) = (client.rig, bytes::Bytes::from(message.to_string()));
-    let headers = [("mcp-protocol-version", "2025-11-25".to_owned())];
+    let headers = [(VERSION_HEADER, "2025-11-25".to_owned())];
     rig.send(http::Method::POST, rig.data, portolan_mcp::wire::DATA_PATH, client.key.as_str(), Some(body), &headers)
         .await
 }

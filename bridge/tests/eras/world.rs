@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
+use portolan_mcp::modern::{METHOD_HEADER, NAME_HEADER, VERSION_HEADER};
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire;
 use serde_json::{Value, json};
 
-use crate::common::{Listener, Reply, Rig, until};
+use crate::common::{Header, Listener, Reply, Rig, until};
 
 pub(crate) const REVISION: &str = "2026-07-28";
 
@@ -133,14 +134,14 @@ impl Caller<'_> {
         id: impl Into<Value>,
         method: &str,
         mut params: Value,
-        more: &[(&'static str, String)],
+        more: &[Header],
     ) -> http::Response<Incoming> {
         params["_meta"]["io.modelcontextprotocol/protocolVersion"] = REVISION.into();
         params["_meta"]["io.modelcontextprotocol/clientInfo"] = json!({"name": self.name, "version": "1"});
         params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = self.capabilities.clone();
-        let mut headers = vec![("mcp-protocol-version", REVISION.to_owned()), ("mcp-method", method.to_owned())];
+        let mut headers = vec![(VERSION_HEADER, REVISION.to_owned()), (METHOD_HEADER, method.to_owned())];
         let name = params.get("name").or(params.get("uri")).and_then(Value::as_str).map(str::to_owned);
-        headers.extend(name.map(|name| ("mcp-name", name)));
+        headers.extend(name.map(|name| (NAME_HEADER, name)));
         headers.extend_from_slice(more);
         let body = json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params});
         let body = Bytes::from(body.to_string());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use portolan_mcp::{
     aggregate::{Kind as ListKind, Owned},
     envelope::{Message, Request},
@@ -77,7 +77,7 @@ async fn initialize(
     let token = token.ok_or_else(|| Failure::new(Kind::Internal, "the gateway could not make a session id"))?;
     record.set_session(&claims.session);
     let mut response = answered(request, &lists::initialize(revision, &parts, asked.toolset.map(Arc::as_ref)), record);
-    response.headers_mut().insert(HeaderName::from_static(token::HEADER), token);
+    response.headers_mut().insert(token::HEADER, token);
     Ok(response)
 }
 

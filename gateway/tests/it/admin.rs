@@ -128,7 +128,7 @@ fn sign(client: Client, key: [u8; 32]) -> Client {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     let subject = Subject { method: "GET", path: "/v1/stream", session: "", pod: "" };
     let mac = MacKey::new(&key).expect("a key").sign(subject, now.try_into().expect("fits"));
-    client.with(mac::HEADER, &mac)
+    client.with(mac::HEADER.as_str(), &mac)
 }
 
 /// The line of that number, waiting for it.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -115,17 +115,17 @@ impl<'a> Head<'a> {
         let version = self.version.and_then(text).ok_or_else(|| {
             invalid("params._meta needs \"io.modelcontextprotocol/protocolVersion\", such as \"2026-07-28\"")
         })?;
-        same(headers, VERSION_HEADER, &version)?;
+        same(headers, &VERSION_HEADER, &version)?;
         if !revision::MODERN.contains(&&*version) {
             return Err(unsupported(&version));
         }
         if !self.capabilities.is_some_and(|json| json.get().starts_with('{')) {
             return Err(invalid("params._meta needs \"io.modelcontextprotocol/clientCapabilities\", an object"));
         }
-        same(headers, METHOD_HEADER, &self.method)?;
+        same(headers, &METHOD_HEADER, &self.method)?;
         match &self.name {
             // Of a method that need not be named there, the header is only compared.
-            Some(name) if self.is_named() || headers.contains_key(NAME_HEADER) => same(headers, NAME_HEADER, name),
+            Some(name) if self.is_named() || headers.contains_key(NAME_HEADER) => same(headers, &NAME_HEADER, name),
             None if self.is_named() => Err(invalid("params must say what the request is about: write name, or uri")),
             _ => Ok(()),
         }
@@ -148,14 +148,14 @@ fn invalid(message: &str) -> Failure {
     Failure::new(Kind::InvalidParams, message)
 }
 
-fn same(headers: &HeaderMap, header: &str, body: &str) -> Result<(), Failure> {
+fn same(headers: &HeaderMap, header: &HeaderName, body: &str) -> Result<(), Failure> {
     same_by(headers, header, body, |value| value == body)
 }
 
 /// Whether `header` is sent once, and says what the body says as `is_same` understands it.
 pub(super) fn same_by(
     headers: &HeaderMap,
-    header: &str,
+    header: &HeaderName,
     body: &str,
     is_same: impl Fn(&str) -> bool,
 ) -> Result<(), Failure> {
@@ -193,16 +193,16 @@ mod tests {
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"caf\u00e9","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
 
-    fn check(body: &str, headers: &[(&'static str, &str)]) -> Result<(), Kind> {
+    fn check(body: &str, headers: &[(HeaderName, &str)]) -> Result<(), Kind> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().expect("a header value"));
+            map.append(name, value.parse().expect("a header value"));
         }
         let message = Message::parse(body.as_bytes()).expect("a message");
         Head::of(&message).expect("a request").check(&map).map_err(|failure| failure.kind)
     }
 
-    fn with<'h>(method: &'h str, name: &'h str) -> Vec<(&'static str, &'h str)> {
+    fn with<'h>(method: &'h str, name: &'h str) -> Vec<(HeaderName, &'h str)> {
         vec![(VERSION_HEADER, "2026-07-28"), (METHOD_HEADER, method), (NAME_HEADER, name)]
     }
 
@@ -228,7 +228,7 @@ mod tests {
             headers.remove(missing);
             assert_eq!(check(CALL, &headers), Err(Kind::HeaderMismatch));
             let mut twice = whole.clone();
-            twice.push(whole[missing]);
+            twice.push(whole[missing].clone());
             assert_eq!(check(CALL, &twice), Err(Kind::HeaderMismatch));
         }
     }

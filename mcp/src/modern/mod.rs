@@ -5,16 +5,18 @@ mod head;
 mod mux;
 mod params;
 
+use http::HeaderName;
+
 pub use head::{Head, unsupported};
 pub use mux::{Mux, MuxOutput, Reply};
 pub use params::{check_params, header_value, headers_of, without_unsound_tools};
 
 /// Header that names the protocol revision.
-pub const VERSION_HEADER: &str = "mcp-protocol-version";
+pub const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Header that repeats `method`.
-pub const METHOD_HEADER: &str = "mcp-method";
+pub const METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
 /// Header that repeats `params.name`, `params.uri` or `params.taskId`.
-pub const NAME_HEADER: &str = "mcp-name";
+pub const NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
 
 /// Members of `params._meta` and `result._meta` that the protocol gives a meaning.
 pub mod meta {

@@ -45,7 +45,7 @@ pub fn check_params(schema: &Value, arguments: &Value, headers: &HeaderMap) -> R
     collect(schema, arguments, MAX_DEPTH, &mut params);
     for (name, argument) in params {
         let Some(text) = written(argument) else { continue };
-        same_by(headers, name.as_str(), &text, |value| match argument {
+        same_by(headers, &name, &text, |value| match argument {
             // The same number may be written in more than one way.
             Value::Number(number) => value.parse().ok() == number.as_f64(),
             _ => value == text,

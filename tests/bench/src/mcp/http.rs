@@ -61,7 +61,7 @@ impl Lane {
             Caller::Client(None) => {}
             Caller::Gateway(key) => {
                 let session = SessionKey::generate().context("no session key")?;
-                headers.insert(HeaderName::from_static(wire::SESSION), HeaderValue::from_str(session.as_str())?);
+                headers.insert(wire::SESSION, HeaderValue::from_str(session.as_str())?);
                 signer = Some((key.clone(), session));
             }
         }
@@ -101,7 +101,7 @@ impl Lane {
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = self.headers.clone();
         if let Some(mac) = self.sign(&method)? {
-            request.headers_mut().insert(HeaderName::from_static(mac::HEADER), mac);
+            request.headers_mut().insert(mac::HEADER, mac);
         }
         *request.method_mut() = method;
         let exchange = async {
