@@ -127,7 +127,7 @@ async fn initialize(
             let (parts, body) = record.wait(opening::read(response, timeout + GRACE)).await?;
             opened = opening::is_opened_by(&body);
             record.set_answer(parts.status, None);
-            relay::whole(&parts, respond::whole(body))
+            relay::under(&parts, respond::whole(body))
         } else {
             hand_back(response, pod, timeout, record)
         };

@@ -22,10 +22,7 @@ pub(crate) fn post(headers: &HeaderMap) -> Result<(), Failure> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Failure::new(Kind::UnsupportedMediaType, "send the message without Content-Encoding"));
     }
-    let mut accepted = headers.get_all(header::ACCEPT).iter();
-    let is_usual = accepted.next().is_some_and(|value| value == USUAL_ACCEPT) && accepted.next().is_none();
-    let takes_both = is_usual || (accepts(headers, JSON) && accepts(headers, EVENT_STREAM));
-    if !takes_both {
+    if !accepts_both(headers) {
         return Err(Failure::new(Kind::NotAcceptable, "send Accept: application/json, text/event-stream"));
     }
     Ok(())
@@ -80,6 +77,13 @@ pub(crate) fn era(headers: &HeaderMap, message: &Message<'_>) -> Era {
     let is_modern = message.is_modern()
         || (named.is_some_and(|named| revision::MODERN.contains(&named)) && !headers.contains_key(token::HEADER));
     if is_modern { Era::Modern } else { Era::Legacy }
+}
+
+/// Whether `Accept` admits JSON and a stream.
+fn accepts_both(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter();
+    let is_usual = values.next().is_some_and(|value| value == USUAL_ACCEPT) && values.next().is_none();
+    is_usual || (accepts(headers, JSON) && accepts(headers, EVENT_STREAM))
 }
 
 /// Whether `Accept` admits `wanted`. The most specific range decides; no header admits everything (RFC 9110 §12.5.1).

@@ -215,6 +215,7 @@ fn digest_of(session: &SessionKey) -> String {
 
 /// Text from outside as it may stand in a log: short, on one line, nothing that a terminal would act on.
 pub(crate) fn shown(text: &str) -> String {
+    // As most of it is: nothing in it has to be escaped.
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b'"' | b'\\');
     if text.len() <= SHOWN_CHARS && text.bytes().all(is_plain) {
         return text.to_owned();
@@ -232,5 +233,8 @@ mod tests {
         assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text}");
         assert!(shown(&"x".repeat(1000)).len() == SHOWN_CHARS);
         assert_eq!(shown("system:serviceaccount:a:b"), "system:serviceaccount:a:b");
+        for character in (0..=u8::MAX).map(char::from) {
+            assert_eq!(shown(&character.to_string()), character.escape_default().to_string());
+        }
     }
 }

@@ -89,15 +89,15 @@ pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
 pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let is_stream = negotiate::is_stream(&parts.headers);
-    let mut response = whole(&parts, RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
+    let mut response = under(&parts, RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
     if is_stream {
         set_stream_headers(response.headers_mut());
     }
     response
 }
 
-/// The client's answer out of the head of the bridge's, and a body that needs no watching.
-pub(crate) fn whole(parts: &Parts, body: Body) -> Response<Body> {
+/// The client's answer: `body` under what of the head of the bridge's answer is for clients.
+pub(crate) fn under(parts: &Parts, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     for name in RETURNED {

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_policy::{authorize, hosts::Refusal};
+use portolan_policy::{authorize, hosts::Refusal, identity::Identity};
 
 use crate::budget::Answer;
 use crate::endpoint;
@@ -17,6 +17,7 @@ use crate::record::Record;
 use crate::recorded::{self, Held};
 use crate::respond::{self, Body};
 use crate::route::Asked;
+use crate::state::Serving;
 use crate::{aggregate, cors, message, stream};
 
 /// Answers one request.
@@ -71,16 +72,8 @@ async fn layers(
     // Who is calling, by headers alone: not a byte of a stranger's body is read, and no stranger learns which routes exist.
     let caller = gateway.authenticator.authenticate(&request.headers, &snapshot.authentication).await?;
     record.set_caller(&caller);
-    if request.uri.path() == endpoint::ALL {
-        let asked =
-            aggregate::Asked { request, serving: &serving, caller: &caller, toolset: None, route: aggregate::ROUTE };
-        // Large futures of some requests are not room that all of them take.
-        return Box::pin(aggregate::serve(gateway, asked, body, record, held)).await;
-    }
-    if let Some((name, route)) = endpoint::toolset_of(request.uri.path()) {
-        let toolset = serving.toolset_for(&caller, &name).ok_or_else(no_route)?;
-        let asked = aggregate::Asked { request, serving: &serving, caller: &caller, toolset: Some(toolset), route };
-        // Large futures of some requests are not room that all of them take.
+    if let Some(asked) = of_many(request, &serving, &caller)? {
+        // In a box, or every request would be as large as one to many servers.
         return Box::pin(aggregate::serve(gateway, asked, body, record, held)).await;
     }
     // Route and right to it together: one that is not there and one that may not be used are the same answer.
@@ -96,6 +89,23 @@ async fn layers(
         Method::DELETE => stream::delete(gateway, &asked, record, held).await,
         _ => Err(Failure::new(Kind::MethodNotAllowed, format!("use one of {}", respond::ALLOWED_METHODS))),
     }
+}
+
+/// What is asked of many servers: of all, or of a toolset that the caller may use.
+fn of_many<'a>(
+    request: &'a Parts,
+    serving: &'a Serving,
+    caller: &'a Identity,
+) -> Result<Option<aggregate::Asked<'a>>, Failure> {
+    let path = request.uri.path();
+    let (toolset, route) = if path == endpoint::ALL {
+        (None, aggregate::ROUTE)
+    } else if let Some((name, route)) = endpoint::toolset_of(path) {
+        (Some(serving.toolset_for(caller, &name).ok_or_else(no_route)?), route)
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(aggregate::Asked { request, serving, caller, toolset, route }))
 }
 
 fn refuse(failure: &Failure, record: &mut Record) -> Response<Body> {
