@@ -2,19 +2,18 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use portolan_tests::api_server::ApiServer;
+use portolan_tests::mcp::{self, Reply, Session};
 use portolan_tests::objects::{ALICE, Objects, Pod};
 use portolan_tests::paths;
 use portolan_tests::replica::Replica;
+use portolan_tests::serve::serve;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -58,9 +57,10 @@ impl Costs {
         let api = ApiServer::start(Objects::of(&servers).inputs()).await;
         let mut gateway = Replica::counted(&paths::binary("portolan"), api.address).await;
         let url = format!("http://{}/default/server-0/mcp", gateway.address);
+        let session = Session::open(&url, Some(ALICE)).await.expect("a session");
         let costs = Self {
-            in_a_session: cost(&gateway, &Client::with_session(&url).await).await,
-            without_sessions: cost(&gateway, &Client::without_sessions(&url)).await,
+            in_a_session: cost(&gateway, &Client::InSession(session)).await,
+            without_sessions: cost(&gateway, &Client::Alone(mcp::http(), url)).await,
         };
         gateway.assert_well().await;
         costs
@@ -72,57 +72,23 @@ async fn cost(gateway: &Replica, client: &Client) -> f64 {
     gateway.instructions(client.call(CALLS)).await / f64::from(CALLS)
 }
 
-struct Client {
-    http: reqwest::Client,
-    url: String,
-    headers: HeaderMap,
-    meta: Value,
+/// A client of either era.
+enum Client {
+    InSession(Session),
+    Alone(reqwest::Client, String),
 }
 
 impl Client {
-    fn new(url: &str) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {ALICE}")).expect("a value"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        Self { http: reqwest::Client::new(), url: url.to_owned(), headers, meta: json!({}) }
-    }
-
-    async fn with_session(url: &str) -> Self {
-        let mut client = Self::new(url);
-        let params =
-            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
-        let answer = client.post("initialize", params).await;
-        let session = answer.headers().get("mcp-session-id").expect("a session").clone();
-        client.headers.insert("mcp-session-id", session);
-        client.headers.insert("mcp-protocol-version", HeaderValue::from_static("2025-11-25"));
-        client
-    }
-
-    fn without_sessions(url: &str) -> Self {
-        let mut client = Self::new(url);
-        client.headers.insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
-        client.headers.insert("mcp-method", HeaderValue::from_static("tools/call"));
-        client.headers.insert("mcp-name", HeaderValue::from_static("echo"));
-        client.meta = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
-        client
-    }
-
-    async fn post(&self, method: &str, params: Value) -> reqwest::Response {
-        let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let request = self.http.post(&self.url).headers(self.headers.clone()).body(message);
-        request.send().await.expect("an answer")
-    }
-
     async fn call(&self, times: u32) {
-        for _ in 0..times {
-            let params = json!({"name": "echo", "arguments": {"message": "a text of some words"}, "_meta": self.meta});
-            let answer = self.post("tools/call", params).await;
-            assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
-            answer.bytes().await.expect("whole");
+        for id in 1..=times {
+            let params = json!({"name": "echo", "arguments": {"message": "a text of some words"}});
+            let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+            let answer = match self {
+                Self::InSession(session) => session.send(&message).await.expect("an answer"),
+                Self::Alone(http, url) => mcp::post_alone(http, url, Some(ALICE), message).await.expect("an answer"),
+            };
+            let reply = Reply::read(answer).await;
+            assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.messages);
         }
     }
 }
@@ -147,24 +113,20 @@ impl Answering {
     async fn start() -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("bound");
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = socket.accept().await.expect("accepts");
-                // A gateway lets go of its connections when it likes.
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service_fn(answer)),
-                );
-            }
-        });
-        Self { address, _task: AbortOnDropHandle::new(task) }
+        Self { address, _task: serve(socket, answer) }
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    request.into_body().collect().await.expect("a body");
+async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let asked = request.into_body().collect().await.expect("a body").to_bytes();
+    let mut response = Response::new(Full::default());
+    let asked: Value = serde_json::from_slice(&asked).expect("a message");
+    if asked["id"].is_null() {
+        *response.status_mut() = StatusCode::ACCEPTED;
+        return response;
+    }
     let result = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"a text of some words"}]}}"#;
-    let mut response = Response::new(Full::new(Bytes::from_static(result.as_bytes())));
+    *response.body_mut() = Full::from(result);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }

@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use portolan_snapshot::Inputs;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::serve::serve;
 
 type Body = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -41,24 +40,10 @@ impl ApiServer {
     pub async fn on(address: SocketAddr, inputs: Arc<Inputs>) -> Self {
         let socket = TcpListener::bind(address).await.expect("a port");
         let address = socket.local_addr().expect("bound");
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            loop {
-                let (stream, _) = socket.accept().await.expect("accepts");
-                let inputs = inputs.clone();
-                connections.spawn(async move {
-                    let service = service_fn(move |request: Request<Incoming>| {
-                        let response = answer(&inputs, request.uri().path(), request.uri().query());
-                        async { Ok::<_, std::convert::Infallible>(response) }
-                    });
-                    // Clients of a test come and go as they like.
-                    let _ended = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
+        let task = serve(socket, move |request| {
+            std::future::ready(answer(&inputs, request.uri().path(), request.uri().query()))
         });
-        Self { address, _task: AbortOnDropHandle::new(task) }
+        Self { address, _task: task }
     }
 }
 

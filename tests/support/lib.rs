@@ -19,6 +19,7 @@ pub mod puppet;
 pub mod refusal;
 pub mod replica;
 pub mod round_robin;
+pub mod serve;
 pub mod suite;
 pub mod thirdparty;
 pub mod tidy;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// The Host that every gateway answers to: a replica is reached by an address that nobody lists.
 const HOST: &str = "localhost";
+
+/// The revision without sessions.
+pub const MODERN: &str = "2026-07-28";
 
 /// One legacy conversation with an endpoint.
 #[derive(Clone, Debug)]
@@ -123,12 +126,42 @@ pub fn http() -> Client {
 /// # Errors
 /// The exchange failed below HTTP.
 pub async fn post(http: &Client, url: &str, token: Option<&str>, message: &Value) -> reqwest::Result<Response> {
-    let mut request =
-        http.post(url).header("host", HOST).header("accept", "application/json, text/event-stream").json(message);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
+    request(http, url, token, message).send().await
+}
+
+/// POSTs one message of the revision without sessions, with what it and its headers must say beyond what `message` says.
+///
+/// # Errors
+/// The exchange failed below HTTP.
+pub async fn post_alone(
+    http: &Client,
+    url: &str,
+    token: Option<&str>,
+    mut message: Value,
+) -> reqwest::Result<Response> {
+    message["params"]["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": {"name": "portolan-tests", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut request = request(http, url, token, &message)
+        .header("mcp-protocol-version", MODERN)
+        .header("mcp-method", text(&message["method"]));
+    let params = &message["params"];
+    if let Some(name) = params.get("name").or(params.get("uri")) {
+        request = request.header("mcp-name", text(name));
     }
     request.send().await
+}
+
+fn request(http: &Client, url: &str, token: Option<&str>, message: &Value) -> RequestBuilder {
+    let request =
+        http.post(url).header("host", HOST).header("accept", "application/json, text/event-stream").json(message);
+    match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    }
 }
 
 /// The `initialize` request.
@@ -217,7 +250,7 @@ impl Session {
         self.with_headers(self.http.delete(&self.url)).send().await.map_err(|error| error.to_string())
     }
 
-    fn with_headers(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    fn with_headers(&self, request: RequestBuilder) -> RequestBuilder {
         let request = request
             .header("host", HOST)
             .header("mcp-session-id", &self.id)

@@ -2,36 +2,44 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// Bytes of memory that are in use.
-///
-/// # Panics
-/// It does not run.
-#[must_use]
-pub fn resident(pid: i32) -> u64 {
-    status(pid, "VmRSS:")
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// In use now.
+    pub resident: u64,
+    /// The most that ever was, or since [`forget_peak`].
+    pub peak: u64,
 }
 
-/// The most bytes of memory that were ever in use, or since [`forget_peak`].
-///
-/// # Panics
-/// It does not run.
-#[must_use]
-pub fn peak(pid: i32) -> u64 {
-    status(pid, "VmHWM:")
+impl Memory {
+    /// Of a process now.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(file(pid, "status"))?;
+        let kibibytes = |field: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(field))?.trim().trim_end_matches(" kB").parse().ok()
+        };
+        // One that has ended and was not waited for has none.
+        let bytes = |field| kibibytes(field).map(|kibibytes| kibibytes * 1024).ok_or(io::ErrorKind::NotFound);
+        Ok(Self { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    }
 }
 
-/// Begins to measure [`peak`] from here.
+/// Begins to measure [`Memory::peak`] from here.
 ///
 /// # Panics
 /// It does not run, or is somebody else's.
 pub fn forget_peak(pid: i32) {
-    fs::write(of(pid, "clear_refs"), "5").expect("the process is ours");
+    fs::write(file(pid, "clear_refs"), "5").expect("the process is ours");
 }
 
 /// How many descriptors are open.
@@ -40,7 +48,7 @@ pub fn forget_peak(pid: i32) {
 /// It does not run.
 #[must_use]
 pub fn descriptors(pid: i32) -> usize {
-    fs::read_dir(of(pid, "fd")).expect("it runs").count()
+    fs::read_dir(file(pid, "fd")).expect("it runs").count()
 }
 
 /// The IPv4 ports that it listens on.
@@ -49,10 +57,10 @@ pub fn descriptors(pid: i32) -> usize {
 /// It does not run.
 #[must_use]
 pub fn listens(pid: i32) -> Vec<u16> {
-    let open = fs::read_dir(of(pid, "fd")).expect("it runs").flatten();
+    let open = fs::read_dir(file(pid, "fd")).expect("it runs").flatten();
     let sockets: BTreeSet<u64> =
         open.filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.ino()).collect();
-    let table = fs::read_to_string(of(pid, "net/tcp")).expect("it runs");
+    let table = fs::read_to_string(file(pid, "net/tcp")).expect("it runs");
     let port = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (columns.get(1)?, columns.get(3)?, columns.get(9)?);
@@ -62,13 +70,6 @@ pub fn listens(pid: i32) -> Vec<u16> {
     table.lines().filter_map(port).collect()
 }
 
-fn status(pid: i32, field: &str) -> u64 {
-    let text = fs::read_to_string(of(pid, "status")).expect("it runs");
-    let value = text.lines().find_map(|line| line.strip_prefix(field)).expect("a field of every process");
-    let kibibytes: u64 = value.trim().trim_end_matches(" kB").parse().expect("a number");
-    kibibytes * 1024
-}
-
-fn of(pid: i32, file: &str) -> PathBuf {
+fn file(pid: i32, file: &str) -> PathBuf {
     format!("/proc/{pid}/{file}").into()
 }

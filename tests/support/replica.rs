@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::dev::free_port;
 use crate::metrics::Metrics;
-use crate::process;
+use crate::process::Memory;
 use crate::wait::{PATIENCE, until};
 
 /// A gateway; it ends with this.
@@ -48,14 +48,11 @@ impl Replica {
         self.callgrind("--zero");
         work.await;
         self.callgrind("--dump");
-        let dumps =
-            std::fs::read_dir(self.directory.path()).expect("a directory").map(|entry| entry.expect("a file").path());
-        let dump = dumps
-            .filter(|path| {
-                path.extension().is_some_and(|number| number.to_str().is_some_and(|text| text.parse::<u32>().is_ok()))
-            })
-            .max_by_key(|path| path.extension().and_then(|number| number.to_str()?.parse::<u32>().ok()));
-        let text = std::fs::read_to_string(dump.expect("counts were written")).expect("counts");
+        let files = std::fs::read_dir(self.directory.path()).expect("a directory");
+        let number = |name: &str| name.strip_prefix("counts.")?.parse::<u32>().ok();
+        let last = files.filter_map(|file| number(file.expect("a file").file_name().to_str()?)).max();
+        let last = format!("counts.{}", last.expect("counts were written"));
+        let text = std::fs::read_to_string(self.directory.path().join(last)).expect("counts");
         let total = text.lines().find_map(|line| line.strip_prefix("totals:")).expect("a total");
         total.trim().parse().expect("a number")
     }
@@ -113,7 +110,7 @@ impl Replica {
     /// It has ended.
     #[must_use]
     pub fn resident(&self) -> u64 {
-        process::resident(self.process.id().try_into().expect("a process id"))
+        Memory::of(self.process.id().try_into().expect("a process id")).expect("it runs").resident
     }
 
     /// The value of one series of its metrics; 0 where there is none.

@@ -9,12 +9,13 @@ use http::uri::Authority;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::serve::serve;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -45,31 +46,18 @@ impl RoundRobin {
         let targets = Arc::new(Targets { all, next: AtomicUsize::new(0), client });
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("bound");
-        let task = tokio::spawn(accept(socket, targets.clone()));
-        Self { address, targets, _task: AbortOnDropHandle::new(task) }
+        let forwarding = targets.clone();
+        let task = serve(socket, move |request| {
+            let targets = forwarding.clone();
+            async move { targets.forward(request).await }
+        });
+        Self { address, targets, _task: task }
     }
 
     /// How many requests each target got.
     #[must_use]
     pub fn forwarded(&self) -> Vec<usize> {
         self.targets.all.iter().map(|(_, count)| count.load(Ordering::Relaxed)).collect()
-    }
-}
-
-async fn accept(socket: TcpListener, targets: Arc<Targets>) {
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let (stream, _) = socket.accept().await.expect("accepts");
-        let targets = targets.clone();
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let targets = targets.clone();
-                async move { Ok::<_, std::convert::Infallible>(targets.forward(request).await) }
-            });
-            // Clients of a test come and go as they like.
-            let _ended =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
     }
 }
 

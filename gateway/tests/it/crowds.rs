@@ -41,6 +41,17 @@ async fn crowd<F: Future<Output = ()>>(count: usize, one: impl Fn(usize) -> F) {
     stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
+/// Does `one` for each of a crowd, after which the gateway holds neither a connection nor memory for any of them.
+async fn leaves_nothing<F: Future<Output = ()>>(replica: &Replica, one: impl Fn(usize) -> F) {
+    // What it needs for the first of them it keeps.
+    crowd(CROWD / 4, &one).await;
+    let before = replica.resident();
+    crowd(CROWD, &one).await;
+    until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
+    let grown = replica.resident().saturating_sub(before);
+    assert!(grown < MOVES_BY_ITSELF, "{grown} bytes more than before");
+}
+
 #[tokio::test]
 async fn a_crowd_that_is_refused_opens_nothing_and_leaves_nothing() {
     let (bridge, _api, mut replica) = start().await;
@@ -60,13 +71,7 @@ async fn a_crowd_that_is_refused_opens_nothing_and_leaves_nothing() {
         let answer = client.post(path, body).await;
         assert!((400..500).contains(&answer.status), "{which}: {answer:?}");
     };
-    // What it needs for the first of them it keeps.
-    crowd(CROWD / 4, &refused).await;
-    let before = replica.resident();
-    crowd(CROWD, &refused).await;
-    until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
-    let grown = replica.resident().saturating_sub(before);
-    assert!(grown < MOVES_BY_ITSELF, "{grown} bytes more than before");
+    leaves_nothing(&replica, refused).await;
     assert!(bridge.asked().is_empty(), "no server hears of it");
     assert_eq!(client(&replica).post(ROUTE, initialize()).await.status, 200, "whoever may come in does");
     replica.assert_well().await;
@@ -82,12 +87,7 @@ async fn sessions_that_nobody_comes_back_to_are_nothing_to_a_gateway() {
         let answer = client.post(path, legacy("tools/call", &json!({"name": echo, "arguments": {}}))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     };
-    crowd(CROWD / 4, &abandoned).await;
-    let before = replica.resident();
-    crowd(CROWD, &abandoned).await;
-    until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
-    let grown = replica.resident().saturating_sub(before);
-    assert!(grown < MOVES_BY_ITSELF, "{grown} bytes more than before");
+    leaves_nothing(&replica, abandoned).await;
     assert_eq!(bridge.sessions(), CROWD / 4 + CROWD, "each was the bridge's to keep, and is its to end");
     replica.assert_well().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
 use portolan_tests::mcp::Session;
-use portolan_tests::process;
+use portolan_tests::process::{self, Memory};
 use portolan_tests::thirdparty::{Place, server};
 use portolan_tests::wait::{PATIENCE, until};
 use reqwest::StatusCode;
@@ -115,7 +115,7 @@ impl Stand {
     /// Any call of that client failed, memory grew past what is allowed, a connection is left, or something panicked.
     pub(crate) async fn during<T>(&self, allowed: u64, attack: impl Future<Output = T>) -> T {
         let pid = self.dev.pid();
-        let (memory, descriptors) = (process::resident(pid), process::descriptors(pid));
+        let (memory, descriptors) = (memory(pid).resident, process::descriptors(pid));
         let sessions = self.dev.metrics().await.sessions_opened();
         process::forget_peak(pid);
         let over = AtomicBool::new(false);
@@ -136,7 +136,7 @@ impl Stand {
             rounds
         };
         let (outcome, rounds) = tokio::join!(attack, good);
-        let grown = process::peak(pid).saturating_sub(memory);
+        let grown = self::memory(pid).peak.saturating_sub(memory);
         println!("{rounds} rounds of good will; {memory} bytes before, {grown} more at most, {allowed} allowed");
         // Before memory is looked at: a backtrace takes much of it.
         self.is_whole().await;
@@ -172,6 +172,10 @@ impl Stand {
     pub(crate) async fn end(self) {
         assert!(self.dev.end(Signal::SIGTERM).await.success());
     }
+}
+
+fn memory(pid: i32) -> Memory {
+    Memory::of(pid).expect("it runs")
 }
 
 impl Good {

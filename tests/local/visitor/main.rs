@@ -5,10 +5,9 @@
 
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
-use portolan_tests::mcp::{self, Events, Session};
+use portolan_tests::mcp::{self, Events, MODERN, Session};
 use serde_json::{Value, json};
 
-const MODERN: &str = "2026-07-28";
 const SERVER: &str = "elsewhere";
 /// Lists that are looked at, the member of a result that holds each, how an item of it is asked for, and by which member.
 const LISTS: [(&str, &str, &str, &str); 3] = [
@@ -92,27 +91,10 @@ impl Visit {
 }
 
 impl Client {
-    async fn send(&self, mut message: Value) -> reqwest::Response {
+    async fn send(&self, message: Value) -> reqwest::Response {
         match self {
             Self::InSession(session) => session.send(&message).await.expect("an answer"),
-            Self::Alone(http, url) => {
-                message["params"]["_meta"] = json!({
-                    "io.modelcontextprotocol/protocolVersion": MODERN,
-                    "io.modelcontextprotocol/clientInfo": {"name": "portolan-visitor", "version": "1"},
-                    "io.modelcontextprotocol/clientCapabilities": {},
-                });
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let mut request = http
-                    .post(url)
-                    .header("accept", "application/json, text/event-stream")
-                    .header("mcp-protocol-version", MODERN)
-                    .header("mcp-method", text(&message["method"]));
-                let params = &message["params"];
-                if let Some(name) = params.get("name").or(params.get("uri")) {
-                    request = request.header("mcp-name", text(name));
-                }
-                request.json(&message).send().await.expect("an answer")
-            }
+            Self::Alone(http, url) => mcp::post_alone(http, url, None, message).await.expect("an answer"),
         }
     }
 }

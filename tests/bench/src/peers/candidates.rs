@@ -212,7 +212,11 @@ fn mcp_proxy(listen: SocketAddr, server: SocketAddr) -> String {
     )
 }
 
-fn mcp_proxy_binary() -> anyhow::Result<String> {
+/// Where the program of the crate is.
+///
+/// # Errors
+/// Nobody says.
+pub(super) fn mcp_proxy_binary() -> anyhow::Result<String> {
     std::env::var("MCP_PROXY").context("MCP_PROXY must name the program mcp-proxy; hack/bench installs it")
 }
 

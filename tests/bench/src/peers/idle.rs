@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::candidates::{Candidate, Cores, Stand};
 use super::counted::Stats;
-use super::load::{Client, Tool, Work};
+use super::load::{Client, Work};
 use super::process;
 
 /// Until what was opened has settled.
 const SETTLE: Duration = Duration::from_secs(2);
-const WORK: Work = Work { tool: Tool::Echo, sse: false, modern: false };
 /// Connections that the sessions share.
 const SHARED: usize = 8;
 
@@ -58,7 +57,7 @@ pub(super) async fn measure(candidate: Candidate, cores: Cores, held: Held, coun
 
 async fn kept(stand: &Stand, held: Held, count: usize) -> anyhow::Result<Kept> {
     // What the first request sets up once is no share of anyone.
-    drop(Client::open(&stand.through, WORK).await?);
+    drop(Client::open(&stand.through, Work::ECHO).await?);
     let counted = Stats::of(stand.through.server).await?;
     tokio::time::sleep(SETTLE).await;
     let before = stand.usage()?.rss;
@@ -75,7 +74,7 @@ async fn kept(stand: &Stand, held: Held, count: usize) -> anyhow::Result<Kept> {
         }
         Held::Connections | Held::Streams => {
             for _ in 0..count {
-                let mut client = Client::open(&stand.through, WORK).await?;
+                let mut client = Client::open(&stand.through, Work::ECHO).await?;
                 if held == Held::Streams {
                     streams.push(client.listen().await?);
                 }

@@ -53,6 +53,11 @@ pub(super) struct Work {
     pub(super) modern: bool,
 }
 
+impl Work {
+    /// A short call in a session, answered as JSON.
+    pub(super) const ECHO: Self = Self { tool: Tool::Echo, sse: false, modern: false };
+}
+
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tool {

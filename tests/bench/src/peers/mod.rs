@@ -62,8 +62,12 @@ struct Row {
 /// Measures, round by round.
 pub(crate) async fn run(args: &PeersArgs) -> anyhow::Result<Section> {
     ensure!(std::thread::available_parallelism()?.get() >= 2, "the comparison needs two cores");
-    let mut machine = Machine::look().await?;
     let compared = if args.only.is_empty() { Candidate::ALL.to_vec() } else { args.only.clone() };
+    if compared.contains(&Candidate::McpProxy) {
+        // Now, and not after minutes of measuring others.
+        candidates::mcp_proxy_binary()?;
+    }
+    let mut machine = Machine::look().await?;
     let mut rows = Vec::new();
     for round in 0..args.rounds {
         for candidate in &compared {

@@ -5,6 +5,7 @@ use std::fs::read_to_string;
 use anyhow::{Context, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, SysconfVar, sysconf};
+use portolan_tests::process::Memory;
 use tokio::process::Command;
 
 /// Keeps this process on `core`.
@@ -58,13 +59,14 @@ impl Usage {
 
     fn of_one(pid: u32) -> anyhow::Result<Self> {
         let stat = Stat::of(pid)?;
-        let status = read_to_string(format!("/proc/{pid}/status"))?;
-        let kib = |name: &str| -> f64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
-        };
-        Ok(Self { cpu: stat.cpu, rss: kib("VmRSS") * 1024.0, peak: kib("VmHWM") * 1024.0 })
+        let memory = Memory::of(pid.try_into()?)?;
+        Ok(Self { cpu: stat.cpu, rss: bytes(memory.resident), peak: bytes(memory.peak) })
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below what a float holds exactly")]
+fn bytes(number: u64) -> f64 {
+    number as f64
 }
 
 /// Of `/proc/PID/stat`.
