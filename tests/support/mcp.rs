@@ -139,11 +139,9 @@ pub async fn post_alone(
     token: Option<&str>,
     mut message: Value,
 ) -> reqwest::Result<Response> {
-    message["params"]["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": MODERN,
-        "io.modelcontextprotocol/clientInfo": {"name": "portolan-tests", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
+    let meta = &mut message["params"]["_meta"];
+    meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
+    meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut request = request(http, url, token, &message)
         .header("mcp-protocol-version", MODERN)

@@ -91,10 +91,14 @@ impl Visit {
 }
 
 impl Client {
-    async fn send(&self, message: Value) -> reqwest::Response {
+    async fn send(&self, mut message: Value) -> reqwest::Response {
         match self {
             Self::InSession(session) => session.send(&message).await.expect("an answer"),
-            Self::Alone(http, url) => mcp::post_alone(http, url, None, message).await.expect("an answer"),
+            Self::Alone(http, url) => {
+                let info = json!({"name": "portolan-visitor", "version": "1"});
+                message["params"]["_meta"]["io.modelcontextprotocol/clientInfo"] = info;
+                mcp::post_alone(http, url, None, message).await.expect("an answer")
+            }
         }
     }
 }
