@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
 
 mod common;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use common::{PATIENCE, Rig, chunk, raw, resident_kib, third_party, until};
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use portolan_mcp::wire::{ProbeReason, ProbeState};
+use ports::free_port;
 use serde_json::json;
 
 struct Everything(Child);
@@ -34,10 +37,6 @@ impl Drop for Everything {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]

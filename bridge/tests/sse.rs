@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
 
 mod common;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -12,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use common::{Client, Rig, chunk, until};
 use http::StatusCode;
 use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState};
+use ports::free_port;
 use serde_json::{Value, json};
 
 /// A server, ended when dropped.
@@ -205,7 +208,7 @@ async fn a_server_that_ends_during_a_call_fails_it_and_is_told_by_the_probe() {
 
 #[tokio::test]
 async fn the_probe_connects_again_to_a_server_that_comes_back() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let rig = Rig::sse(&["--handshake-timeout", "500ms"], &format!("http://127.0.0.1:{port}/sse"));
     until("there is a verdict", async || rig.status().await.probe.state == ProbeState::Failing).await;
     assert_eq!(rig.status().await.probe.reason, Some(ProbeReason::Unreachable));

@@ -7,9 +7,10 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use portolan_tests::authority::Authority;
-use portolan_tests::dev::{Dev, free_port};
+use portolan_tests::dev::Dev;
 use portolan_tests::mcp::Session;
 use portolan_tests::paths;
+use portolan_tests::ports::free_port;
 use portolan_tests::thirdparty::{CLIENTS, Place, assert_serves, client, server};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};

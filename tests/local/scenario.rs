@@ -7,7 +7,8 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use portolan_tests::dev::{Dev, free_port};
+use portolan_tests::dev::Dev;
+use portolan_tests::ports::free_port;
 use portolan_tests::thirdparty::{CLIENTS, Place, Server, assert_calls, client, scenario, server, servers};
 use serde_json::{Value, json};
 use tempfile::TempDir;

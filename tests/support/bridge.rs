@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::dev::free_port;
 use crate::objects::{MAC_KEY, Pod};
+use crate::ports::free_port;
 use crate::wait::{PATIENCE, until};
 
 const UID: &str = "uid-1";

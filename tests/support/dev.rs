@@ -1,7 +1,7 @@
 //! `portolan dev` as a process: started on a folder, read by its JSON lines, ended with its children. One that panicked
 //! anywhere fails the test that ends it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,16 +16,6 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::metrics::Metrics;
 use crate::wait::PATIENCE;
 use crate::{paths, process};
-
-/// A port of loopback that nobody has at the moment.
-///
-/// # Panics
-/// There is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("bound").port()
-}
 
 /// A running `portolan dev`.
 pub struct Dev {

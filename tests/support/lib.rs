@@ -14,6 +14,7 @@ pub mod mcp;
 pub mod metrics;
 pub mod objects;
 pub mod paths;
+pub mod ports;
 pub mod process;
 pub mod puppet;
 pub mod refusal;

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::dev::free_port;
 use crate::metrics::Metrics;
+use crate::ports::free_port;
 use crate::process::Memory;
 use crate::wait::{PATIENCE, until};
 

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use portolan_bridge::config::ServerCommand;
 use portolan_crds::conditions::reasons;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,6 +24,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The first wait before a process that ended is started again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks at a port that somebody else holds.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A process that lived so long is started again at once.
 const LIVED: Duration = Duration::from_secs(60);
 /// What is kept of a line.
@@ -36,39 +39,25 @@ pub(super) struct HttpProcess {
     task: JoinHandle<()>,
 }
 
-/// Whether nobody listens on `port`: else the bridge would stand in front of a stranger.
-pub(super) async fn port_is_free(port: u16) -> Result<(), String> {
-    match tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!(
-            "port {port} of this machine cannot be had ({error}): end the program that holds it, or change \
-             spec.container.port"
-        )),
-    }
-}
-
-/// Waits until `process` went down or came up; for ever when there is none.
-pub(super) async fn changed(process: Option<&mut HttpProcess>) {
-    if let Some(process) = process
-        && process.down.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
 impl HttpProcess {
-    /// Starts the command of `server` and keeps it running.
-    pub(super) fn start(server: String, command: ServerCommand) -> Self {
-        let (sender, down) = watch::channel(None);
+    /// Starts the command of `server`, which listens on `port`, and keeps it running.
+    pub(super) fn start(server: String, command: ServerCommand, port: u16) -> Self {
+        let (sender, down) = watch::channel(Some(Health::pending()));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keep(server, command, sender, stop.clone()));
+        let task = tokio::spawn(keep(server, command, port, sender, stop.clone()));
         Self { down, stop, task }
     }
 
-    /// Why it does not run at the moment.
+    /// Why it does not run at the moment: whoever answers on its port then is somebody else.
     pub(super) fn down(&mut self) -> Option<Health> {
         self.down.borrow_and_update().clone()
+    }
+
+    /// Waits until it went down or came up; for ever once nobody keeps it.
+    pub(super) async fn changed(&mut self) {
+        if self.down.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Ends it and everything that it started.
@@ -80,9 +69,19 @@ impl HttpProcess {
     }
 }
 
-async fn keep(server: String, command: ServerCommand, down: watch::Sender<Option<Health>>, stop: CancellationToken) {
+async fn keep(
+    server: String,
+    command: ServerCommand,
+    port: u16,
+    down: watch::Sender<Option<Health>>,
+    stop: CancellationToken,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
+        tokio::select! {
+            () = until_free(port, &down) => {}
+            () = stop.cancelled() => return,
+        }
         let began = Instant::now();
         let last = LastLine::default();
         let health = match spawn(&server, &command, &last) {
@@ -102,6 +101,21 @@ async fn keep(server: String, command: ServerCommand, down: watch::Sender<Option
             () = stop.cancelled() => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits until nobody listens on `port`, which may come to be while the server is down: else the bridge would stand in
+/// front of a stranger.
+async fn until_free(port: u16, down: &watch::Sender<Option<Health>>) {
+    while let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+        down.send_replace(Some(Health::failed(
+            reasons::SPAWN_FAILED,
+            format!(
+                "port {port} of this machine cannot be had ({error}): end the program that holds it, or change \
+                 spec.container.port"
+            ),
+        )));
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::health::Health;
-use super::http_process::{self, HttpProcess};
+use super::http_process::HttpProcess;
 use super::launch::{Command, Http, Launch, Run};
 use super::objects::Name;
 
@@ -188,17 +188,14 @@ impl Life {
 
     async fn http(&mut self, command: ServerCommand, http: &Http) {
         let Http { port, path, sse } = http;
-        while let Err(message) = http_process::port_is_free(*port).await {
-            self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, message))).await;
-            if self.stops_within(LOOK_AGAIN).await {
-                return;
-            }
-        }
         match format!("http://127.0.0.1:{port}{path}").parse() {
             Ok(uri) => {
-                let process = HttpProcess::start(self.server.to_string(), command);
                 let upstream = if *sse { Upstream::Sse(uri) } else { Upstream::Http(uri) };
-                self.bridge(upstream, Some(process)).await;
+                let mut process = HttpProcess::start(self.server.to_string(), command, *port);
+                while self.runs(&mut process).await {
+                    self.bridge(upstream.clone(), Some(&mut process)).await;
+                }
+                process.end().await;
             }
             Err(error) => {
                 let message = format!("spec.container.path makes no URL: {error}");
@@ -208,20 +205,31 @@ impl Life {
         }
     }
 
-    async fn bridge(&mut self, upstream: Upstream, mut process: Option<HttpProcess>) {
+    /// Waits until `process` runs: `false` when nobody wants it any more.
+    async fn runs(&mut self, process: &mut HttpProcess) -> bool {
+        while let Some(down) = process.down() {
+            self.tell(News::Health(down)).await;
+            tokio::select! {
+                () = process.changed() => {}
+                () = Self::stops(&mut self.wanted) => return false,
+            }
+        }
+        *self.wanted.borrow() == Goal::Run
+    }
+
+    /// A bridge until nobody wants it any more, or until `process` ends: whoever listens on its port then is somebody
+    /// else.
+    async fn bridge(&mut self, upstream: Upstream, process: Option<&mut HttpProcess>) {
         match Bridge::start(self.config(upstream), ANY_PORT, ANY_PORT).await {
             Ok(bridge) => {
                 self.tell(News::Listening(bridge.data_address())).await;
-                self.follow(&bridge, process.as_mut()).await;
+                self.follow(&bridge, process).await;
                 bridge.shutdown().await;
             }
             Err(error) => {
                 self.tell(News::Health(Health::failed(reasons::SPAWN_FAILED, error.to_string()))).await;
                 self.stops_within(Duration::MAX).await;
             }
-        }
-        if let Some(process) = process {
-            process.end().await;
         }
     }
 
@@ -248,7 +256,7 @@ impl Life {
         config
     }
 
-    /// Tells how it is until nobody wants it any more.
+    /// Tells how it is until nobody wants it any more or its process ends.
     async fn follow(&mut self, bridge: &Bridge, mut process: Option<&mut HttpProcess>) {
         let mut probe = bridge.probe();
         let mut draining_since = None;
@@ -265,12 +273,11 @@ impl Life {
                 Goal::Stop => return,
             }
             let health = Health::of_probe(&probe.borrow_and_update());
-            let down = process.as_deref_mut().and_then(HttpProcess::down);
-            self.tell(News::Health(if health.ready { health } else { down.unwrap_or(health) })).await;
+            self.tell(News::Health(health)).await;
             tokio::select! {
                 wanted = self.wanted.changed() => if wanted.is_err() { return },
                 changed = probe.changed() => if changed.is_err() { return },
-                () = http_process::changed(process.as_deref_mut()) => {}
+                () = ended(process.as_deref_mut()) => return,
                 () = tokio::time::sleep(DRAIN_TICK), if goal == Goal::Drain => {}
             }
         }
@@ -284,12 +291,28 @@ impl Life {
 
     /// Waits `time`, or until it is to stop: whether it is. What never served has nothing to drain.
     async fn stops_within(&mut self, time: Duration) -> bool {
-        let stop = self.wanted.wait_for(|goal| *goal != Goal::Run);
-        tokio::time::timeout(time, stop).await.is_ok()
+        tokio::time::timeout(time, Self::stops(&mut self.wanted)).await.is_ok()
+    }
+
+    async fn stops(wanted: &mut watch::Receiver<Goal>) {
+        // An error means that the one who would say so is gone.
+        let _ = wanted.wait_for(|goal| *goal != Goal::Run).await;
     }
 
     async fn tell(&self, news: News) {
         // Nobody listens once dev itself ends.
         let _ = self.events.send(Event { server: self.server.clone(), uid: self.uid.clone(), news }).await;
+    }
+}
+
+/// Waits until `process` ends; for ever when there is none.
+async fn ended(process: Option<&mut HttpProcess>) {
+    match process {
+        Some(process) => {
+            while process.down().is_none() {
+                process.changed().await;
+            }
+        }
+        None => std::future::pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! `/mcp`: what all servers list, as one list; and who gets what is asked there.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
@@ -10,6 +11,7 @@ use crate::bridge::Bridge;
 use crate::client::{Answer, Client, initialize, until};
 use crate::modern::{request, saying};
 use crate::offers::{Mood, Offers};
+use crate::ports::free_port;
 use crate::world::{Gateway, MAC_KEY, Objects, config};
 
 pub const ALL: &str = "/mcp";
@@ -205,7 +207,7 @@ async fn a_server_that_does_not_answer_the_first_question_delays_no_other_for_lo
     let mut objects = Objects::of(&[("a", &[&a]), ("b", &[&b]), ("d", &[])]);
     objects.servers.extend(gone.servers);
     // Nobody listens there.
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+    let closed = SocketAddr::from(([127, 0, 0, 1], free_port()));
     objects.servers[3].1.as_mut().expect("pods")[0].1 = closed;
     let gateway = Gateway::start(&objects).await;
     let asked =

@@ -1,5 +1,6 @@
 //! Bounds: time, numbers, and what a client is told when one is reached.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
@@ -9,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use crate::bridge::Bridge;
 use crate::client::{Client, call, soon, until};
 use crate::log::Log;
+use crate::ports::free_port;
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE, config};
 
 fn slow_calls(client: &Client, count: usize) -> Vec<tokio::task::JoinHandle<crate::client::Answer>> {
@@ -88,7 +90,7 @@ async fn a_server_that_cannot_be_reached_is_told_at_once_and_the_call_is_not_sen
     assert_eq!(answer.json()["result"]["structuredContent"]["error_type"], "ServerUnreachable", "{answer:?}");
     assert_eq!(answer.json()["result"]["structuredContent"]["retryable"], true);
     assert_eq!(bridge.seen().len(), 2, "sent once");
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
     objects.pods[0].1 = gone;
     gateway.load(objects.inputs()).await;
     let answer = client.call("echo", json!({})).await;

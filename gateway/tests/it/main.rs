@@ -27,6 +27,8 @@ mod last_good;
 mod log;
 mod modern;
 mod offers;
+#[path = "../../../tests/support/ports.rs"]
+mod ports;
 mod real_bridge;
 mod refusals;
 #[cfg(feature = "kube")]

@@ -1,11 +1,14 @@
 //! Sessions: whose they are, where they live, and what passes through them.
 
+use std::net::SocketAddr;
+
 use http::Method;
 use serde_json::json;
 
 use crate::bridge::Bridge;
 use crate::client::{Client, call, initialize, soon, until};
 use crate::log::Log;
+use crate::ports::free_port;
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE};
 
 #[tokio::test]
@@ -272,7 +275,7 @@ async fn new_sessions_go_to_another_pod_when_one_is_full_or_gone() {
         full.seen().iter().chain(&free.seen()).map(|seen| seen.session().to_owned()).collect();
     assert_eq!(names.len(), attempts, "each attempt has a name of its own");
     // Nobody listens there any more.
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
     objects.pods[0].1 = gone;
     gateway.load(objects.inputs()).await;
     for _ in 0..8 {
