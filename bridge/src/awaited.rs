@@ -7,6 +7,7 @@ use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use memchr::memchr2;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::sse;
@@ -92,7 +93,7 @@ async fn refusal(response: Response<Incoming>, id: Id) -> Result<Bytes, Failure>
 
 /// JSON holds raw line breaks only between tokens, where a space means the same.
 fn on_one_line(data: Bytes) -> Bytes {
-    if !data.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    if memchr2(b'\n', b'\r', &data).is_none() {
         return data;
     }
     data.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()

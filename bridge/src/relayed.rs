@@ -129,9 +129,9 @@ impl Gap {
         Self { is_events: is(response, EVENTS), follower: sse::Follower::default() }
     }
 
-    /// Takes what passed; says whether it was part of an event.
+    /// Takes what passed; says whether an event's data began in it.
     fn pass(&mut self, frame: &Frame<Bytes>) -> bool {
-        frame.data_ref().is_some_and(|data| self.follower.push(data))
+        self.is_events && frame.data_ref().is_some_and(|data| self.follower.push(data))
     }
 
     fn is_here(&self) -> bool {

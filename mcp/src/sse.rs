@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memchr2;
 
 /// One event as it goes out: an optional id and one JSON-RPC message. Line ends of any kind arrive as line feeds.
 #[must_use]
@@ -128,21 +129,22 @@ impl Decoder {
     /// An event grew past the bound; the stream cannot be read further.
     pub fn push_named(&mut self, bytes: &[u8]) -> Result<Vec<Named>, EventTooLong> {
         let mut events = Vec::new();
-        for &byte in bytes {
-            match byte {
-                b'\n' if self.after_cr => self.after_cr = false,
-                b'\n' | b'\r' => {
-                    self.after_cr = byte == b'\r';
-                    self.end_line(&mut events);
-                }
-                _ => {
-                    self.after_cr = false;
-                    self.line.push(byte);
-                    if self.line.len() + self.event.len() + self.data.len() > self.limit {
-                        return Err(EventTooLong { limit: self.limit });
-                    }
-                }
+        let mut rest = bytes;
+        while let Some((&first, after_first)) = rest.split_first() {
+            if std::mem::take(&mut self.after_cr) && first == b'\n' {
+                rest = after_first;
+                continue;
             }
+            let end = memchr2(b'\n', b'\r', rest);
+            let (piece, from_end) = rest.split_at(end.unwrap_or(rest.len()));
+            if self.line.len() + self.event.len() + self.data.len() + piece.len() > self.limit {
+                return Err(EventTooLong { limit: self.limit });
+            }
+            self.line.extend_from_slice(piece);
+            let Some((&end, after_end)) = from_end.split_first() else { break };
+            self.after_cr = end == b'\r';
+            self.end_line(&mut events);
+            rest = after_end;
         }
         Ok(events)
     }
@@ -197,20 +199,23 @@ impl Splitter {
     /// An event grew past the bound; the stream cannot be read further.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Bytes>, EventTooLong> {
         let mut whole = Vec::new();
-        for &byte in bytes {
+        let mut rest = bytes;
+        while let Some(first) = rest.first() {
             // What follows a carriage return may still be a part of its line end.
             let was_between = self.follower.is_between_events();
-            if was_between && byte != b'\n' && !self.held.is_empty() {
+            if was_between && *first != b'\n' && !self.held.is_empty() {
                 whole.push(std::mem::take(&mut self.held).into());
             }
-            self.follower.push(&[byte]);
-            self.held.push(byte);
-            if self.held.len() > self.limit {
+            let (line, after) = rest.split_at(memchr2(b'\n', b'\r', rest).map_or(rest.len(), |end| end + 1));
+            if self.held.len() + line.len() > self.limit {
                 return Err(EventTooLong { limit: self.limit });
             }
-            if byte == b'\n' && self.follower.is_between_events() {
+            self.follower.push(line);
+            self.held.extend_from_slice(line);
+            if line.ends_with(b"\n") && self.follower.is_between_events() {
                 whole.push(std::mem::take(&mut self.held).into());
             }
+            rest = after;
         }
         Ok(whole)
     }
@@ -255,7 +260,14 @@ impl Follower {
     /// Takes the bytes that passed; says whether a line of data began in them. Comments are none.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         let mut has_data = false;
-        for &byte in bytes {
+        let mut rest = bytes;
+        loop {
+            if self.column == OTHER {
+                // Until the line ends, it says nothing more.
+                rest = memchr2(b'\n', b'\r', rest).map_or(&[], |end| &rest[end..]);
+            }
+            let Some((&byte, after)) = rest.split_first() else { return has_data };
+            rest = after;
             let after_cr = std::mem::take(&mut self.after_cr);
             match byte {
                 b'\n' if after_cr => {}
@@ -271,7 +283,6 @@ impl Follower {
                 }
             }
         }
-        has_data
     }
 
     /// Whether everything so far was whole events, so that another may be put here.
