@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::SessionCounts;
 
 use crate::config::Upstream;
@@ -13,7 +14,7 @@ use crate::relay::Relay;
 use crate::remote::Transport;
 use crate::sessions::Sessions;
 use crate::shared::Shared;
-use crate::state::State;
+use crate::state::{Held, State};
 use crate::upstream::Server;
 
 /// What stands behind the data port.
@@ -52,7 +53,7 @@ impl Backend {
     fn over_links(state: &Arc<State>, opener: Opener) -> (Self, Connector) {
         let connector = Connector::new(opener.clone());
         let starts_processes = matches!(opener, Opener::Process(_));
-        let sessions = Sessions::start(state, opener, Box::new(|| 0));
+        let sessions = Sessions::start(state, opener, Box::new(|_| Held::default()));
         if let Some(dir) = state.config.cgroup.clone().filter(|_| starts_processes) {
             // The server's processes share its memory; an HTTP server has a container of its own.
             tokio::spawn(memory::watch(Arc::clone(state), Arc::clone(&sessions), dir));
@@ -64,7 +65,9 @@ impl Backend {
     fn over_http(state: &Arc<State>, server: Server) -> (Self, Connector) {
         let relay = Relay::start(state, server.clone());
         let of_relay: Weak<Relay> = Arc::downgrade(&relay);
-        let beside = move || of_relay.upgrade().map_or(0, |relay| relay.live());
+        let beside = move |caller: Option<&SessionKey>| {
+            of_relay.upgrade().map_or_else(Held::default, |relay| relay.held(caller))
+        };
         let opener = Opener::Http(server);
         let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
         relay.beside(&sessions);
@@ -78,7 +81,7 @@ impl Backend {
             // What is kept for everyone is nobody's session.
             Way::Shared(_) => SessionCounts { active: 0, ..counts },
             Way::Http(relay) => SessionCounts {
-                active: counts.active.saturating_add(u32::try_from(relay.live()).unwrap_or(u32::MAX)),
+                active: counts.active.saturating_add(u32::try_from(relay.held(None).all).unwrap_or(u32::MAX)),
                 ..counts
             },
         }
@@ -98,7 +101,7 @@ impl Backend {
     pub(crate) fn is_busy(&self) -> bool {
         let relayed = match &self.way {
             Way::Links | Way::Shared(_) => 0,
-            Way::Http(relay) => relay.live(),
+            Way::Http(relay) => relay.held(None).all,
         };
         relayed > 0 || self.sessions.busy() > 0 || self.in_flight() > 0
     }

@@ -28,6 +28,8 @@ const MAX_CALLS: usize = 256;
 /// A caller's link; the registry, the reader task and the streams hold it.
 pub(crate) struct CallerSession {
     pub(crate) key: SessionKey,
+    /// Who is counted for it, where that is known.
+    pub(crate) owner: Option<SessionKey>,
     pub(crate) link: Link,
     state: Arc<State>,
     inner: Mutex<Inner>,
@@ -50,14 +52,20 @@ impl std::fmt::Debug for CallerSession {
 
 impl CallerSession {
     /// A caller's requests on `link`, whose messages are read until it is over.
-    pub(crate) fn start(state: &Arc<State>, key: SessionKey, link: Link, inbox: Inbox) -> Arc<Self> {
+    pub(crate) fn start(
+        state: &Arc<State>,
+        key: SessionKey,
+        owner: Option<SessionKey>,
+        link: Link,
+        inbox: Inbox,
+    ) -> Arc<Self> {
         link.rename(key.as_str());
         // Without sessions of its own to keep, a server is asked for everyone over one link.
         let mux = if state.config.sessions.stateless { Mux::shared(MAX_CALLS) } else { Mux::new(MAX_CALLS) };
         let inner =
             Inner { mux, outlets: HashMap::new(), timers: HashMap::new(), last_used: Instant::now(), ended: None };
         let over = CancellationToken::new();
-        let caller = Arc::new(Self { key, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
+        let caller = Arc::new(Self { key, owner, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
         tokio::spawn(Arc::clone(&caller).read(inbox));
         caller
     }

@@ -140,6 +140,8 @@ pub struct Sessions {
     pub stateless: bool,
     /// Most sessions at a time.
     pub max: u32,
+    /// Most of them that one caller holds.
+    pub max_per_caller: u32,
     /// A session that nobody used for so long is ended.
     pub idle_timeout: Duration,
     /// Started processes that wait for a session.
@@ -148,7 +150,7 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { stateless: false, max: 64, idle_timeout: Duration::from_secs(30 * 60), warm: 1 }
+        Self { stateless: false, max: 64, max_per_caller: 48, idle_timeout: Duration::from_secs(30 * 60), warm: 1 }
     }
 }
 

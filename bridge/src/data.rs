@@ -59,6 +59,13 @@ pub(crate) struct Received<'r> {
     pub(crate) timeout: Duration,
 }
 
+impl Received<'_> {
+    /// Who wants the session that it opens, where its sender says so.
+    pub(crate) fn owner(&self) -> Option<SessionKey> {
+        header(self.headers, wire::CALLER).and_then(SessionKey::parse)
+    }
+}
+
 impl Data {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let key = admit(&self.state, &request)?;
@@ -106,7 +113,7 @@ impl Data {
 
     async fn post_to_link(&self, key: &SessionKey, received: &Received<'_>) -> Answer {
         let Received { headers, message, body, timeout } = *received;
-        let session = self.session_for(key, message)?;
+        let session = self.session_for(key, received)?;
         let opening = opening(headers, Some(message));
         match session.post(message, body, timeout) {
             Ok(Posted::Call(reply)) if opens_session(message) => Ok(respond::initialize(reply, opening).await),
@@ -116,12 +123,12 @@ impl Data {
         }
     }
 
-    fn session_for(&self, key: &SessionKey, message: &Message<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
-        let sessions = &self.backend.sessions;
+    fn session_for(&self, key: &SessionKey, received: &Received<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
+        let (sessions, message) = (&self.backend.sessions, received.message);
         if !opens_session(message) {
             return sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
         }
-        sessions.create(key).map_err(|error| match error {
+        sessions.create(key, received.owner()).map_err(|error| match error {
             CreateError::Exists => {
                 respond::invalid(StatusCode::CONFLICT, "a session of this name is already open", id_of(message))
             }

@@ -28,6 +28,9 @@ pub struct Flags {
     /// Most sessions at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_sessions: u32,
+    /// Most sessions of one caller at a time [default: three quarters of all]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    max_sessions_per_caller: Option<u32>,
     /// End a session that nobody used for so long
     #[arg(long, default_value = "30m", value_parser = duration)]
     idle_timeout: Duration,
@@ -88,6 +91,7 @@ impl Flags {
             sessions: Sessions {
                 stateless: self.session_type == SessionType::Stateless,
                 max: self.max_sessions,
+                max_per_caller: self.max_sessions_per_caller.unwrap_or(self.max_sessions - self.max_sessions / 4),
                 idle_timeout: self.idle_timeout,
                 warm: self.warm,
             },

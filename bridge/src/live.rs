@@ -28,6 +28,14 @@ impl Live {
         }
     }
 
+    /// Whose it is, where that is known.
+    pub(crate) fn owner(&self) -> Option<&SessionKey> {
+        match self {
+            Self::Client(session) => session.owner.as_ref(),
+            Self::Caller(caller) => caller.owner.as_ref(),
+        }
+    }
+
     pub(crate) fn link(&self) -> &Link {
         match self {
             Self::Client(session) => &session.link,

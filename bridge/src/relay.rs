@@ -11,7 +11,6 @@ use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token;
@@ -27,7 +26,7 @@ use crate::relayed::{self, Call};
 use crate::respond::{self, QUICK};
 use crate::server::Body;
 use crate::sessions::Sessions;
-use crate::state::{State, lock};
+use crate::state::{Held, State, lock};
 use crate::upstream::{Server, forwarded};
 
 const SWEEP: Duration = Duration::from_secs(1);
@@ -52,11 +51,25 @@ pub(crate) struct Relay {
 /// A client's session with the server.
 #[derive(Debug)]
 pub(crate) struct Session {
+    /// Whose it is, where that is known.
+    owner: Option<SessionKey>,
     /// The server's name for it, where it gives one.
     id: Mutex<Option<HeaderValue>>,
     last_used: Mutex<Instant>,
     in_flight: AtomicUsize,
     over: CancellationToken,
+}
+
+impl Session {
+    fn of(owner: Option<SessionKey>) -> Arc<Self> {
+        Arc::new(Self {
+            owner,
+            id: Mutex::new(None),
+            last_used: Mutex::new(Instant::now()),
+            in_flight: AtomicUsize::new(0),
+            over: CancellationToken::new(),
+        })
+    }
 }
 
 /// Counts a call for as long as its answer is under way.
@@ -96,9 +109,9 @@ impl Relay {
         relay
     }
 
-    /// Sessions that are open here.
-    pub(crate) fn live(&self) -> usize {
-        lock(&self.sessions).len()
+    /// Sessions that are open here, for `caller`.
+    pub(crate) fn held(&self, caller: Option<&SessionKey>) -> Held {
+        held(&lock(&self.sessions), caller)
     }
 
     /// The sessions that count against the same bound.
@@ -126,7 +139,7 @@ impl Relay {
     pub(crate) async fn post(self: &Arc<Self>, key: &SessionKey, received: &Received<'_>) -> Answer {
         let Received { headers, message, body, timeout } = *received;
         let is_initialize = data::opens_session(message);
-        let session = self.session_for(key, message, is_initialize)?;
+        let session = self.session_for(key, received, is_initialize)?;
         let has_sessions = !self.state.config.sessions.stateless;
         let opening = (is_initialize && has_sessions).then(|| Opening::new(self, key, &session));
         let in_flight = InFlight::new(&session, &self.in_flight);
@@ -171,7 +184,7 @@ impl Relay {
         let answer = answer.and_then(|response| said_something(response, &call));
         let response =
             answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
-        let session = fresh();
+        let session = Session::of(None);
         if listens && response.status().is_success() {
             return Ok(relayed::stream(response, session.over.clone(), || {}));
         }
@@ -201,11 +214,12 @@ impl Relay {
     fn session_for(
         &self,
         key: &SessionKey,
-        message: &Message<'_>,
+        received: &Received<'_>,
         is_initialize: bool,
     ) -> Result<Arc<Session>, Response<Body>> {
+        let message = received.message;
         if self.state.config.sessions.stateless {
-            return Ok(fresh());
+            return Ok(Session::of(None));
         }
         let mut sessions = lock(&self.sessions);
         if !is_initialize {
@@ -215,10 +229,13 @@ impl Relay {
             let text = "a session of this name is already open";
             return Err(respond::invalid(StatusCode::CONFLICT, text, id_of(message)));
         }
+        let owner = received.owner();
+        let beside = self.beside.get().and_then(Weak::upgrade);
+        let beside = beside.map_or_else(Held::default, |beside| beside.held(owner.as_ref()));
         self.state
-            .admit_session(sessions.len() + self.beside.get().and_then(Weak::upgrade).map_or(0, |beside| beside.live()))
+            .admit_session(held(&sessions, owner.as_ref()) + beside)
             .map_err(|failure| respond::failure(&failure, id_of(message), Some("initialize")))?;
-        let session = fresh();
+        let session = Session::of(owner);
         sessions.insert(key.clone(), Arc::clone(&session));
         Ok(session)
     }
@@ -350,13 +367,8 @@ fn said_something(response: Response<Incoming>, call: &Call) -> Result<Response<
     Err(Failure::new(Kind::BadServerReply, what))
 }
 
-fn fresh() -> Arc<Session> {
-    Arc::new(Session {
-        id: Mutex::new(None),
-        last_used: Mutex::new(Instant::now()),
-        in_flight: AtomicUsize::new(0),
-        over: CancellationToken::new(),
-    })
+fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey>) -> Held {
+    Held::by(caller, sessions.values().map(|session| session.owner.as_ref()))
 }
 
 /// The head of a relayed answer.

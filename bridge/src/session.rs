@@ -44,6 +44,8 @@ pub(crate) enum PostError {
 /// A session; the registry, the reader task and the streams hold it.
 pub(crate) struct ClientSession {
     pub(crate) key: SessionKey,
+    /// Who is counted for it, where that is known.
+    pub(crate) owner: Option<SessionKey>,
     pub(crate) link: Link,
     state: Arc<State>,
     inner: Mutex<Inner>,
@@ -87,7 +89,13 @@ impl std::fmt::Debug for ClientSession {
 
 impl ClientSession {
     /// A session on `link`, whose messages are read until the session is over.
-    pub(crate) fn start(state: &Arc<State>, key: SessionKey, link: Link, inbox: Inbox) -> Arc<Self> {
+    pub(crate) fn start(
+        state: &Arc<State>,
+        key: SessionKey,
+        owner: Option<SessionKey>,
+        link: Link,
+        inbox: Inbox,
+    ) -> Arc<Self> {
         link.rename(key.as_str());
         let inner = Inner {
             machine: Session::new(Limits::default()),
@@ -98,7 +106,7 @@ impl ClientSession {
             initialize: None,
         };
         let over = CancellationToken::new();
-        let session = Arc::new(Self { key, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
+        let session = Arc::new(Self { key, owner, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
         tokio::spawn(Arc::clone(&session).read(inbox));
         session
     }

@@ -15,7 +15,7 @@ use crate::caller::CallerSession;
 use crate::link::{Caller, Inbox, Link, Opener};
 use crate::live::Live;
 use crate::session::ClientSession;
-use crate::state::{State, lock};
+use crate::state::{Held, State, lock};
 
 /// How often idle sessions and dead warm processes are looked for, at most.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ pub(crate) enum CreateError {
     Failed(Failure),
 }
 
-/// Counts sessions that are held elsewhere.
-pub(crate) type Beside = Box<dyn Fn() -> usize + Send + Sync>;
+/// Counts sessions that are held elsewhere, for the caller who wants another.
+pub(crate) type Beside = Box<dyn Fn(Option<&SessionKey>) -> Held + Send + Sync>;
 
 /// The registry.
 pub(crate) struct Sessions {
@@ -89,9 +89,9 @@ impl Sessions {
         lock(&self.live).values().filter(is_busy).count()
     }
 
-    /// How many are held here.
-    pub(crate) fn live(&self) -> usize {
-        lock(&self.live).len()
+    /// Those that are held here, for `caller`.
+    pub(crate) fn held(&self, caller: Option<&SessionKey>) -> Held {
+        held(&lock(&self.live), caller)
     }
 
     /// The guards of the warm processes.
@@ -107,15 +107,19 @@ impl Sessions {
         warm.remove(position).map(|(link, _)| link)
     }
 
-    /// Makes the session `key`, on a warm process when there is one.
-    pub(crate) fn create(self: &Arc<Self>, key: &SessionKey) -> Result<Arc<ClientSession>, CreateError> {
+    /// Makes the session `key` of `owner`, on a warm process when there is one.
+    pub(crate) fn create(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        owner: Option<SessionKey>,
+    ) -> Result<Arc<ClientSession>, CreateError> {
         let mut live = lock(&self.live);
         if live.contains_key(key) {
             return Err(CreateError::Exists);
         }
-        self.state.admit_session(live.len() + (self.beside)()).map_err(CreateError::Failed)?;
+        self.admit(&live, owner.as_ref()).map_err(CreateError::Failed)?;
         let (link, inbox) = self.take_link().map_err(CreateError::Failed)?;
-        let session = ClientSession::start(&self.state, key.clone(), link, inbox);
+        let session = ClientSession::start(&self.state, key.clone(), owner, link, inbox);
         self.keep(&mut live, Live::Client(Arc::clone(&session)));
         Ok(session)
     }
@@ -133,12 +137,18 @@ impl Sessions {
         }
         // One that has just ended is nobody's answer.
         live.remove(&key);
-        self.state.admit_session(live.len() + (self.beside)())?;
+        // What is kept for everyone is nobody's.
+        let owner = (caller.key != SessionKey::of_everyone()).then(|| caller.key.clone());
+        self.admit(&live, owner.as_ref())?;
         let opened = self.opener.open_for(caller, era, &self.state, "caller");
         let (link, inbox) = opened.map_err(|error| Failure::new(Kind::ServerExited, error.to_string()))?;
-        let caller = CallerSession::start(&self.state, key, link, inbox);
+        let caller = CallerSession::start(&self.state, key, owner, link, inbox);
         self.keep(&mut live, Live::Caller(Arc::clone(&caller)));
         Ok(caller)
+    }
+
+    fn admit(&self, live: &HashMap<SessionKey, Live>, owner: Option<&SessionKey>) -> Result<(), Failure> {
+        self.state.admit_session(held(live, owner) + (self.beside)(owner))
     }
 
     fn keep(self: &Arc<Self>, sessions: &mut HashMap<SessionKey, Live>, session: Live) {
@@ -241,6 +251,10 @@ impl Sessions {
     }
 }
 
+fn held(live: &HashMap<SessionKey, Live>, caller: Option<&SessionKey>) -> Held {
+    Held::by(caller, live.values().map(Live::owner))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +266,7 @@ mod tests {
     async fn a_caller_whose_link_has_just_ended_gets_another_and_keeps_it() {
         let (state, ..) = unguarded("true");
         let server = Server::new("http://127.0.0.1:9/mcp".parse().expect("an address"));
-        let sessions = Sessions::start(&state, Opener::Http(server), Box::new(|| 0));
+        let sessions = Sessions::start(&state, Opener::Http(server), Box::new(|_| Held::default()));
         let caller = || {
             let caller = Caller { key: SessionKey::of_everyone(), introduction: Introduction::of_many() };
             sessions.caller(caller, Era::Modern).expect("a link")
@@ -268,6 +282,6 @@ mod tests {
         one.link.ended().await;
         tokio::task::yield_now().await;
         assert!(Arc::ptr_eq(&other, &caller()), "it went with the one before");
-        assert_eq!(sessions.live(), 1);
+        assert_eq!(sessions.held(None).all, 1);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::revision::Era;
+use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::{self, MAX_EXITS, ProbeState, ProbeStatus, SessionExit};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -71,18 +72,24 @@ impl State {
         *self.draining.borrow()
     }
 
-    /// Whether one more session than `live` may be opened.
-    pub(crate) fn admit_session(&self, live: usize) -> Result<(), Failure> {
+    /// Whether one more session than those that are `held` may be opened.
+    pub(crate) fn admit_session(&self, held: Held) -> Result<(), Failure> {
         if self.is_draining() {
             let failure = Failure::new(Kind::Draining, "this replica is going away; open the session on another");
             return Err(failure.retry_after(Duration::from_secs(1)));
         }
-        if live >= usize::try_from(self.config.sessions.max).unwrap_or(usize::MAX) {
-            self.counters.refused_sessions.add(1);
-            let message = "this replica holds as many sessions as spec.sessions.maxPerReplica allows; try again later";
-            return Err(Failure::new(Kind::Overloaded, message).retry_after(Duration::from_secs(5)));
-        }
-        Ok(())
+        let bounds = self.config.sessions;
+        let is_at = |held: usize, bound: u32| held >= usize::try_from(bound).unwrap_or(usize::MAX);
+        let message = if is_at(held.all, bounds.max) {
+            "this replica holds as many sessions as spec.sessions.maxPerReplica allows; try again later"
+        } else if is_at(held.own, bounds.max_per_caller) {
+            "you hold as many sessions of this replica as spec.sessions.maxPerCaller allows; end one with DELETE, or try again \
+             later"
+        } else {
+            return Ok(());
+        };
+        self.counters.refused_sessions.add(1);
+        Err(Failure::new(Kind::Overloaded, message).retry_after(Duration::from_secs(5)))
     }
 
     /// Which eras the server speaks; waits for the probe to find out.
@@ -111,6 +118,32 @@ impl State {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.probe.borrow().state == ProbeState::Ready
+    }
+}
+
+/// How many sessions are open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) all: usize,
+    /// Those of the caller who wants another; none where nobody says who that is.
+    pub(crate) own: usize,
+}
+
+impl Held {
+    /// Counts sessions by whose they are, for `caller`.
+    pub(crate) fn by<'a>(caller: Option<&SessionKey>, owners: impl Iterator<Item = Option<&'a SessionKey>>) -> Self {
+        owners.fold(Self::default(), |held, owner| Self {
+            all: held.all + 1,
+            own: held.own + usize::from(caller.is_some() && owner == caller),
+        })
+    }
+}
+
+impl std::ops::Add for Held {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { all: self.all + other.all, own: self.own + other.own }
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) async fn post(
         body: buffered.bytes.clone(),
         timeout: left(deadline),
         shared: false,
+        opens_for: None,
     };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
@@ -97,6 +98,7 @@ async fn initialize(
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
     let settings = &asked.entry.route.settings;
+    let caller = asked.entry.key_of(asked.caller);
     let mut pods = session::candidates(asked.entry)?.into_iter().peekable();
     while let Some(pod) = pods.next() {
         // A name of its own for each attempt: what a lost one left behind is never taken for this one.
@@ -109,6 +111,7 @@ async fn initialize(
             body: body.clone(),
             timeout: left(deadline),
             shared: false,
+            opens_for: Some(&caller),
         };
         held.pod = Some(asked.entry.begin_call(&pod.uid));
         let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;

@@ -11,7 +11,7 @@ use portolan_mcp::{
     failure::{Failure, Kind},
     modern::Head,
     parked::{Opened, Parked, ParkingKey},
-    token::{Binding, SessionKey},
+    token::SessionKey,
 };
 use portolan_snapshot::snapshot::Pod;
 use ring::digest;
@@ -42,7 +42,7 @@ pub(crate) async fn post(
     head.check(headers)?;
     let route = &asked.entry.route;
     let deadline = Instant::now() + route.settings.request_timeout;
-    let caller = SessionKey::of_caller(Binding { principal: asked.caller.principal(), route: route.name.as_str() });
+    let caller = asked.entry.key_of(asked.caller);
     let pods = pods(asked, &caller, head.request_state.as_deref())?;
     let listens = match message {
         Message::Request(request) if head.is_listen() => Some(&request.id),
@@ -125,6 +125,7 @@ impl<'a> Sender<'a> {
                 body: self.body.clone(),
                 timeout: left(self.deadline),
                 shared: false,
+                opens_for: None,
             };
             held.pod = Some(self.asked.entry.begin_call(&pod.uid));
             let is_last = position + 1 == pods.len();

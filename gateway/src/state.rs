@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use portolan_mcp::{
     aggregate::Selection,
     failure::{Failure, Kind},
+    token::{Binding, SessionKey},
 };
 use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{
@@ -160,6 +161,11 @@ impl Entry {
         let calls_of = |uid: &str| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
         let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
         Self { route, limiter, budget, series, calls: Arc::new(calls) }
+    }
+
+    /// The name of `caller` at this server's bridges.
+    pub(crate) fn key_of(&self, caller: &Identity) -> SessionKey {
+        SessionKey::of_caller(Binding { principal: caller.principal(), route: self.route.name.as_str() })
     }
 
     /// Calls under way at a pod, of this replica.

@@ -54,7 +54,8 @@ async fn forward<'a>(
     let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
     record.set_session(&session.key);
     let timeout = route.settings.request_timeout;
-    let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout, shared: false };
+    let call =
+        Call { method, headers, session: &session.key, body: Bytes::new(), timeout, shared: false, opens_for: None };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;
     record.set_answer(response.status(), relay::failure_of(response.headers()));

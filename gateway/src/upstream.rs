@@ -64,6 +64,8 @@ pub(crate) struct Call<'a> {
     pub(crate) timeout: Duration,
     /// Whether it is the same for everyone, so that nothing is started for it.
     pub(crate) shared: bool,
+    /// Whose session it opens, if it does.
+    pub(crate) opens_for: Option<&'a SessionKey>,
 }
 
 /// A request that got no answer.
@@ -146,6 +148,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     headers.insert(wire::TIMEOUT, timeout.into());
     if call.shared {
         headers.insert(wire::SHARED, HeaderValue::from_static("1"));
+    }
+    if let Some(caller) = call.opens_for {
+        headers.insert(wire::CALLER, value(caller.as_str())?);
     }
     if let Some(authority) = pod.uri.authority() {
         headers.insert(header::HOST, value(authority.as_str())?);

@@ -43,6 +43,9 @@ pub const POD_VARIABLE: &str = "PORTOLAN_POD_UID";
 /// Request header: a list, or `server/discover`, of the sessionless era that is the same for everyone. It is answered from
 /// what the bridge keeps for itself, so that nothing is started for it.
 pub const SHARED: HeaderName = HeaderName::from_static("portolan-shared");
+/// Request header of what opens a session: the [`SessionKey::of_caller`] of whoever it is for. Sessions of one caller are
+/// bounded.
+pub const CALLER: HeaderName = HeaderName::from_static("portolan-caller");
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("portolan-timeout-ms");
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that

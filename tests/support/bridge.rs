@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::mcp;
 use crate::objects::{MAC_KEY, Pod};
 use crate::ports::free_port;
 use crate::wait::{PATIENCE, until};
@@ -43,9 +44,9 @@ impl Bridge {
             .spawn()
             .expect("the bridge starts");
         let bridge = Self { address, process, _directory: directory };
-        let ready = format!("http://{admin}/readyz");
+        let (http, ready) = (mcp::http(), format!("http://{admin}/readyz"));
         until("the bridge's server is ready", PATIENCE, || async {
-            let answer = reqwest::get(&ready).await.map_err(|error| error.to_string())?;
+            let answer = http.get(&ready).send().await.map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
         })
         .await;

@@ -118,6 +118,8 @@ fn parse(text: &str) -> Value {
 /// It cannot be made.
 #[must_use]
 pub fn http() -> Client {
+    // Built with everything else, the client can do TLS and wants to know whose. It is taken once, and the same one again.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().timeout(Duration::from_secs(60)).build().expect("a client")
 }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
+use crate::mcp;
 use crate::metrics::Metrics;
 use crate::ports::free_port;
 use crate::process::Memory;
@@ -134,7 +135,7 @@ impl Replica {
 
     /// Asks the port for probes and metrics.
     async fn ask(&self, path: &str) -> reqwest::Result<reqwest::Response> {
-        reqwest::get(format!("http://{}/{path}", self.admin)).await
+        mcp::http().get(format!("http://{}/{path}", self.admin)).send().await
     }
 
     fn log(&self) -> String {

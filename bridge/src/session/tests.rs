@@ -14,7 +14,7 @@ const SERVER: &str = r#"
 fn session() -> Arc<ClientSession> {
     let (state, process, stdout) = unguarded(SERVER);
     let (link, inbox) = (Link::Process(process), Inbox::Process(stdout));
-    ClientSession::start(&state, SessionKey::generate().expect("random bytes"), link, inbox)
+    ClientSession::start(&state, SessionKey::generate().expect("random bytes"), None, link, inbox)
 }
 
 fn post(session: &Arc<ClientSession>, body: String, timeout: Duration) -> Posted {

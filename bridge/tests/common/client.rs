@@ -19,10 +19,20 @@ pub struct Client<'r> {
 
 impl Client<'_> {
     pub async fn initialize(&self) -> Reply {
+        self.initialize_with(&[]).await
+    }
+
+    /// Opens a session that counts as one of `caller`.
+    pub async fn initialize_for(&self, caller: &SessionKey) -> Reply {
+        self.initialize_with(&[(wire::CALLER, caller.as_str().to_owned())]).await
+    }
+
+    async fn initialize_with(&self, headers: &[Header]) -> Reply {
         let info = json!({"name": "test", "version": "1"});
         let capabilities = json!({"sampling": {}, "elicitation": {}});
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});
-        self.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        self.post_with(&initialize, headers).await
     }
 
     pub async fn post(&self, message: &Value) -> Reply {

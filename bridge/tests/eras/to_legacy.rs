@@ -63,6 +63,40 @@ async fn each_caller_has_a_session_of_its_own_up_to_the_bound_of_sessions() {
 }
 
 #[tokio::test]
+async fn one_caller_never_holds_all_sessions_whatever_the_era_it_speaks() {
+    for over in BOTH {
+        let flags = ["--max-sessions", "4", "--max-sessions-per-caller", "2", "--warm", "0"];
+        let world = World::start(over, "legacy", &flags).await;
+        let (greedy, other) = (world.caller(), world.caller());
+        let [first, second] = [(); 2].map(|()| world.rig.client());
+        assert_eq!(first.initialize_for(&greedy.key).await.status, StatusCode::OK);
+        greedy.call(1, "pid", json!({})).await.text();
+        for refused in [second.initialize_for(&greedy.key).await, introduced(&greedy).call(2, "pid", json!({})).await] {
+            assert_eq!((refused.status, refused.failure()), (StatusCode::SERVICE_UNAVAILABLE, Some("Overloaded")));
+            let message = refused.messages[0]["error"]["message"].as_str().expect("a message");
+            assert!(message.contains("maxPerCaller") && refused.headers.contains_key("retry-after"), "{refused:?}");
+        }
+        assert_eq!(world.rig.status().await.counters.refused_sessions, 2);
+        other.call(1, "pid", json!({})).await.text();
+        assert_eq!(
+            world.rig.client().initialize_for(&other.key).await.status,
+            StatusCode::OK,
+            "there is room for others"
+        );
+        first.delete().await;
+        until("the place of what has ended is free", async || {
+            world.rig.client().initialize_for(&greedy.key).await.status == StatusCode::OK
+        })
+        .await;
+    }
+}
+
+/// The same caller, which says other things of itself: at a server of sessions that makes another one.
+fn introduced<'w>(caller: &Caller<'w>) -> Caller<'w> {
+    Caller { rig: caller.rig, key: caller.key.clone(), capabilities: json!({"sampling": {}}), name: "other" }
+}
+
+#[tokio::test]
 async fn a_question_in_the_middle_of_a_call_is_its_answer_and_the_next_round_finishes_it() {
     for over in BOTH {
         let world = World::start(over, "legacy", &[]).await;

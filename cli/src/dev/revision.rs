@@ -241,6 +241,7 @@ impl Life {
         config.sessions = Sessions {
             stateless: launch.stateless,
             max: launch.max_sessions,
+            max_per_caller: launch.max_sessions_per_caller,
             idle_timeout: launch.idle_timeout,
             ..config.sessions
         };

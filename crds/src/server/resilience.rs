@@ -9,8 +9,10 @@ use crate::Duration;
 /// How sessions are kept.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type != 'Stateless' || !(has(self.idleTimeout) || has(self.maxPerReplica))")
-    .message("a Stateless server has no sessions to end or count: remove idleTimeout and maxPerReplica; limits bounds its calls"))]
+#[x_kube(validation = Rule::new("self.type != 'Stateless' || !(has(self.idleTimeout) || has(self.maxPerReplica) || has(self.maxPerCaller))")
+    .message("a Stateless server has no sessions to end or count: remove idleTimeout, maxPerReplica and maxPerCaller; limits bounds its calls"))]
+#[x_kube(validation = Rule::new("!has(self.maxPerCaller) || self.maxPerCaller <= (has(self.maxPerReplica) ? self.maxPerReplica : 64)")
+    .message("one caller cannot hold more sessions of a pod than the pod holds: lower maxPerCaller or raise maxPerReplica (64 when not set)"))]
 pub struct Sessions {
     /// Whether a session stays with one pod (`Stateful`) or any pod may answer any request (`Stateless`).
     #[serde(default, rename = "type")]
@@ -27,6 +29,12 @@ pub struct Sessions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub max_per_replica: Option<u32>,
+
+    /// How many of one pod's sessions one caller holds, so that no one takes them all. Who opens another gets 503 with
+    /// `Retry-After`. When not set, three quarters of `maxPerReplica`. Not with `Stateless`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
+    pub max_per_caller: Option<u32>,
 }
 
 impl Sessions {
@@ -40,6 +48,13 @@ impl Sessions {
     #[must_use]
     pub fn max_per_replica(&self) -> u32 {
         self.max_per_replica.unwrap_or(64)
+    }
+
+    /// How many of one pod's sessions one caller holds.
+    #[must_use]
+    pub fn max_per_caller(&self) -> u32 {
+        let all = self.max_per_replica();
+        self.max_per_caller.unwrap_or(all - all / 4)
     }
 }
 

@@ -127,6 +127,7 @@ impl Source<'_> {
             body: body.into(),
             timeout: TIMEOUT,
             shared: true,
+            opens_for: None,
         };
         let asked = async {
             let response = self.gateway.upstream.send(&call, self.pod, &self.entry.route.settings).await?;

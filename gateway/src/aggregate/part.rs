@@ -34,6 +34,7 @@ pub(super) struct Part<'a> {
     claims: &'a ManyClaims,
     entry: &'a Entry,
     key: SessionKey,
+    caller: SessionKey,
     /// What a request to the server has for headers.
     pub(super) headers: HeaderMap,
 }
@@ -47,7 +48,8 @@ impl<'a> Part<'a> {
             headers.insert(VERSION_HEADER, revision);
         }
         let key = claims.session.derived(entry.route.name.as_str().as_bytes());
-        Self { gateway, claims, entry, key, headers }
+        let caller = entry.key_of(asked.caller);
+        Self { gateway, claims, entry, key, caller, headers }
     }
 
     /// Sends a request to the pod that holds the session; opens it where none does.
@@ -161,7 +163,8 @@ impl<'a> Part<'a> {
         let initialize = Bytes::from(initialize);
         let mut last = session::not_ready(&self.entry.route);
         for pod in pods {
-            let response = match self.send(&Method::POST, pod, &initialize, left(deadline)).await {
+            let sent = self.send_for(Some(&self.caller), &Method::POST, pod, &initialize, left(deadline)).await;
+            let response = match sent {
                 Ok(response) => response,
                 Err(lost) => {
                     last = lost.failure;
@@ -197,8 +200,19 @@ impl<'a> Part<'a> {
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Incoming>, Lost> {
+        self.send_for(None, method, pod, body, timeout).await
+    }
+
+    async fn send_for(
+        &self,
+        opens_for: Option<&SessionKey>,
+        method: &Method,
+        pod: &Pod,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, Lost> {
         let (headers, session) = (&self.headers, &self.key);
-        let call = Call { method, headers, session, body: body.clone(), timeout, shared: false };
+        let call = Call { method, headers, session, body: body.clone(), timeout, shared: false, opens_for };
         self.gateway.upstream.send(&call, pod, &self.entry.route.settings).await
     }
 }

@@ -119,6 +119,33 @@ async fn a_session_is_its_callers_alone_and_good_at_its_own_endpoint_alone() {
 }
 
 #[tokio::test]
+async fn servers_can_count_the_sessions_of_one_caller_wherever_it_opens_them() {
+    let (a, _) = two().await;
+    a.keep_sessions();
+    let gateway = Gateway::start(&Objects::of(&[("everything", &[&a])])).await;
+    let callers = async |key: &str| {
+        let before = a.asked().len();
+        let client = gateway.client().key(key).with("portolan-caller", "somebody");
+        let session = client.initialize().await;
+        client.clone().session(&session).post(ROUTE, legacy("ping", &json!({}))).await;
+        call(&open(&client).await, "everything", "echo").await;
+        let asked = a.asked().split_off(before);
+        let (opening, rest): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, body)| body["method"] == "initialize");
+        assert!(
+            rest.iter().all(|(seen, _)| !seen.headers.contains_key(wire::CALLER)),
+            "a session is known by its name"
+        );
+        let callers = opening.iter().map(|(seen, _)| seen.headers[wire::CALLER].to_str().expect("text").to_owned());
+        callers.collect::<Vec<_>>()
+    };
+    let (alice, bob) = (callers(ALICE).await, callers(BOB).await);
+    assert_eq!((alice.len(), bob.len()), (2, 2));
+    assert!(alice[0] == alice[1] && bob[0] == bob[1], "{alice:?} {bob:?}");
+    assert_ne!(alice[0], bob[0]);
+    assert!(!alice.contains(&"somebody".to_owned()), "who a caller is, is not the caller's to say");
+}
+
+#[tokio::test]
 async fn when_a_pod_dies_only_the_sessions_there_are_opened_anew() {
     let (a, b) = two().await;
     let spare = Bridge::start("uid-spare", MAC_KEY).await;

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use portolan_crds::MCPServer;
 use portolan_crds::server::RevisionState;
-use portolan_tests::cluster::TENANT;
-use portolan_tests::mcp;
+use portolan_tests::cluster::{OTHER_TENANT, TENANT};
+use portolan_tests::mcp::{self, Session};
 use portolan_tests::puppet::eval;
 use portolan_tests::wait::{PATIENCE, until};
 use reqwest::StatusCode;
@@ -42,6 +42,23 @@ async fn each_replica_holds_as_many_sessions_as_allowed_and_one_more_is_told_to_
     eval(&first, 2, "1").await.expect("the others go on");
 
     first.delete().await.expect("ends");
+    until("a place is free again", PATIENCE, || served.try_session()).await;
+    served.gone().await;
+}
+
+#[tokio::test]
+async fn one_caller_holds_as_many_sessions_as_allowed_and_the_rest_are_for_others() {
+    let spec = json!({"sessions": {"maxPerReplica": 3, "maxPerCaller": 2}});
+    let served = Served::from(&puppet_with("fields-share", &spec)).await;
+    let (first, second) = (served.session().await, served.session().await);
+    let refused = mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(refused.text().await.expect("a body").contains("maxPerCaller"));
+    let other = served.cluster.token(OTHER_TENANT, "default").await;
+    Session::open(&served.url, Some(&other)).await.expect("there is room for others");
+    eval(&first, 1, "1").await.expect("what is open goes on");
+    second.delete().await.expect("ends");
     until("a place is free again", PATIENCE, || served.try_session()).await;
     served.gone().await;
 }

@@ -26,6 +26,7 @@ pub(super) fn common(spec: &MCPServerSpec, key_file: &str) -> Vec<String> {
         ("--mac-key-file", key_file.to_owned()),
         ("--session-type", type_.to_owned()),
         ("--max-sessions", spec.sessions.max_per_replica().to_string()),
+        ("--max-sessions-per-caller", spec.sessions.max_per_caller().to_string()),
         ("--idle-timeout", spec.sessions.idle_timeout().to_string()),
         ("--probe-interval", interval.to_string()),
         ("--probe-timeout", timeout.to_string()),
