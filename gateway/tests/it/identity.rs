@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use portolan_mcp::envelope::Message;
+use portolan_mcp::modern::{Head, headers_of};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::net::TcpListener;
@@ -94,6 +96,12 @@ async fn serve(
     Ok(response)
 }
 
+/// A request of the sessionless era and what comes back for it.
+fn modern_exchange() -> impl Strategy<Value = (String, Told)> {
+    messages::id()
+        .prop_flat_map(|id| (messages::modern_request(id.clone()), prop_oneof![as_json(id.clone()), as_events(id)]))
+}
+
 /// A message and what comes back for it.
 fn exchange() -> impl Strategy<Value = (String, Told)> {
     let silent = prop_oneof![messages::notification(), messages::id().prop_flat_map(messages::answer)]
@@ -144,23 +152,37 @@ async fn served() -> (Upstream, Gateway, Client) {
 }
 
 #[test]
-fn whatever_is_asked_and_answered_passes_with_every_byte_as_it_was() {
+fn whatever_is_asked_and_answered_in_a_session_passes_with_every_byte_as_it_was() {
+    passes(exchange(), |client, _| client);
+}
+
+#[test]
+fn whatever_is_asked_and_answered_without_a_session_passes_with_every_byte_as_it_was() {
+    passes(modern_exchange(), |client, asked| {
+        let message = Message::parse(asked).expect("a message");
+        let headers = headers_of(&Head::of(&message).expect("a request"), None, None);
+        let says = |client: Client, (name, value): (&HeaderName, &HeaderValue)| {
+            client.with(name.as_str(), value.to_str().expect("text"))
+        };
+        headers.iter().fold(client.without("mcp-session-id"), says)
+    });
+}
+
+/// Sends each message with the headers that `says` gives it, and looks at what arrived on either side.
+fn passes(exchanges: impl Strategy<Value = (String, Told)>, says: impl Fn(Client, &[u8]) -> Client) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (upstream, _gateway, client) = runtime.block_on(served());
     let mut runner = TestRunner::new(Config { cases: 48, failure_persistence: None, ..Config::default() });
     let passes = |(asked, told): (String, Told)| {
         *upstream.told.lock().expect("no panic") = told.clone();
-        let answer = runtime.block_on(client.clone().with("content-type", "application/json").send(
-            Method::POST,
-            ROUTE,
-            asked.clone(),
-        ));
+        let client = says(client.clone().with("content-type", "application/json"), asked.as_bytes());
+        let answer = runtime.block_on(client.send(Method::POST, ROUTE, asked.clone()));
         prop_assert_eq!(&*upstream.seen.lock().expect("no panic"), asked.as_bytes(), "{:?}", answer);
         prop_assert_eq!((answer.status, &answer.body), (told.status, &told.body()));
         prop_assert_eq!(answer.header("content-type").unwrap_or_default(), told.kind);
         Ok(())
     };
-    if let Err(failed) = runner.run(&exchange(), passes) {
+    if let Err(failed) = runner.run(&exchanges, passes) {
         panic!("{failed}");
     }
 }

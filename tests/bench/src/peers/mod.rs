@@ -111,19 +111,22 @@ async fn measure(candidate: Candidate, args: &PeersArgs, rows: &mut Vec<Row>) ->
 }
 
 /// A bridge holds its own sessions and streams; what it keeps for each is no promise of the gateway's.
+/// Each is two connections of a process that may have 20,000 descriptors.
+const MOST_STREAMS: usize = 9_900;
+
 fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
     match candidate {
         Candidate::Gateway => {
             vec![
                 (Held::Sessions, count / 10),
                 (Held::Sessions, count),
-                (Held::Connections, count.min(8_000)),
-                (Held::Streams, count.min(8_000)),
+                (Held::Connections, count),
+                (Held::Streams, count.min(MOST_STREAMS)),
             ]
         }
         Candidate::Bridged => vec![(Held::Sessions, count / 10)],
         Candidate::Nginx | Candidate::Relay | Candidate::McpProxy => {
-            vec![(Held::Sessions, count / 10), (Held::Connections, count.min(8_000))]
+            vec![(Held::Sessions, count / 10), (Held::Connections, count)]
         }
     }
 }
