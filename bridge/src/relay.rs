@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token;
 use portolan_mcp::token::SessionKey;
+use portolan_mcp::wire;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::respond::{self, QUICK};
 use crate::server::Body;
 use crate::sessions::Sessions;
 use crate::state::{Held, State, lock};
-use crate::upstream::{Server, forwarded};
+use crate::upstream::Server;
 
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the server may take to hear that a session or a call is over.
@@ -375,6 +376,7 @@ fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey
 pub(crate) fn head<B>(response: &Response<Incoming>, body: B) -> Response<B> {
     let mut head = Response::new(body);
     *head.status_mut() = response.status();
-    *head.headers_mut() = forwarded(response.headers());
+    let returned = |name: &HeaderName| Some((name.clone(), response.headers().get(name)?.clone()));
+    *head.headers_mut() = wire::RETURNED.iter().filter_map(returned).collect();
     head
 }

@@ -21,7 +21,7 @@ use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
-use crate::upstream::{Call, GRACE};
+use crate::upstream::{Call, GRACE, Purpose};
 use crate::{body, modern, negotiate, opening, respond, session};
 
 /// Takes one message and hands back the server's answer.
@@ -68,8 +68,7 @@ pub(crate) async fn post(
         session: &session.key,
         body: buffered.bytes.clone(),
         timeout: left(deadline),
-        shared: false,
-        opens_for: None,
+        purpose: Purpose::Call,
     };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
@@ -110,8 +109,7 @@ async fn initialize(
             session: &key,
             body: body.clone(),
             timeout: left(deadline),
-            shared: false,
-            opens_for: Some(&caller),
+            purpose: Purpose::Opening(&caller),
         };
         held.pod = Some(asked.entry.begin_call(&pod.uid));
         let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;

@@ -25,7 +25,7 @@ use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
 use crate::session;
-use crate::upstream::Call;
+use crate::upstream::{Call, Purpose};
 
 /// Takes one request or notification and hands back the server's answer.
 pub(crate) async fn post(
@@ -52,7 +52,8 @@ pub(crate) async fn post(
     if matches!(message, Message::Request(_)) && listens.is_none() {
         message::enter(asked, deadline, record, held).await?;
     }
-    let sender = Sender { gateway, asked, headers, caller: &caller, body, deadline };
+    let purpose = if listens.is_some() { Purpose::Stream } else { Purpose::Call };
+    let sender = Sender { gateway, asked, headers, caller: &caller, body, deadline, purpose };
     let (response, pod) = sender.send_to_first(&pods, record, held).await?;
     if let Some(id) = listens {
         record.set_answer(response.status(), relay::failure_of(response.headers()));
@@ -106,6 +107,7 @@ struct Sender<'a> {
     caller: &'a SessionKey,
     body: &'a Bytes,
     deadline: Instant,
+    purpose: Purpose<'a>,
 }
 
 impl<'a> Sender<'a> {
@@ -124,8 +126,7 @@ impl<'a> Sender<'a> {
                 session: self.caller,
                 body: self.body.clone(),
                 timeout: left(self.deadline),
-                shared: false,
-                opens_for: None,
+                purpose: self.purpose,
             };
             held.pod = Some(self.asked.entry.begin_call(&pod.uid));
             let is_last = position + 1 == pods.len();

@@ -23,9 +23,6 @@ use crate::negotiate;
 use crate::respond::{Body, BoxError};
 use crate::upstream;
 
-/// Headers of a server's answer that mean something to a client. Nothing between gateway and bridge is among them.
-const RETURNED: [HeaderName; 4] = [header::CONTENT_TYPE, header::CACHE_CONTROL, header::RETRY_AFTER, header::ALLOW];
-
 /// Three of the comments that a bridge writes on an idle stream: a call that waits for its user is not a dead one.
 const MIN_SILENCE: Duration = Duration::from_secs(15);
 
@@ -100,7 +97,7 @@ pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> R
 pub(crate) fn under(parts: &Parts, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;
-    for name in RETURNED {
+    for name in wire::RETURNED {
         if let Some(value) = parts.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }

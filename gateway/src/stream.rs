@@ -12,7 +12,7 @@ use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
-use crate::upstream::{Call, GRACE};
+use crate::upstream::{Call, GRACE, Purpose};
 use crate::{metrics, negotiate, session};
 
 /// Opens the stream on which a server speaks first.
@@ -54,8 +54,8 @@ async fn forward<'a>(
     let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
     record.set_session(&session.key);
     let timeout = route.settings.request_timeout;
-    let call =
-        Call { method, headers, session: &session.key, body: Bytes::new(), timeout, shared: false, opens_for: None };
+    let purpose = if *method == Method::GET { Purpose::Stream } else { Purpose::Call };
+    let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout, purpose };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;
     record.set_answer(response.status(), relay::failure_of(response.headers()));

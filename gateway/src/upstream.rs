@@ -28,6 +28,8 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_MAX_IDLE_PER_POD: usize = 1024;
 /// Of an answer, before its client takes it. What large answers cost is how often they are read and written.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
+/// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller ([`wire::RETURNED`]).
+const STREAM_BUFFER_BYTES: usize = 2 * 1024;
 /// A pod that vanished without a word is noticed on open streams after three of these.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -50,8 +52,11 @@ fn is_forwarded(name: &HeaderName) -> bool {
     FORWARDED.contains(&name.as_str()) || (name.as_str().starts_with("mcp-") && *name != token::HEADER)
 }
 
-/// The pool of connections to bridges.
-pub(crate) struct Upstream(Client<HttpConnector, Full<Bytes>>);
+/// The connections to bridges.
+pub(crate) struct Upstream {
+    calls: Client<HttpConnector, Full<Bytes>>,
+    streams: Client<HttpConnector, Full<Bytes>>,
+}
 
 /// A request to a bridge.
 #[derive(Debug)]
@@ -62,10 +67,20 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Bytes,
     /// How long the caller still waits.
     pub(crate) timeout: Duration,
-    /// Whether it is the same for everyone, so that nothing is started for it.
-    pub(crate) shared: bool,
-    /// Whose session it opens, if it does.
-    pub(crate) opens_for: Option<&'a SessionKey>,
+    pub(crate) purpose: Purpose<'a>,
+}
+
+/// What a request to a bridge is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose<'a> {
+    /// A message, or the end of a session.
+    Call,
+    /// What is the same for everyone, so that nothing is started for it.
+    Everyone,
+    /// A session of this caller.
+    Opening(&'a SessionKey),
+    /// A stream that lasts, and says little.
+    Stream,
 }
 
 /// A request that got no answer.
@@ -100,15 +115,15 @@ impl Upstream {
         connector.set_keepalive(Some(TCP_KEEPALIVE));
         connector.set_keepalive_interval(Some(TCP_KEEPALIVE));
         connector.set_keepalive_retries(Some(3));
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(POOL_MAX_IDLE_PER_POD)
-            .http1_max_buf_size(MAX_BUFFER_BYTES)
             // Only what was never written to a connection is tried on another: nothing is ever sent twice.
-            .retry_canceled_requests(true)
-            .build(connector);
-        Self(client)
+            .retry_canceled_requests(true);
+        let streams = builder.clone().http1_read_buf_exact_size(STREAM_BUFFER_BYTES).build(connector.clone());
+        Self { calls: builder.http1_max_buf_size(MAX_BUFFER_BYTES).build(connector), streams }
     }
 
     /// Sends `call` to `pod` and waits for the head of its answer.
@@ -119,7 +134,8 @@ impl Upstream {
         settings: &Settings,
     ) -> Result<Response<Incoming>, Lost> {
         let request = request(call, pod, settings).map_err(Lost::before)?;
-        match tokio::time::timeout(call.timeout + GRACE, self.0.request(request)).await {
+        let client = if call.purpose == Purpose::Stream { &self.streams } else { &self.calls };
+        match tokio::time::timeout(call.timeout + GRACE, client.request(request)).await {
             Ok(Ok(response)) if is_refusal_of_us(&response) => Err(Lost::before(refused(pod))),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(unreachable(pod, &error)),
@@ -146,11 +162,10 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     headers.insert(wire::POD, value(&*pod.uid)?);
     headers.insert(mac::HEADER, value(settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
-    if call.shared {
-        headers.insert(wire::SHARED, HeaderValue::from_static("1"));
-    }
-    if let Some(caller) = call.opens_for {
-        headers.insert(wire::CALLER, value(caller.as_str())?);
+    match call.purpose {
+        Purpose::Everyone => _ = headers.insert(wire::SHARED, HeaderValue::from_static("1")),
+        Purpose::Opening(caller) => _ = headers.insert(wire::CALLER, value(caller.as_str())?),
+        Purpose::Call | Purpose::Stream => {}
     }
     if let Some(authority) = pod.uri.authority() {
         headers.insert(header::HOST, value(authority.as_str())?);

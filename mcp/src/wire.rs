@@ -7,6 +7,7 @@
 //! request does.
 
 use http::HeaderName;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -51,6 +52,10 @@ pub const TIMEOUT: HeaderName = HeaderName::from_static("portolan-timeout-ms");
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that
 /// is the last event of a stream it is the trailer: when the head left, nobody knew.
 pub const FAILURE: HeaderName = HeaderName::from_static("portolan-failure");
+
+/// Headers of a server's answer that mean something to a client. No other travels: what a server adds would be read, kept
+/// for as long as a stream lasts, and thrown away.
+pub const RETURNED: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, ALLOW];
 
 /// What a bridge knows of the server behind it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -25,7 +25,7 @@ use crate::record::shown;
 use crate::relay;
 use crate::session;
 use crate::state::Entry;
-use crate::upstream::Call;
+use crate::upstream::{Call, Purpose};
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,8 +126,7 @@ impl Source<'_> {
             session: &everyone,
             body: body.into(),
             timeout: TIMEOUT,
-            shared: true,
-            opens_for: None,
+            purpose: Purpose::Everyone,
         };
         let asked = async {
             let response = self.gateway.upstream.send(&call, self.pod, &self.entry.route.settings).await?;

@@ -21,7 +21,7 @@ use crate::modern::rank;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::state::Entry;
-use crate::upstream::{Call, Lost, timed_out};
+use crate::upstream::{Call, Lost, Purpose, timed_out};
 use crate::{relay, session};
 
 /// When a caller may come back for whom a server opened no session.
@@ -163,7 +163,8 @@ impl<'a> Part<'a> {
         let initialize = Bytes::from(initialize);
         let mut last = session::not_ready(&self.entry.route);
         for pod in pods {
-            let sent = self.send_for(Some(&self.caller), &Method::POST, pod, &initialize, left(deadline)).await;
+            let sent =
+                self.send_for(Purpose::Opening(&self.caller), &Method::POST, pod, &initialize, left(deadline)).await;
             let response = match sent {
                 Ok(response) => response,
                 Err(lost) => {
@@ -200,19 +201,20 @@ impl<'a> Part<'a> {
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Incoming>, Lost> {
-        self.send_for(None, method, pod, body, timeout).await
+        let purpose = if *method == Method::GET { Purpose::Stream } else { Purpose::Call };
+        self.send_for(purpose, method, pod, body, timeout).await
     }
 
     async fn send_for(
         &self,
-        opens_for: Option<&SessionKey>,
+        purpose: Purpose<'_>,
         method: &Method,
         pod: &Pod,
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Incoming>, Lost> {
         let (headers, session) = (&self.headers, &self.key);
-        let call = Call { method, headers, session, body: body.clone(), timeout, shared: false, opens_for };
+        let call = Call { method, headers, session, body: body.clone(), timeout, purpose };
         self.gateway.upstream.send(&call, pod, &self.entry.route.settings).await
     }
 }

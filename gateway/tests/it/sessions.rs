@@ -65,6 +65,7 @@ async fn a_credential_never_travels_upstream_and_ours_never_come_down() {
                 "last-event-id",
                 "portolan-session",
                 "portolan-mac",
+                "portolan-caller",
                 "portolan-pod",
                 "portolan-timeout-ms",
                 "te",
