@@ -10,10 +10,10 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use portolan_mcp::envelope::{Id, Message, scalar_param, string_param};
+use portolan_mcp::envelope::{Message, string_param};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::modern::VERSION_HEADER;
-use portolan_mcp::modern::{Head, LISTEN, headers_of};
+use portolan_mcp::modern::{Head, headers_of};
 use portolan_mcp::revision::Era;
 use portolan_mcp::session::IdKey;
 use portolan_mcp::sse::Decoder;
@@ -26,6 +26,7 @@ use crate::conversation::{Conversation, Heards, Party};
 use crate::link::{Heard, How};
 use crate::outbox::Outgoing;
 use crate::place::Place;
+use crate::said::{Said, answer_to};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
 use crate::tools;
@@ -334,58 +335,11 @@ impl HttpLink {
     }
 }
 
-/// What the sender of a message waits for.
-enum Said {
-    Initialize(Id),
-    Call(Id),
-    Listen(Id),
-    Cancelled(Option<IdKey>),
-    Initialized,
-    Other,
-}
-
-impl Said {
-    fn of(message: &Bytes) -> Self {
-        match Message::parse(message) {
-            Ok(Message::Request(request)) if request.method == "initialize" => Self::Initialize(request.id),
-            Ok(Message::Request(request)) if request.method == LISTEN => Self::Listen(request.id),
-            Ok(Message::Request(request)) => Self::Call(request.id),
-            Ok(Message::Notification { method, params }) => match &*method {
-                "notifications/cancelled" => {
-                    let id = params.and_then(|params| scalar_param(params, "requestId"));
-                    Self::Cancelled(id.as_ref().map(IdKey::from))
-                }
-                "notifications/initialized" => Self::Initialized,
-                _ => Self::Other,
-            },
-            _ => Self::Other,
-        }
-    }
-
-    fn call(&self) -> Option<&Id> {
-        match self {
-            Self::Initialize(id) | Self::Call(id) | Self::Listen(id) => Some(id),
-            Self::Cancelled(_) | Self::Initialized | Self::Other => None,
-        }
-    }
-}
-
-/// `body` where it answers request `call`; an error without an id is about the one request that was posted.
-fn answer_to(call: Option<&Id>, body: &Bytes) -> Option<Bytes> {
-    let call = call?;
-    match Message::parse(body) {
-        Ok(Message::Response { id: Some(id), .. }) if IdKey::from(&id) == IdKey::from(call) => Some(body.clone()),
-        Ok(Message::Response { id: None, is_error: true, payload }) => {
-            Some(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{}}}"#, call.as_json(), payload.get()).into())
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::tests::unguarded;
+    use portolan_mcp::envelope::Id;
     use portolan_mcp::session::cancelled;
 
     fn call(id: u64) -> Bytes {

@@ -15,7 +15,7 @@ use portolan_mcp::modern::{Head, headers_of};
 use portolan_mcp::sse::Decoder;
 use portolan_mcp::token;
 
-use crate::probe::{CallError, Rpc};
+use crate::rpc::{CallError, Rpc};
 use crate::state::lock;
 use crate::upstream::Server;
 

@@ -20,9 +20,9 @@ use tokio::task::AbortHandle;
 
 use crate::lines::LineError;
 use crate::link::{End, Heard, Inbox, Link, Opener, timed_out};
-use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
 use crate::reply::{Delivery, Outlet, Reply};
+use crate::rpc::{CallError, Rpc};
 use crate::session::{PostError, exited};
 use crate::state::{State, lock};
 use crate::stderr::shorten;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::http_peer::HttpPeer;
 use crate::kept::{Kept, Over};
 use crate::link::Opener;
-use crate::probe::{CallError, Rpc};
 use crate::process::SpawnError;
+use crate::rpc::{CallError, Rpc};
 use crate::state::{State, lock};
 
 /// Makes peers, one at a time.

@@ -3,103 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use portolan_mcp::envelope::Message;
-use portolan_mcp::revision::{Era, LATEST_LEGACY, MODERN, is_legacy};
+use portolan_mcp::revision::{Era, LATEST_LEGACY, MODERN};
 use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::kept::Over;
-use crate::link::How;
+use crate::found::{UNSUPPORTED_PROTOCOL_VERSION, modern_answer, modern_revisions, read_initialize};
 use crate::peer::{Connector, Peer};
+use crate::problem::{Problem, silence, tools_failed};
+use crate::rpc::{CallError, Rpc, quote};
 use crate::state::State;
-use crate::stderr::shorten;
 use crate::tools;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
-const MAX_QUOTE: usize = 200;
-/// 2026-07-28: headers and body of a request differ. Only a server of the sessionless era knows the code.
-const HEADER_MISMATCH: i64 = -32020;
-/// 2026-07-28: the revision that was asked for is not spoken.
-const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
 /// What a client of the sessionless era sends with every request.
 const MODERN_PARAMS: &str = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
-
-/// A JSON-RPC answer.
-#[derive(Debug)]
-pub(crate) enum Rpc {
-    Result(Value),
-    Error { code: i64, message: String },
-}
-
-impl Rpc {
-    pub(crate) fn parse(answer: &Bytes) -> Result<Self, CallError> {
-        let Ok(Message::Response { is_error, payload, .. }) = Message::parse(answer) else {
-            return Err(CallError::NotMcp(quote(&String::from_utf8_lossy(answer))));
-        };
-        let payload: Value = serde_json::from_str(payload.get()).map_err(|e| CallError::NotMcp(e.to_string()))?;
-        if !is_error {
-            return Ok(Self::Result(payload));
-        }
-        let code = payload.get("code").and_then(Value::as_i64).unwrap_or_default();
-        let message = payload.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Self::Error { code, message })
-    }
-}
-
-/// Why no answer came.
-#[derive(Debug)]
-pub(crate) enum CallError {
-    TimedOut,
-    Over(Over),
-    Unreachable(ProbeReason, String),
-    /// An HTTP server no longer knows the session.
-    SessionGone,
-    NotMcp(String),
-}
-
-/// A verdict against the server.
-#[derive(Debug)]
-struct Problem {
-    reason: ProbeReason,
-    message: String,
-}
-
-impl Problem {
-    fn new(reason: ProbeReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-
-    /// The problem behind a call that got no answer; `late` is what a timeout means here.
-    fn of(error: CallError, late: ProbeReason, waited: Duration, what: &str) -> Self {
-        match error {
-            CallError::TimedOut => {
-                Self::new(late, format!("the server did not answer {what} within {} ms", waited.as_millis()))
-            }
-            CallError::Over(Over::Ended(end)) => {
-                let reason = match &end.how {
-                    How::NotStarted(_) => ProbeReason::SpawnFailed,
-                    How::Exited { .. } | How::Disconnected(_) => ProbeReason::ServerExited,
-                    How::Unreachable(error) => error.probe_reason(),
-                    How::NotSse(_) => ProbeReason::NotMcp,
-                };
-                Self::new(reason, end.describe())
-            }
-            CallError::Over(Over::ClosedStdout) => {
-                Self::new(ProbeReason::NotMcp, "the server closed its stdout, where it should answer")
-            }
-            CallError::Over(Over::TooLong(error)) => Self::new(ProbeReason::NotMcp, error),
-            CallError::Unreachable(reason, error) => Self::new(reason, error),
-            CallError::SessionGone => {
-                Self::new(ProbeReason::ServerExited, "the server no longer knows the probe's session (HTTP status 404)")
-            }
-            CallError::NotMcp(error) => Self::new(ProbeReason::NotMcp, error),
-        }
-    }
-}
 
 /// Why a peer is not watched any more.
 enum Setback {
@@ -383,73 +303,4 @@ impl Prober {
     fn tell(&self, status: ProbeStatus) {
         self.state.probe.send_replace(Arc::new(status));
     }
-}
-
-/// The revisions without sessions that the answer to `server/discover` speaks of.
-fn modern_revisions(answer: Result<Rpc, CallError>) -> Vec<String> {
-    match answer {
-        Ok(Rpc::Result(result)) => {
-            let versions = result.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
-            let versions = versions.filter_map(Value::as_str).filter(|version| MODERN.contains(version));
-            versions.map(str::to_owned).collect()
-        }
-        Ok(Rpc::Error { code: HEADER_MISMATCH | UNSUPPORTED_PROTOCOL_VERSION, .. }) => {
-            MODERN.iter().map(|version| (*version).to_owned()).collect()
-        }
-        Ok(Rpc::Error { .. }) | Err(_) => Vec::new(),
-    }
-}
-
-/// The revision that `initialize` was answered with, where that one has no sessions.
-fn modern_answer(result: &Value) -> Option<&str> {
-    result.get("protocolVersion").and_then(Value::as_str).filter(|revision| MODERN.contains(revision))
-}
-
-fn silence(peer: &Peer, waited: Duration) -> Problem {
-    let (voice, waited) = (peer.voice(), waited.as_millis());
-    match peer.garbage() {
-        Some(line) => Problem::new(
-            ProbeReason::NotMcp,
-            format!("no answer to initialize within {waited} ms, and what came on {voice} is not MCP: {line}"),
-        ),
-        None => Problem::new(
-            ProbeReason::HandshakeTimeout,
-            format!("the server did not answer initialize within {waited} ms, and nothing came on {voice}"),
-        ),
-    }
-}
-
-fn read_initialize(result: &Value) -> Result<ServerFound, Problem> {
-    let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let Some(revision) = text("/protocolVersion") else {
-        let message = format!("the answer to initialize names no protocolVersion: {}", quote(&result.to_string()));
-        return Err(Problem::new(ProbeReason::NotMcp, message));
-    };
-    if !is_legacy(&revision) {
-        let message =
-            format!("initialize was answered with protocol revision {:?}, which is unknown", quote(&revision));
-        return Err(Problem::new(ProbeReason::UnsupportedProtocol, message));
-    }
-    let mut capabilities: Vec<String> = result
-        .get("capabilities")
-        .and_then(Value::as_object)
-        .map(|members| members.keys().cloned().collect())
-        .unwrap_or_default();
-    capabilities.sort_unstable();
-    Ok(ServerFound {
-        name: text("/serverInfo/name").unwrap_or_default(),
-        version: text("/serverInfo/version").unwrap_or_default(),
-        supported_versions: vec![revision.clone()],
-        protocol_version: revision,
-        era: Era::Legacy,
-        capabilities,
-    })
-}
-
-fn tools_failed(message: String) -> Problem {
-    Problem::new(ProbeReason::ToolsListFailed, message)
-}
-
-fn quote(text: &str) -> String {
-    shorten(text, MAX_QUOTE).to_owned()
 }
