@@ -3,35 +3,75 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use memchr::memchr2;
-use portolan_mcp::envelope::{Id, Message};
+use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::sse;
 
-/// What is read of an answer under an HTTP status that says no.
-const MAX_REFUSAL: usize = 64 * 1024;
+use crate::answered::{MAX_LOOKED_AT, Seen};
+use crate::rpc::quote;
 
 /// The media type of a stream of events.
 pub(crate) const EVENTS: &str = "text/event-stream";
 /// The media type of a single message.
 pub(crate) const JSON: &str = "application/json";
 
-/// The head of an answer, some time.
-pub(crate) type Pending = BoxFuture<'static, Result<Response<Incoming>, Failure>>;
+/// An answer that has begun, some time.
+pub(crate) type Pending = BoxFuture<'static, Result<Response<Content>, Failure>>;
+
+/// What there is of an answer that has begun.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// All of it: one message, which answers its request.
+    Whole(Bytes, Seen),
+    /// What was looked at, and the rest.
+    Rest(Bytes, Incoming),
+}
+
+/// Takes the answer of a POST of request `id`; `None` where something else was posted. One message is read before its head
+/// goes on, so that what is no answer to the request can still be told; only the beginning of a long one is.
+pub(crate) async fn begin(response: Response<Incoming>, id: Option<&Id>) -> Result<Response<Content>, Failure> {
+    let Some(id) = id else { return Ok(response.map(|body| Content::Rest(Bytes::new(), body))) };
+    let (is_message, is_long) = (is(&response, JSON), response.body().size_hint().lower() > MAX_LOOKED_AT as u64);
+    if is(&response, EVENTS) || (is_message && is_long) {
+        return Ok(response.map(|body| Content::Rest(Bytes::new(), body)));
+    }
+    let (head, mut body) = response.into_parts();
+    if !is_message {
+        // The page of some proxy, or nothing, whatever its status.
+        return Err(no_answer(head.status, "no message"));
+    }
+    let mut begun = Bytes::new();
+    while let Some(more) = data(&mut body).await {
+        let more = more.map_err(|error| broke_off(&error))?;
+        begun = if begun.is_empty() { more } else { [begun, more].concat().into() };
+        if begun.len() > MAX_LOOKED_AT {
+            return Ok(Response::from_parts(head, Content::Rest(begun, body)));
+        }
+    }
+    match Seen::of(id, &begun) {
+        Seen::Nothing => {
+            Err(no_answer(head.status, &format!("no answer to it: {}", quote(&String::from_utf8_lossy(&begun)))))
+        }
+        seen => Ok(Response::from_parts(head, Content::Whole(begun, seen))),
+    }
+}
+
+fn no_answer(status: StatusCode, what: &str) -> Failure {
+    Failure::new(Kind::BadServerReply, format!("the server answered POST with HTTP status {status} and {what}"))
+}
 
 pub(crate) enum Source {
-    /// The body as it comes.
-    Body(Incoming),
-    /// A stream of events whose head has left; what the server answers to request `Id` becomes events.
-    Late(Pending, Id),
-    /// An answer under an HTTP status that says no, being read.
-    Refused(BoxFuture<'static, Result<Bytes, Failure>>),
+    /// What was read already, and the body as it comes.
+    Body(Bytes, Incoming),
+    /// A stream of events whose head has left; what the server answers becomes events.
+    Late(Pending),
     /// A body of JSON that becomes one event, chunk by chunk.
-    Json(Incoming),
+    Json(Bytes, Incoming),
     End,
 }
 
@@ -42,10 +82,10 @@ impl Source {
     pub(crate) async fn next(&mut self) -> Next {
         loop {
             match self {
-                Self::Body(body) => {
-                    return Some(data(body).await?.map(Frame::data).map_err(|error| broke_off(&error)));
+                Self::Body(begun, body) => {
+                    return Some(next(begun, body).await?.map(Frame::data).map_err(|error| broke_off(&error)));
                 }
-                Self::Json(body) => match data(body).await {
+                Self::Json(begun, body) => match next(begun, body).await {
                     Some(Ok(data)) => return Some(Ok(Frame::data(on_one_line(data)))),
                     Some(Err(error)) => return Some(Err(broke_off(&error))),
                     None => {
@@ -53,21 +93,28 @@ impl Source {
                         return Some(Ok(Frame::data(Bytes::from_static(b"\n\n"))));
                     }
                 },
-                Self::Refused(answer) => {
-                    let answer = answer.await;
-                    *self = Self::End;
-                    return Some(answer.map(|message| Frame::data(sse::encode(None, &message))));
-                }
-                Self::Late(pending, id) => match pending.await {
-                    Ok(response) if response.status().is_success() && is(&response, EVENTS) => {
-                        *self = Self::Body(response.into_body());
+                Self::Late(pending) => match pending.await {
+                    Ok(response) => {
+                        let (status, is_events) = (response.status(), is(&response, EVENTS));
+                        match response.into_body() {
+                            Content::Whole(message, _) => {
+                                *self = Self::End;
+                                return Some(Ok(Frame::data(sse::encode(None, &message))));
+                            }
+                            Content::Rest(begun, body) if status.is_success() && is_events => {
+                                *self = Self::Body(begun, body);
+                            }
+                            Content::Rest(begun, body) if status.is_success() => {
+                                *self = Self::Json(begun, body);
+                                return Some(Ok(Frame::data(Bytes::from_static(b"data: "))));
+                            }
+                            // The status has nowhere to go any more: what it was about is told inside the protocol.
+                            Content::Rest(..) => {
+                                *self = Self::End;
+                                return Some(Err(no_answer(status, "no message")));
+                            }
+                        }
                     }
-                    Ok(response) if response.status().is_success() && is(&response, JSON) => {
-                        *self = Self::Json(response.into_body());
-                        return Some(Ok(Frame::data(Bytes::from_static(b"data: "))));
-                    }
-                    // The status has nowhere to go any more: what it was about is told inside the protocol.
-                    Ok(response) => *self = Self::Refused(Box::pin(refusal(response, id.clone()))),
                     Err(failure) => {
                         *self = Self::End;
                         return Some(Err(failure));
@@ -79,16 +126,9 @@ impl Source {
     }
 }
 
-/// What the server says of request `id` under a status that says no, or that it said nothing of it.
-async fn refusal(response: Response<Incoming>, id: Id) -> Result<Bytes, Failure> {
-    let status = response.status();
-    if let Ok(body) = Limited::new(response.into_body(), MAX_REFUSAL).collect().await {
-        let body = body.to_bytes();
-        if matches!(Message::parse(&body), Ok(Message::Response { id: Some(found), .. }) if found == id) {
-            return Ok(body);
-        }
-    }
-    Err(Failure::new(Kind::BadServerReply, format!("the server answered the call with HTTP status {status}")))
+/// What was read already, then what comes.
+async fn next(begun: &mut Bytes, body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    if begun.is_empty() { data(body).await } else { Some(Ok(std::mem::take(begun))) }
 }
 
 /// JSON holds raw line breaks only between tokens, where a space means the same.

@@ -5,6 +5,7 @@
 #![expect(clippy::result_large_err, reason = "a refusal is a response, as the answer it replaces is")]
 
 mod admin;
+mod answered;
 mod awaited;
 mod backend;
 mod bridge;

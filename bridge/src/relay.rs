@@ -11,6 +11,7 @@ use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
+use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token;
@@ -20,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::awaited::{EVENTS, JSON, Pending, is};
+use crate::awaited::{self, Content, Pending};
 use crate::data::{self, Answer, Received, id_of, unknown_session};
 use crate::opening::Opening;
 use crate::relayed::{self, Call};
@@ -145,16 +146,16 @@ impl Relay {
         let opening = (is_initialize && has_sessions).then(|| Opening::new(self, key, &session));
         let in_flight = InFlight::new(&session, &self.in_flight);
         let call = Call::of(message, timeout);
-        let headers = headers.clone();
-        let mut pending = Arc::clone(self).ask(key.clone(), Arc::clone(&session), is_initialize, headers, body.clone());
+        let (key, headers, id) = (key.clone(), headers.clone(), call.id.clone());
+        let mut pending = Arc::clone(self).ask(key, Arc::clone(&session), is_initialize, headers, body.clone(), id);
         let (relay, held) = (Arc::clone(self), Arc::clone(&session));
         let gave_up = move |call: &Call| relay.give_up(&held, call);
         let answer = match tokio::time::timeout(timeout.min(QUICK), &mut pending).await {
             Ok(answer) => answer,
-            Err(_) => match call.id.clone() {
+            Err(_) => match &call.id {
                 // The head of the answer to `initialize` names the session, and what is not a request has no answer.
-                Some(id) if !is_initialize => {
-                    return Ok(relayed::late(pending, id, call, in_flight, session.over.clone(), gave_up));
+                Some(_) if !is_initialize => {
+                    return Ok(relayed::late(pending, call, in_flight, session.over.clone(), gave_up));
                 }
                 _ => tokio::time::timeout_at(call.deadline, pending).await.unwrap_or_else(|_| {
                     self.give_up(&session, &call);
@@ -162,7 +163,7 @@ impl Relay {
                 }),
             },
         };
-        match answer.and_then(|response| said_something(response, &call)) {
+        match answer {
             Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
             Err(failure) => Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref())),
         }
@@ -173,29 +174,33 @@ impl Relay {
     pub(crate) async fn pass(self: &Arc<Self>, received: &Received<'_>, listens: bool) -> Answer {
         let Received { headers, message, body, timeout } = *received;
         let call = Call::of(message, timeout);
-        let sent = self.server.send(Method::POST, headers, None, body.clone());
-        let answer = match tokio::time::timeout(timeout, sent).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(error.failure()),
+        let asked = async {
+            let sent = self.server.send(Method::POST, headers, None, body.clone()).await;
+            awaited::begin(sent.map_err(|error| error.failure())?, call.id.as_ref()).await
+        };
+        let answer = match tokio::time::timeout(timeout, asked).await {
+            Ok(answer) => answer,
             Err(_) => {
                 self.state.counters.timeouts.add(1);
                 Err(call.timed_out())
             }
         };
-        let answer = answer.and_then(|response| said_something(response, &call));
         let response =
             answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
         let session = Session::of(None);
-        if listens && response.status().is_success() {
-            return Ok(relayed::stream(response, session.over.clone(), || {}));
-        }
+        let response = match response.into_parts() {
+            (head, Content::Rest(_, body)) if listens && head.status.is_success() => {
+                return Ok(relayed::stream(Response::from_parts(head, body), session.over.clone(), || {}));
+            }
+            (head, content) => Response::from_parts(head, content),
+        };
         let in_flight = InFlight::new(&session, &self.in_flight);
         let relay = Arc::clone(self);
         let gave_up = move |_: &Call| relay.state.counters.timeouts.add(1);
         Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, None))
     }
 
-    /// Sends a message on, and learns from the head of its answer.
+    /// Sends a message on, and learns from the head of its answer. It is the answer of request `id`.
     fn ask(
         self: Arc<Self>,
         key: SessionKey,
@@ -203,12 +208,13 @@ impl Relay {
         is_initialize: bool,
         headers: HeaderMap,
         body: Bytes,
+        id: Option<Id>,
     ) -> Pending {
         Box::pin(async move {
-            let id = lock(&session.id).clone();
-            let sent = self.server.send(Method::POST, &headers, id.as_ref(), body).await;
+            let name = lock(&session.id).clone();
+            let sent = self.server.send(Method::POST, &headers, name.as_ref(), body).await;
             let response = sent.map_err(|error| error.failure())?;
-            self.take(&key, &session, is_initialize, response)
+            awaited::begin(self.take(&key, &session, is_initialize, response)?, id.as_ref()).await
         })
     }
 
@@ -359,21 +365,12 @@ impl Relay {
     }
 }
 
-/// What answers a request is a message, whatever its status: the page of some proxy is none.
-fn said_something(response: Response<Incoming>, call: &Call) -> Result<Response<Incoming>, Failure> {
-    if call.id.is_none() || is(&response, EVENTS) || is(&response, JSON) {
-        return Ok(response);
-    }
-    let what = format!("the server answered POST with HTTP status {} and no message", response.status());
-    Err(Failure::new(Kind::BadServerReply, what))
-}
-
 fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey>) -> Held {
     Held::by(caller, sessions.values().map(|session| session.owner.as_ref()))
 }
 
 /// The head of a relayed answer.
-pub(crate) fn head<B>(response: &Response<Incoming>, body: B) -> Response<B> {
+pub(crate) fn head<A, B>(response: &Response<A>, body: B) -> Response<B> {
     let mut head = Response::new(body);
     *head.status_mut() = response.status();
     let returned = |name: &HeaderName| Some((name.clone(), response.headers().get(name)?.clone()));

@@ -7,7 +7,7 @@ use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRAILER};
 use http::{HeaderValue, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
@@ -15,7 +15,8 @@ use portolan_mcp::{sse, wire};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::awaited::{self, EVENTS, Pending, Source, is};
+use crate::answered::{Seen, Watch};
+use crate::awaited::{self, Content, EVENTS, Pending, Source, is};
 use crate::link::timed_out;
 use crate::opening::Opening;
 use crate::relay::{InFlight, head};
@@ -68,36 +69,45 @@ pub(crate) fn stream(
 /// The answer of a call. One that breaks off or comes too late is completed in the server's stead where that can
 /// still be said: in a stream of events, between two events.
 pub(crate) fn call(
-    response: Response<Incoming>,
+    response: Response<Content>,
     call: Call,
     in_flight: InFlight,
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
-    opening: Option<Opening>,
+    mut opening: Option<Opening>,
 ) -> Response<Body> {
-    let head = head(&response, ());
-    let gap = Gap::of(&response);
-    let opening = opening.map(|opening| opening.answered_by(&response));
-    let source = Source::Body(response.into_body());
-    let gave_up = Some(gave_up);
-    let relayed = Relayed { source, call, over, gap, failed: None, gave_up, opening, _in_flight: in_flight };
+    let (head, gap, status) = (head(&response, ()), Gap::of(&response), response.status());
+    let mut decide = |seen| opening.iter_mut().filter(|_| status.is_success()).for_each(|opening| opening.decide(seen));
+    let (begun, body) = match response.into_body() {
+        Content::Whole(message, seen) => {
+            decide(seen);
+            return head.map(|()| Full::new(message).map_err(|never| match never {}).boxed_unsync());
+        }
+        Content::Rest(begun, body) => (begun, body),
+    };
+    if !gap.is_events {
+        // Only a long message is not read as a whole, and that is a result.
+        decide(Seen::Result);
+    }
+    let watch = call.id.clone().filter(|_| gap.is_events).map(Watch::new);
+    let (source, gave_up) = (Source::Body(begun, body), Some(gave_up));
+    let relayed = Relayed { source, call, over, gap, failed: None, gave_up, watch, opening, _in_flight: in_flight };
     relayed.under(head)
 }
 
-/// The answer of request `id`, which has not begun: a stream of events, open before there are any. It begins without an
+/// The answer of a request, which has not begun: a stream of events, open before there are any. It begins without an
 /// event of ours, because what could be resumed is the server's to say.
 pub(crate) fn late(
     pending: Pending,
-    id: Id,
     call: Call,
     in_flight: InFlight,
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
 ) -> Response<Body> {
     let gap = Gap { is_events: true, follower: sse::Follower::default() };
-    let source = Source::Late(pending, id);
-    let gave_up = Some(gave_up);
-    let relayed = Relayed { source, call, over, gap, failed: None, gave_up, opening: None, _in_flight: in_flight };
+    let (source, gave_up, watch) = (Source::Late(pending), Some(gave_up), call.id.clone().map(Watch::new));
+    let relayed =
+        Relayed { source, call, over, gap, failed: None, gave_up, watch, opening: None, _in_flight: in_flight };
     let mut head = Response::new(());
     head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENTS));
     head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -125,7 +135,7 @@ struct Gap {
 }
 
 impl Gap {
-    fn of(response: &Response<Incoming>) -> Self {
+    fn of<B>(response: &Response<B>) -> Self {
         Self { is_events: is(response, EVENTS), follower: sse::Follower::default() }
     }
 
@@ -178,6 +188,8 @@ struct Relayed<F> {
     /// Why the answer was completed here.
     failed: Option<Kind>,
     gave_up: Option<F>,
+    /// Set where events pass that are to answer a request.
+    watch: Option<Watch>,
     /// Set where the answer decides whether there is a session.
     opening: Option<Opening>,
     _in_flight: InFlight,
@@ -203,22 +215,30 @@ impl<F: FnOnce(&Call)> Relayed<F> {
                 return self.complete(&Failure::new(Kind::UnknownSession, "the session ended during the call"));
             }
         };
-        let Some(frame) = frame else {
-            if let Some(opening) = &mut self.opening {
-                opening.end();
-            }
-            return None;
-        };
         match frame {
-            Ok(frame) => {
+            Some(Ok(frame)) => {
                 self.gap.pass(&frame);
-                if let (Some(opening), Some(data)) = (&mut self.opening, frame.data_ref()) {
-                    opening.pass(data);
+                if let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref()) {
+                    watch.pass(data);
                 }
                 Some((Ok(frame), true))
             }
-            Err(failure) => self.complete(&failure),
+            Some(Err(failure)) => self.complete(&failure),
+            None => self.end(),
         }
+    }
+
+    /// The server has said all it had to say.
+    fn end(&mut self) -> Next {
+        let watch = self.watch.as_ref()?;
+        if let Some(opening) = &mut self.opening {
+            opening.decide(watch.seen());
+        }
+        // Who can ask for the rest does so (2025-11-25, "Sending Messages to the Server").
+        if watch.seen() != Seen::Nothing || watch.is_resumable() {
+            return None;
+        }
+        self.complete(&Failure::new(Kind::BadServerReply, "the server ended its stream without the answer"))
     }
 
     fn complete(&mut self, failure: &Failure) -> Next {

@@ -75,6 +75,11 @@ async fn what_a_server_sends_that_is_no_answer_ends_that_call_alone_in_either_er
     let half = whole("200 OK", JSON, &" ".repeat(100)).trim_end_matches(' ').to_owned() + r#"{"jsonrpc":"#;
     let half_event = events(EVENTS) + "1000\r\ndata: {\"jsonrpc\"";
     let event = events(EVENTS) + &chunk(WHOLE_EVENT);
+    let long = whole("200 OK", JSON, &FINE.replace("[]", &format!("[\"{}\"]", "x".repeat(80_000))));
+    let half_long = long[..70_000].to_owned();
+    let stream = |text: &str| events(EVENTS) + &chunk(text) + "0\r\n\r\n";
+    let polled = format!("id: 1\n{WHOLE_EVENT}");
+    let unnamed = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}"#;
     let wrong = FINE.replace('7', "987654");
     let twice = format!("data: {FINE}\n\ndata: {FINE}\n\n");
     let cases = [
@@ -88,19 +93,30 @@ async fn what_a_server_sends_that_is_no_answer_ends_that_call_alone_in_either_er
         ("nothing", String::new(), End::Close, told("ServerUnreachable")),
         ("a reset", String::new(), End::Reset, told("ServerUnreachable")),
         ("silence", String::new(), End::Hold, told("RequestTimeout")),
-        ("half a message", half.clone(), End::Close, Became::BrokenOff),
-        ("half a message, reset", half.clone(), End::Reset, Became::BrokenOff),
-        ("half a message, then silence", half.clone(), End::Hold, Became::BrokenOff),
-        ("a message drop by drop", half, End::Drip, Became::BrokenOff),
+        ("half a message", half.clone(), End::Close, told("ServerUnreachable")),
+        ("half a message, reset", half.clone(), End::Reset, told("ServerUnreachable")),
+        ("half a message, then silence", half.clone(), End::Hold, told("RequestTimeout")),
+        ("a message drop by drop", half, End::Drip, told("RequestTimeout")),
         ("half an event", half_event.clone(), End::Close, Became::BrokenOff),
         ("half an event, reset", half_event.clone(), End::Reset, Became::BrokenOff),
         ("half an event, then silence", half_event.clone(), End::Hold, Became::BrokenOff),
         ("an event drop by drop", half_event, End::Drip, Became::BrokenOff),
         ("an event and the end of the connection", event.clone(), End::Close, told("ServerUnreachable")),
         ("an event and silence", event, End::Hold, told("RequestTimeout")),
-        ("garbage", whole("200 OK", JSON, "this is no JSON"), End::Close, passed("this is no JSON")),
-        ("another's answer", whole("200 OK", JSON, &wrong), End::Close, passed(&wrong)),
-        ("two answers", events(EVENTS) + &chunk(&twice) + "0\r\n\r\n", End::Close, passed(&twice)),
+        ("half a long message", half_long.clone(), End::Close, Became::BrokenOff),
+        ("half a long message, then silence", half_long, End::Hold, Became::BrokenOff),
+        ("a long message", long.clone(), End::Close, passed(long.split_once("\r\n\r\n").expect("a body").1)),
+        ("garbage", whole("200 OK", JSON, "this is no JSON"), End::Close, told("BadServerReply")),
+        ("nothing as JSON", whole("200 OK", JSON, ""), End::Close, told("BadServerReply")),
+        ("garbage under a status", whole("401 Unauthorized", JSON, "{}"), End::Close, told("BadServerReply")),
+        ("another's answer", whole("200 OK", JSON, &wrong), End::Close, told("BadServerReply")),
+        ("another's answer in a stream", stream(&format!("data: {wrong}\n\n")), End::Close, told("BadServerReply")),
+        ("garbage in a stream", stream("data: this is no JSON\n\n"), End::Close, told("BadServerReply")),
+        ("a stream without the answer", stream(WHOLE_EVENT), End::Close, told("BadServerReply")),
+        ("an empty stream", stream(": nothing\n\n"), End::Close, told("BadServerReply")),
+        ("a stream to come back to", stream(&polled), End::Close, passed(&polled)),
+        ("an error without an id", whole("400 Bad Request", JSON, unnamed), End::Close, passed(unnamed)),
+        ("two answers", stream(&twice), End::Close, passed(&twice)),
     ];
     let (client, others) = (rig.open().await, rig.open().await);
     let key = SessionKey::generate().expect("random");

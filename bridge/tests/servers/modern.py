@@ -33,6 +33,7 @@ class Modern:
     def __init__(self):
         self.released = threading.Event()
         self.listeners = {}
+        self.listening = threading.Lock()
 
     # What comes in, held against the protocol.
 
@@ -111,9 +112,11 @@ class Modern:
             raise Failure(-32601, "it does not listen for that")
         if "refuse:/it" in wanted.get("resourceSubscriptions", []):
             raise Failure(-32602, "that resource is nobody's to watch")
-        self.listeners[exchange] = wanted
+        # Nothing comes on a stream before it is acknowledged, and nothing after that is missed.
+        with self.listening:
+            self.notify(exchange, "subscriptions/acknowledged", notifications=wanted)
+            self.listeners[exchange] = wanted
         say(f"listens for {json.dumps(wanted)}")
-        self.notify(exchange, "subscriptions/acknowledged", notifications=wanted)
         hold(exchange, threading.Event())
         del self.listeners[exchange]
         say(f"no longer listens for {json.dumps(wanted)}")
@@ -166,7 +169,9 @@ class Modern:
         return text(str(level))
 
     def tool_change(self, arguments, *_):
-        for exchange, wanted in list(self.listeners.items()):
+        with self.listening:
+            listeners = list(self.listeners.items())
+        for exchange, wanted in listeners:
             if wanted.get("toolsListChanged"):
                 self.notify(exchange, "tools/list_changed")
             if arguments.get("uri") in wanted.get("resourceSubscriptions", []):
