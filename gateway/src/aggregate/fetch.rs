@@ -11,6 +11,7 @@ use portolan_mcp::{
     aggregate::{Item, Kind as ListKind, Member, items},
     envelope::Message,
     failure::{Failure, Kind},
+    members::Members,
     modern::DISCOVER,
     sse::Decoder,
     token::SessionKey,
@@ -155,13 +156,19 @@ impl Source<'_> {
 }
 
 fn refusal(failed: Option<Kind>, method: &str, error: &str) -> Failure {
-    let error = portolan_mcp::members::Members::of(error).unwrap_or_default();
+    let code = Members::of(error).and_then(|error| error.get("code").map(str::to_owned));
     let kind = match failed {
         Some(kind) => kind,
-        None if error.get("code") == Some("-32601") => Kind::UnknownMethod,
+        None if code.as_deref() == Some("-32601") => Kind::UnknownMethod,
         None => Kind::BadServerReply,
     };
-    Failure::new(kind, format!("{method} was refused: {}", shown(&error.string("message").unwrap_or_default())))
+    Failure::new(kind, format!("{method} was refused: {}", said_by(error)))
+}
+
+/// What a JSON-RPC error says.
+pub(super) fn said_by(error: &str) -> String {
+    let error = Members::of(error).unwrap_or_default();
+    shown(&error.string("message").unwrap_or_default())
 }
 
 /// The one message that answers a request, whether it comes alone or as an event.

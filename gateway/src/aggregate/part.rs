@@ -179,14 +179,19 @@ impl<'a> Part<'a> {
             let (status, failed) = (response.status(), relay::failure_of(response.headers()));
             let late = |_| timed_out(self.entry.route.settings.request_timeout);
             let answer = timeout_at(deadline, fetch::read(response)).await.map_err(late)??;
-            let is_open = matches!(Message::parse(&answer), Ok(Message::Response { is_error: false, .. }));
-            if status.is_success() && failed.is_none() && is_open {
+            let refused = match Message::parse(&answer) {
+                Ok(Message::Response { is_error: false, .. }) => None,
+                Ok(Message::Response { payload, .. }) => Some(fetch::said_by(payload.get())),
+                _ => Some("no answer to initialize".to_owned()),
+            };
+            if status.is_success() && failed.is_none() && refused.is_none() {
                 self.entry.series.session_opened();
                 self.send(&Method::POST, pod, &Bytes::from_static(INITIALIZED), left(deadline)).await?;
                 return Ok(pod);
             }
             let kind = failed.unwrap_or(Kind::BadServerReply);
-            last = Failure::new(kind, format!("{} opened no session for this client", self.entry.route.name));
+            let why = refused.unwrap_or_else(|| format!("HTTP status {status}"));
+            last = Failure::new(kind, format!("{} opened no session for this client: {why}", self.entry.route.name));
             if is_worth_another_pod(kind) {
                 last = last.retry_after(COME_BACK);
             }

@@ -7,9 +7,9 @@ use portolan_tests::bridge::Bridge;
 use serde_json::json;
 
 use crate::aggregate::{ALL, legacy, open};
-use crate::client::{call, soon, until};
+use crate::client::{call, initialize, soon, until};
 use crate::modern::{request, saying};
-use crate::world::{Gateway, Objects, ROUTE};
+use crate::world::{BOB, Gateway, Objects, ROUTE};
 
 /// The real bridge in front of the fixture server.
 pub async fn start() -> Bridge {
@@ -162,6 +162,24 @@ async fn all_servers_are_listed_and_called_in_both_eras_in_front_of_the_real_bri
     let answer =
         saying(gateway.client(), "tools/call", Some(&tool("echo"))).post(ALL, request("tools/call", call)).await;
     assert_eq!(answer.json()["result"]["structuredContent"], json!({"n": 7}));
+}
+
+#[tokio::test]
+async fn who_holds_all_sessions_that_one_caller_may_is_told_so_at_either_endpoint_and_another_gets_one() {
+    let bridge = start_with(&["--max-sessions", "4", "--max-sessions-per-caller", "1"]).await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    let held = gateway.client().initialize().await;
+    let refused = gateway.client().post(ROUTE, initialize()).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert!(refused.text().contains("maxPerCaller"), "{refused:?}");
+    let of_all = open(&gateway.client()).await;
+    let call = legacy("tools/call", &json!({"name": "default__everything__echo", "arguments": {}}));
+    let refused = of_all.post(ALL, call.clone()).await;
+    assert!(refused.text().contains("maxPerCaller"), "{refused:?}");
+    gateway.client().key(BOB).initialize().await;
+    assert_eq!(gateway.client().session(&held).send(Method::DELETE, ROUTE, "").await.status, 204);
+    until("its place is free", async || of_all.post(ALL, call.clone()).await.text().contains("structuredContent"))
+        .await;
 }
 
 #[tokio::test]
