@@ -22,11 +22,12 @@ pub(super) fn common(spec: &MCPServerSpec, key_file: &str) -> Vec<String> {
         SessionType::Stateful => "stateful",
         SessionType::Stateless => "stateless",
     };
+    // Where nothing is said, the bridge's own default holds: a flag more would roll every server.
+    let per_caller = spec.sessions.max_per_caller.map(|most| ("--max-sessions-per-caller", most.to_string()));
     [
         ("--mac-key-file", key_file.to_owned()),
         ("--session-type", type_.to_owned()),
         ("--max-sessions", spec.sessions.max_per_replica().to_string()),
-        ("--max-sessions-per-caller", spec.sessions.max_per_caller().to_string()),
         ("--idle-timeout", spec.sessions.idle_timeout().to_string()),
         ("--probe-interval", interval.to_string()),
         ("--probe-timeout", timeout.to_string()),
@@ -36,6 +37,7 @@ pub(super) fn common(spec: &MCPServerSpec, key_file: &str) -> Vec<String> {
         ("--drain-timeout", at_least_a_moment(spec.rollout.drain_timeout).to_string()),
     ]
     .into_iter()
+    .chain(per_caller)
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect()
 }

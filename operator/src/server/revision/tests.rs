@@ -47,6 +47,7 @@ fn scaling_and_limits_make_no_revision_and_everything_that_reaches_the_pod_does(
     }
     for other in [
         "sessions: {maxPerReplica: 3}",
+        "sessions: {maxPerCaller: 3}",
         "healthCheck: {interval: 9s}",
         "timeouts: {request: 9s}",
         "rollout: {drainTimeout: 9s}",
