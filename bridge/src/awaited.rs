@@ -1,6 +1,6 @@
 //! Where the bytes of a relayed answer come from: a body, or an answer that had not begun when its stream was opened.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
@@ -45,14 +45,14 @@ pub(crate) async fn begin(response: Response<Incoming>, id: Option<&Id>) -> Resu
         // The page of some proxy, or nothing, whatever its status.
         return Err(no_answer(head.status, "no message"));
     }
-    let mut begun = Bytes::new();
+    let mut begun = BytesMut::new();
     while let Some(more) = data(&mut body).await {
-        let more = more.map_err(|error| broke_off(&error))?;
-        begun = if begun.is_empty() { more } else { [begun, more].concat().into() };
+        begun.extend_from_slice(&more.map_err(|error| broke_off(&error))?);
         if begun.len() > MAX_LOOKED_AT {
-            return Ok(Response::from_parts(head, Content::Rest(begun, body)));
+            return Ok(Response::from_parts(head, Content::Rest(begun.freeze(), body)));
         }
     }
+    let begun = begun.freeze();
     match Seen::of(id, &begun) {
         Seen::Nothing => {
             Err(no_answer(head.status, &format!("no answer to it: {}", quote(&String::from_utf8_lossy(&begun)))))
