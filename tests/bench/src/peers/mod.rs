@@ -111,8 +111,8 @@ async fn measure(candidate: Candidate, args: &PeersArgs, rows: &mut Vec<Row>) ->
 }
 
 /// A bridge holds its own sessions and streams; what it keeps for each is no promise of the gateway's.
-/// Each is two connections of a process that may have 20,000 descriptors.
-const MOST_STREAMS: usize = 9_900;
+/// Each may be two connections of a process, which may have 20,000 descriptors.
+const MOST_CONNECTIONS: usize = 9_900;
 
 fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
     match candidate {
@@ -120,13 +120,13 @@ fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
             vec![
                 (Held::Sessions, count / 10),
                 (Held::Sessions, count),
-                (Held::Connections, count),
-                (Held::Streams, count.min(MOST_STREAMS)),
+                (Held::Connections, count.min(MOST_CONNECTIONS)),
+                (Held::Streams, count.min(MOST_CONNECTIONS)),
             ]
         }
         Candidate::Bridged => vec![(Held::Sessions, count / 10)],
         Candidate::Nginx | Candidate::Relay | Candidate::McpProxy => {
-            vec![(Held::Sessions, count / 10), (Held::Connections, count)]
+            vec![(Held::Sessions, count / 10), (Held::Connections, count.min(MOST_CONNECTIONS))]
         }
     }
 }
