@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use portolan_mcp::token::SessionKey;
 
 use crate::answered::Seen;
@@ -14,17 +15,30 @@ pub(crate) struct Opening {
     relay: Arc<Relay>,
     key: SessionKey,
     session: Arc<Session>,
+    is_refused: bool,
     is_open: bool,
 }
 
 impl Opening {
     pub(crate) fn new(relay: &Arc<Relay>, key: &SessionKey, session: &Arc<Session>) -> Self {
-        Self { relay: Arc::clone(relay), key: key.clone(), session: Arc::clone(session), is_open: false }
+        Self {
+            relay: Arc::clone(relay),
+            key: key.clone(),
+            session: Arc::clone(session),
+            is_refused: false,
+            is_open: false,
+        }
     }
 
-    /// What was `seen` of its answer.
+    /// Its answer comes under `status`: one that says no opens nothing, whatever stands below it.
+    pub(crate) fn under(mut self, status: StatusCode) -> Self {
+        self.is_refused = !status.is_success();
+        self
+    }
+
+    /// What was `seen` of its answer so far.
     pub(crate) fn decide(&mut self, seen: Seen) {
-        self.is_open = seen == Seen::Result;
+        self.is_open = !self.is_refused && seen == Seen::Result;
     }
 }
 

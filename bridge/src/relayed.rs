@@ -74,10 +74,11 @@ pub(crate) fn call(
     in_flight: InFlight,
     over: CancellationToken,
     gave_up: impl FnOnce(&Call) + Send + 'static,
-    mut opening: Option<Opening>,
+    opening: Option<Opening>,
 ) -> Response<Body> {
-    let (head, gap, status) = (head(&response, ()), Gap::of(&response), response.status());
-    let mut decide = |seen| opening.iter_mut().filter(|_| status.is_success()).for_each(|opening| opening.decide(seen));
+    let (head, gap) = (head(&response, ()), Gap::of(&response));
+    let mut opening = opening.map(|opening| opening.under(response.status()));
+    let mut decide = |seen| opening.iter_mut().for_each(|opening| opening.decide(seen));
     let (begun, body) = match response.into_body() {
         Content::Whole(message, seen) => {
             decide(seen);
@@ -220,6 +221,8 @@ impl<F: FnOnce(&Call)> Relayed<F> {
                 self.gap.pass(&frame);
                 if let (Some(watch), Some(data)) = (&mut self.watch, frame.data_ref()) {
                     watch.pass(data);
+                    // A client that has its answer may hang up before the stream ends.
+                    self.opening.iter_mut().for_each(|opening| opening.decide(watch.seen()));
                 }
                 Some((Ok(frame), true))
             }
@@ -231,9 +234,6 @@ impl<F: FnOnce(&Call)> Relayed<F> {
     /// The server has said all it had to say.
     fn end(&mut self) -> Next {
         let watch = self.watch.as_ref()?;
-        if let Some(opening) = &mut self.opening {
-            opening.decide(watch.seen());
-        }
         // Who can ask for the rest does so (2025-11-25, "Sending Messages to the Server").
         if watch.seen() != Seen::Nothing || watch.is_resumable() {
             return None;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use common::fixture::{Fixture, Opens};
 use common::{PATIENCE, Rig, chunk, raw, resident_kib, third_party, until};
 use futures::stream::{self, StreamExt};
-use http::StatusCode;
-use portolan_mcp::wire::{ProbeReason, ProbeState};
+use http::{Method, StatusCode};
+use portolan_mcp::wire::{self, ProbeReason, ProbeState};
 use ports::free_port;
 use serde_json::json;
 
@@ -121,6 +121,33 @@ async fn an_initialize_whose_client_hangs_up_leaves_no_session() {
         () = until("it is under way", async || rig.status().await.sessions.active == 1) => {}
     }
     until("the session went with its client", async || rig.status().await.sessions.active == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_once_its_initialize_is_answered_has_its_session() {
+    let fixture = Fixture::start(1).await;
+    let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let (open, mut stays) = tokio::sync::mpsc::channel(1);
+    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"fixture","version":"1"}}}"#;
+    fixture.opens.send_replace(Opens::Staying(format!("data: {answer}\n\n"), open));
+    let client = rig.client();
+    let params =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
+    let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string();
+    let key = client.key.as_str();
+    let mut response = rig.send(Method::POST, rig.data, wire::DATA_PATH, key, Some(body.into()), &[]).await;
+    assert!(chunk(&mut response).await.expect("the answer").contains("serverInfo"));
+    drop(response);
+    fixture.opens.send_replace(Opens::Well);
+    let over = tokio::time::timeout(PATIENCE, stays.recv()).await.expect("the stream goes with its client");
+    assert_eq!((over, rig.status().await.sessions.active), (None, 1));
+    fixture.calls.send_replace(Some((
+        StatusCode::OK,
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.into(),
+    )));
+    assert_eq!(client.call(1, "x", json!({})).await.failure(), None);
 }
 
 #[tokio::test]

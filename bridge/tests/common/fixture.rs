@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -25,6 +26,8 @@ pub enum Opens {
     Well,
     /// With this type and body.
     With(&'static str, String),
+    /// With these events, after which the stream stays open; who holds the other end hears when it does not.
+    Staying(String, mpsc::Sender<()>),
     /// Never.
     Never,
 }
@@ -133,6 +136,15 @@ impl Shared {
                 Opens::Well => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
                     "serverInfo": {"name": "fixture", "version": "1"}}),
                 Opens::With(kind, body) => return self.named(respond(kind, Full::from(body).boxed_unsync())),
+                Opens::Staying(events, open) => {
+                    let events = futures::stream::iter([Ok(Frame::data(Bytes::from(events)))]);
+                    let stays = futures::stream::once(async move {
+                        let _open = open;
+                        std::future::pending().await
+                    });
+                    let body = StreamBody::new(events.chain(stays)).boxed_unsync();
+                    return self.named(respond("text/event-stream", body));
+                }
                 Opens::Never => std::future::pending().await,
             },
             Some("tools/list") => json!({"tools": []}),
