@@ -55,8 +55,8 @@ impl Watch {
         }
         self.seen = match self.events.push(data) {
             Ok(messages) => {
-                let seen = messages.iter().map(|message| Seen::of(&self.id, message));
-                seen.into_iter().find(|seen| *seen != Seen::Nothing).unwrap_or(Seen::Nothing)
+                let mut seen = messages.iter().map(|message| Seen::of(&self.id, message));
+                seen.find(|seen| *seen != Seen::Nothing).unwrap_or(Seen::Nothing)
             }
             Err(_too_long) => Seen::Result,
         };

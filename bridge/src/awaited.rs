@@ -93,36 +93,31 @@ impl Source {
                         return Some(Ok(Frame::data(Bytes::from_static(b"\n\n"))));
                     }
                 },
-                Self::Late(pending) => match pending.await {
-                    Ok(response) => {
-                        let (status, is_events) = (response.status(), is(&response, EVENTS));
-                        match response.into_body() {
-                            Content::Whole(message, _) => {
-                                *self = Self::End;
-                                return Some(Ok(Frame::data(sse::encode(None, &message))));
-                            }
-                            Content::Rest(begun, body) if status.is_success() && is_events => {
-                                *self = Self::Body(begun, body);
-                            }
-                            Content::Rest(begun, body) if status.is_success() => {
-                                *self = Self::Json(begun, body);
-                                return Some(Ok(Frame::data(Bytes::from_static(b"data: "))));
-                            }
-                            // The status has nowhere to go any more: what it was about is told inside the protocol.
-                            Content::Rest(..) => {
-                                *self = Self::End;
-                                return Some(Err(no_answer(status, "no message")));
-                            }
-                        }
+                Self::Late(pending) => {
+                    let (source, first) = match pending.await {
+                        Ok(response) => begun_late(response),
+                        Err(failure) => (Self::End, Some(Err(failure))),
+                    };
+                    *self = source;
+                    if first.is_some() {
+                        return first;
                     }
-                    Err(failure) => {
-                        *self = Self::End;
-                        return Some(Err(failure));
-                    }
-                },
+                }
                 Self::End => return None,
             }
         }
+    }
+}
+
+/// What an answer is whose stream is open already, and the first of it. Its status has nowhere to go any more: what that
+/// was about is told inside the protocol.
+fn begun_late(response: Response<Content>) -> (Source, Next) {
+    let (status, is_events) = (response.status(), is(&response, EVENTS));
+    match response.into_body() {
+        Content::Whole(message, _) => (Source::End, Some(Ok(Frame::data(sse::encode(None, &message))))),
+        Content::Rest(..) if !status.is_success() => (Source::End, Some(Err(no_answer(status, "no message")))),
+        Content::Rest(begun, body) if is_events => (Source::Body(begun, body), None),
+        Content::Rest(begun, body) => (Source::Json(begun, body), Some(Ok(Frame::data(Bytes::from_static(b"data: "))))),
     }
 }
 

@@ -148,9 +148,23 @@ pub struct Sessions {
     pub warm: u32,
 }
 
+impl Sessions {
+    /// Most sessions that one caller holds of `max`, where nothing else is said: three quarters.
+    #[must_use]
+    pub fn share_of(max: u32) -> u32 {
+        max - max / 4
+    }
+}
+
 impl Default for Sessions {
     fn default() -> Self {
-        Self { stateless: false, max: 64, max_per_caller: 48, idle_timeout: Duration::from_secs(30 * 60), warm: 1 }
+        Self {
+            stateless: false,
+            max: 64,
+            max_per_caller: Self::share_of(64),
+            idle_timeout: Duration::from_secs(30 * 60),
+            warm: 1,
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Flags {
             sessions: Sessions {
                 stateless: self.session_type == SessionType::Stateless,
                 max: self.max_sessions,
-                max_per_caller: self.max_sessions_per_caller.unwrap_or(self.max_sessions - self.max_sessions / 4),
+                max_per_caller: self.max_sessions_per_caller.unwrap_or_else(|| Sessions::share_of(self.max_sessions)),
                 idle_timeout: self.idle_timeout,
                 warm: self.warm,
             },

@@ -21,6 +21,7 @@ use portolan_mcp::token;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::answered::Seen;
 use crate::awaited::{EVENTS, is};
 use crate::conversation::{Conversation, Heards, Party};
 use crate::link::{Heard, How};
@@ -240,7 +241,7 @@ impl HttpLink {
             place.learn(&decoder);
             for event in events.into_iter().filter(|event| !event.is_empty()) {
                 let event = Bytes::from(event);
-                if said.call().is_some_and(|id| answer_to(Some(id), &event).is_some()) {
+                if said.call().is_some_and(|id| Seen::of(id, &event) != Seen::Nothing) {
                     self.learn(said, &event);
                     is_answered = true;
                 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
@@ -373,7 +373,6 @@ fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey
 pub(crate) fn head<A, B>(response: &Response<A>, body: B) -> Response<B> {
     let mut head = Response::new(body);
     *head.status_mut() = response.status();
-    let returned = |name: &HeaderName| Some((name.clone(), response.headers().get(name)?.clone()));
-    *head.headers_mut() = wire::RETURNED.iter().filter_map(returned).collect();
+    head.headers_mut().extend(wire::returned(response.headers()));
     head
 }

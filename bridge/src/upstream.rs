@@ -236,7 +236,7 @@ where
         .build(connector)
 }
 
-/// What of a message's headers may pass the bridge, either way.
+/// What of the headers of a client's message may pass the bridge.
 pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let passes = |name: &HeaderName| {
         !NOT_FORWARDED.contains(name) && *name != token::HEADER && !name.as_str().starts_with("portolan-")

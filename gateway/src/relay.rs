@@ -97,11 +97,7 @@ pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> R
 pub(crate) fn under(parts: &Parts, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;
-    for name in wire::RETURNED {
-        if let Some(value) = parts.headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
+    response.headers_mut().extend(wire::returned(&parts.headers));
     response
 }
 

@@ -54,7 +54,7 @@ async fn forward<'a>(
     let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
     record.set_session(&session.key);
     let timeout = route.settings.request_timeout;
-    let purpose = if *method == Method::GET { Purpose::Stream } else { Purpose::Call };
+    let purpose = Purpose::of(method);
     let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout, purpose };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
     let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;

@@ -28,7 +28,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_MAX_IDLE_PER_POD: usize = 1024;
 /// Of an answer, before its client takes it. What large answers cost is how often they are read and written.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
-/// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller ([`wire::RETURNED`]).
+/// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller ([`wire::returned`]).
 const STREAM_BUFFER_BYTES: usize = 2 * 1024;
 /// A pod that vanished without a word is noticed on open streams after three of these.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
@@ -81,6 +81,13 @@ pub(crate) enum Purpose<'a> {
     Opening(&'a SessionKey),
     /// A stream that lasts, and says little.
     Stream,
+}
+
+impl Purpose<'_> {
+    /// What is asked in a session with `method`, which opens none.
+    pub(crate) fn of(method: &Method) -> Self {
+        if *method == Method::GET { Self::Stream } else { Self::Call }
+    }
 }
 
 /// A request that got no answer.

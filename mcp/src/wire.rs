@@ -6,8 +6,8 @@
 //! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] and [`ABANDON`] need the MAC, as every data
 //! request does.
 
-use http::HeaderName;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -55,7 +55,12 @@ pub const FAILURE: HeaderName = HeaderName::from_static("portolan-failure");
 
 /// Headers of a server's answer that mean something to a client. No other travels: what a server adds would be read, kept
 /// for as long as a stream lasts, and thrown away.
-pub const RETURNED: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, ALLOW];
+const RETURNED: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, ALLOW];
+
+/// What of the `headers` of a server's answer goes on to its client.
+pub fn returned(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    RETURNED.into_iter().filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
+}
 
 /// What a bridge knows of the server behind it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -30,8 +30,8 @@ pub(super) struct Launch {
     pub(super) stateless: bool,
     /// Most sessions.
     pub(super) max_sessions: u32,
-    /// Most of them that one caller holds.
-    pub(super) max_sessions_per_caller: u32,
+    /// Most of them that one caller holds, where that is said.
+    pub(super) max_sessions_per_caller: Option<u32>,
     /// A session that nobody used for so long is ended.
     pub(super) idle_timeout: Duration,
     /// How long sessions may go on after the drain began.
@@ -101,7 +101,7 @@ pub(super) fn launch(
         run,
         stateless: spec.sessions.type_ == SessionType::Stateless,
         max_sessions: spec.sessions.max_per_replica(),
-        max_sessions_per_caller: spec.sessions.max_per_caller(),
+        max_sessions_per_caller: spec.sessions.max_per_caller,
         idle_timeout: spec.sessions.idle_timeout().as_std(),
         drain_timeout: spec.rollout.drain_timeout.as_std(),
         request_timeout: spec.timeouts.request.as_std(),

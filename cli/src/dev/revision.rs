@@ -241,7 +241,7 @@ impl Life {
         config.sessions = Sessions {
             stateless: launch.stateless,
             max: launch.max_sessions,
-            max_per_caller: launch.max_sessions_per_caller,
+            max_per_caller: launch.max_sessions_per_caller.unwrap_or_else(|| Sessions::share_of(launch.max_sessions)),
             idle_timeout: launch.idle_timeout,
             ..config.sessions
         };

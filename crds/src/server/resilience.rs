@@ -49,13 +49,6 @@ impl Sessions {
     pub fn max_per_replica(&self) -> u32 {
         self.max_per_replica.unwrap_or(64)
     }
-
-    /// How many of one pod's sessions one caller holds.
-    #[must_use]
-    pub fn max_per_caller(&self) -> u32 {
-        let all = self.max_per_replica();
-        self.max_per_caller.unwrap_or(all - all / 4)
-    }
 }
 
 /// Whether a session stays with one pod.

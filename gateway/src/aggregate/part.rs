@@ -10,6 +10,7 @@ use portolan_mcp::{
     modern::VERSION_HEADER,
     token::{ManyClaims, SessionKey},
 };
+use portolan_policy::identity::Identity;
 use portolan_snapshot::snapshot::Pod;
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -34,13 +35,13 @@ pub(super) struct Part<'a> {
     claims: &'a ManyClaims,
     entry: &'a Entry,
     key: SessionKey,
-    caller: SessionKey,
+    caller: &'a Identity,
     /// What a request to the server has for headers.
     pub(super) headers: HeaderMap,
 }
 
 impl<'a> Part<'a> {
-    pub(super) fn new(gateway: &'a Gateway, asked: Asked<'_>, claims: &'a ManyClaims, entry: &'a Entry) -> Self {
+    pub(super) fn new(gateway: &'a Gateway, asked: Asked<'a>, claims: &'a ManyClaims, entry: &'a Entry) -> Self {
         let mut headers = asked.request.headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let revision = Members::of(&claims.client).and_then(|client| client.string("protocolVersion"));
@@ -48,8 +49,7 @@ impl<'a> Part<'a> {
             headers.insert(VERSION_HEADER, revision);
         }
         let key = claims.session.derived(entry.route.name.as_str().as_bytes());
-        let caller = entry.key_of(asked.caller);
-        Self { gateway, claims, entry, key, caller, headers }
+        Self { gateway, claims, entry, key, caller: asked.caller, headers }
     }
 
     /// Sends a request to the pod that holds the session; opens it where none does.
@@ -161,10 +161,10 @@ impl<'a> Part<'a> {
         pods.sort_by_cached_key(|pod| rank(pod, &self.key));
         let initialize = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}}"#, self.claims.client);
         let initialize = Bytes::from(initialize);
+        let caller = self.entry.key_of(self.caller);
         let mut last = session::not_ready(&self.entry.route);
         for pod in pods {
-            let sent =
-                self.send_for(Purpose::Opening(&self.caller), &Method::POST, pod, &initialize, left(deadline)).await;
+            let sent = self.send_for(Purpose::Opening(&caller), &Method::POST, pod, &initialize, left(deadline)).await;
             let response = match sent {
                 Ok(response) => response,
                 Err(lost) => {
@@ -206,8 +206,7 @@ impl<'a> Part<'a> {
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Incoming>, Lost> {
-        let purpose = if *method == Method::GET { Purpose::Stream } else { Purpose::Call };
-        self.send_for(purpose, method, pod, body, timeout).await
+        self.send_for(Purpose::of(method), method, pod, body, timeout).await
     }
 
     async fn send_for(
