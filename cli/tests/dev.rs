@@ -206,11 +206,7 @@ fn sigterm_and_sigint_end_every_process_that_dev_started() {
         let forks = server("b", &env).replace("[portolan, demo-server]", &format!("[sh, -c, {script:?}]"));
         write(&files, "b.yaml", &forks);
         let mut dev = Dev::start(files.path());
-        let mut ready = std::collections::BTreeSet::new();
-        while ready.len() < 2 {
-            let row = dev.row("both servers ready", |row| row["ready"] == true);
-            ready.insert(row["name"].as_str().expect("a name").to_owned());
-        }
+        dev.all_ready(&["a", "b"]);
         assert!(marked(&format!("MARK={marker}")).len() >= 3, "servers, and what one of them left to itself");
         assert_eq!(dev.end(signal), Some(0));
         assert_eq!(marked(&format!("MARK={marker}")), Vec::<i32>::new(), "{signal}");

@@ -177,8 +177,9 @@ fn a_toolset_that_names_an_unknown_server_or_one_name_twice_is_told_by_line_and_
     let good = "  - {name: a, tools: [{name: echo, as: say}]}\n";
     write(&files, "mine.yaml", &toolset(good));
     let mut dev = Dev::start(files.path());
-    let url = dev.ready("a").replace("/default/a/mcp", "/default/toolsets/mine/mcp");
-    dev.ready("b");
+    dev.all_ready(&["a", "b"]);
+    let url = dev.seen[0]["url"].as_str().expect("a URL");
+    let url = url.rsplit_once("/default/").expect("a server's path").0.to_owned() + "/default/toolsets/mine/mcp";
     assert_exit(&run(&["call", &url, "say", "message=hi"]), 0);
     for (servers, place) in [
         (

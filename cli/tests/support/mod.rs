@@ -4,6 +4,7 @@
 
 pub mod session;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -122,6 +123,15 @@ impl Dev {
     pub fn ready(&mut self, name: &str) -> String {
         let row = self.row(&format!("{name} ready"), |row| row["name"] == name && row["ready"] == true);
         row["url"].as_str().expect("a URL").to_owned()
+    }
+
+    /// Waits until every one of the servers `names` is ready, in whatever order they become so.
+    pub fn all_ready(&mut self, names: &[&str]) {
+        let mut missing = BTreeSet::from_iter(names.iter().copied());
+        while !missing.is_empty() {
+            let row = self.row(&format!("{missing:?} ready"), |row| row["ready"] == true);
+            missing.remove(row["name"].as_str().expect("a name"));
+        }
     }
 
     /// Waits for a line on stderr that holds `text`.
