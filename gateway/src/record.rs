@@ -1,7 +1,9 @@
 //! The record of one request: its access-log line and its metrics, written once, however the request ends.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
@@ -170,6 +172,11 @@ impl Record {
 
     /// Runs what waits for the client or the server, so that the wait does not count as ours.
     pub(crate) async fn wait<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        // Up to where it has to wait, the time is ours.
+        if let Poll::Ready(output) = futures::poll!(other.as_mut()) {
+            return output;
+        }
         let began = Instant::now();
         let output = other.await;
         self.waited += began.elapsed();

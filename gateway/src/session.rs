@@ -41,9 +41,10 @@ pub(crate) fn find<'a>(
 ) -> Result<Session<'a>, Failure> {
     let token = self::token(headers)?;
     let binding = Binding { principal, route: entry.route.name.as_str() };
-    let opened = snapshot.keyring.open(token, binding, unix_time().as_secs());
+    let now = unix_time().as_secs();
+    let opened = snapshot.keyring.open(token, binding, now);
     let claims = opened.map_err(|error| refused(error, metrics))?;
-    let pod = holder(entry, &claims).inspect_err(|failure| {
+    let pod = holder(entry, &claims, now).inspect_err(|failure| {
         metrics.sessions_refused.with_label_values(&[failure.kind.as_str()]).inc();
     })?;
     Ok(Session { key: claims.session, pod })
@@ -66,9 +67,9 @@ pub(crate) fn refused(error: TokenError, metrics: &Metrics) -> Failure {
 }
 
 /// The pod to ask for a session.
-fn holder<'a>(entry: &'a Entry, claims: &Claims) -> Result<&'a Pod, Failure> {
+fn holder<'a>(entry: &'a Entry, claims: &Claims, now: u64) -> Result<&'a Pod, Failure> {
     let route = &entry.route;
-    match route.holder(claims, unix_time().as_secs()) {
+    match route.holder(claims, now) {
         Holder::Pod(pod) => Ok(pod),
         Holder::Any => {
             let own: Vec<&Pod> = route.pods_of(Some(&claims.revision)).filter(|pod| pod.ready).collect();

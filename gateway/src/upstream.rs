@@ -166,7 +166,7 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
         headers.append(name, value.clone());
     }
     headers.insert(wire::SESSION, value(call.session.as_str())?);
-    headers.insert(wire::POD, value(&*pod.uid)?);
+    headers.insert(wire::POD, pod.named.clone());
     headers.insert(mac::HEADER, value(settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
     match call.purpose {
@@ -174,9 +174,7 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
         Purpose::Opening(caller) => _ = headers.insert(wire::CALLER, value(caller.as_str())?),
         Purpose::Call | Purpose::Stream => {}
     }
-    if let Some(authority) = pod.uri.authority() {
-        headers.insert(header::HOST, value(authority.as_str())?);
-    }
+    headers.insert(header::HOST, pod.host.clone());
     // A call that fails after its answer began to stream says so behind it.
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let mut request = Request::new(Full::new(call.body.clone()));

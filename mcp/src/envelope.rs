@@ -207,7 +207,10 @@ impl<'a> Message<'a> {
     /// Whether this message belongs to the sessionless era: it names its revision in `_meta`, or asks `server/discover`.
     #[must_use]
     pub fn is_modern(&self) -> bool {
-        self.method() == Some("server/discover") || self.params().and_then(Meta::of).is_some_and(|meta| meta.modern)
+        // Most legacy messages have no `_meta`, however it may be written: they are not read once more to find none.
+        let may_have_meta = |params: &&RawValue| params.get().contains('\\') || params.get().contains("\"_meta\"");
+        self.method() == Some("server/discover")
+            || self.params().filter(may_have_meta).and_then(Meta::of).is_some_and(|meta| meta.modern)
     }
 }
 
@@ -245,7 +248,11 @@ impl Meta {
 /// Reads one string or number member at the top of `params`, such as `name`, `progressToken` or `requestId`.
 #[must_use]
 pub fn scalar_param(params: &RawValue, member: &str) -> Option<Id> {
-    Member(member).deserialize(&mut serde_json::Deserializer::from_str(params.get())).ok()?.and_then(Id::parse)
+    param(params, member).and_then(Id::parse)
+}
+
+fn param<'a>(params: &'a RawValue, member: &str) -> Option<&'a RawValue> {
+    Member(member).deserialize(&mut serde_json::Deserializer::from_str(params.get())).ok()?
 }
 
 /// Reads one member of an object as written, and passes over the others.
@@ -281,8 +288,9 @@ impl<'de> Visitor<'de> for Member<'_> {
 
 /// Reads one string member at the top of `params`, unescaped.
 #[must_use]
-pub fn string_param(params: &RawValue, member: &str) -> Option<String> {
-    scalar_param(params, member).and_then(|id| serde_json::from_str(id.as_json()).ok())
+pub fn string_param<'a>(params: &'a RawValue, member: &str) -> Option<Cow<'a, str>> {
+    let Text(text) = serde_json::from_str(param(params, member)?.get()).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]

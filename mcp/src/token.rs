@@ -20,6 +20,8 @@ const VERSION: u8 = 1;
 const KEY_ID_LEN: usize = 4;
 /// A longer header is refused before anything is decoded.
 const MAX_LEN: usize = 1024;
+/// What is in a header of that length.
+const MAX_BYTES: usize = MAX_LEN / 4 * 3;
 
 /// Names one session between gateway and bridge: 128 random bits, base64url.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,17 +236,17 @@ impl Keyring {
         if token.len() > MAX_LEN {
             return Err(TokenError::Malformed);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Malformed)?;
-        let (&version, rest) = bytes.split_first().ok_or(TokenError::Malformed)?;
+        let mut bytes = [0; MAX_BYTES];
+        let length = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).map_err(|_| TokenError::Malformed)?;
+        let (&mut version, rest) = bytes[..length].split_first_mut().ok_or(TokenError::Malformed)?;
         if version != VERSION {
             return Err(TokenError::UnknownVersion);
         }
-        let (id, rest) = rest.split_first_chunk::<KEY_ID_LEN>().ok_or(TokenError::Malformed)?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(TokenError::Malformed)?;
+        let (id, rest) = rest.split_first_chunk_mut::<KEY_ID_LEN>().ok_or(TokenError::Malformed)?;
+        let (nonce, sealed) = rest.split_first_chunk_mut::<NONCE_LEN>().ok_or(TokenError::Malformed)?;
         let (_, key) = self.keys.iter().find(|(known, _)| known == id).ok_or(TokenError::UnknownKey)?;
-        let mut sealed = sealed.to_vec();
         let plain = key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(binding), &mut sealed)
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(binding), sealed)
             .map_err(|_| TokenError::NotYours)?;
         let claims: C = serde_json::from_slice(plain).map_err(|_| TokenError::Malformed)?;
         if claims.expires() <= now { Err(TokenError::Expired) } else { Ok(claims) }

@@ -50,12 +50,15 @@ fn read(endpoint: &Endpoint, revision: &str, port: u16) -> Option<Pod> {
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
     let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let uid = target.uid.as_deref()?;
     Some(Pod {
-        uid: target.uid.as_deref()?.into(),
+        uid: uid.into(),
         name: target.name.as_deref().unwrap_or_default().into(),
         revision: revision.into(),
         address,
         uri: format!("http://{address}{}", wire::DATA_PATH).parse().ok()?,
+        host: address.to_string().parse().ok()?,
+        named: uid.parse().ok()?,
         ready: ready && !terminating,
         serving,
     })

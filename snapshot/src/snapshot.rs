@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use portolan_crds::server::SessionType;
 use portolan_mcp::{
     mac::MacKey,
@@ -148,6 +148,10 @@ pub struct Pod {
     pub address: SocketAddr,
     /// What its bridge is asked at.
     pub uri: Uri,
+    /// The same as `Host` says it.
+    pub host: HeaderValue,
+    /// Its UID, as [`portolan_mcp::wire::POD`] says it.
+    pub named: HeaderValue,
     /// Whether it takes new sessions: ready, and not on its way out.
     pub ready: bool,
     /// Whether it answers for the sessions it has.

@@ -16,6 +16,10 @@ use portolan_tests::paths;
 
 use crate::report::Section;
 
+/// As `portolan` has it, which stands in here as the suite's gateway.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Portolan, prints the figures and records them.
 #[derive(Parser)]
 #[command(name = "portolan-bench", version)]
