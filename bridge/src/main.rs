@@ -17,7 +17,7 @@ use crate::args::{Cli, Command, Log, LogFormat};
 
 /// A message is a few dozen small allocations: this one takes half of what the C library's takes for them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);

@@ -104,7 +104,7 @@ impl Command {
 
 /// A call is a few dozen small allocations: this one takes half of what the C library's takes for them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // A guard is started for every server process: it is quick, single-threaded and has no options of its own.

@@ -18,7 +18,7 @@ use crate::report::Section;
 
 /// As `portolan` has it, which stands in here as the suite's gateway.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Portolan, prints the figures and records them.
 #[derive(Parser)]
