@@ -15,10 +15,6 @@ use portolan_bridge::{Config, guard, service};
 
 use crate::args::{Cli, Command, Log, LogFormat};
 
-/// A message is a few dozen small allocations: this one takes half of what the C library's takes for them.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     // Before anything else: a guard stands beside every session and must stay small.
