@@ -18,7 +18,6 @@ use crate::options::{Bounds, Config};
 use crate::source::{self, Source};
 use crate::stack;
 use crate::state::State;
-use crate::upstream::Upstream;
 
 /// Connections of the admin port: probes, a scraper or two, the operator.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -47,7 +46,6 @@ pub enum StartError {
 pub(crate) struct Gateway {
     pub(crate) state: State,
     pub(crate) authenticator: Authenticator,
-    pub(crate) upstream: Upstream,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) budget: Arc<Budget>,
@@ -128,7 +126,6 @@ impl Bound {
         let gateway = Arc::new(Gateway {
             state: State::new(budget.clone(), bounds.max_buffered_bytes_per_server),
             authenticator: source::authenticator(&source, &metrics),
-            upstream: Upstream::new(),
             gate: Gate::new(bounds.max_requests, metrics.clone()),
             budget,
             catalog: Catalog::default(),

@@ -1,6 +1,6 @@
 //! The data path: authenticates callers, routes their MCP messages to the bridges of servers, and relays what comes back.
 //!
-//! `listen` → `stack` (the order of the layers) → `message` or `stream` → `session`, `limit`, `upstream` → `relay`.
+//! `listen` → `stack` (the order of the layers) → `message` or `stream` → `session`, `limit`, `upstream`, `pool` → `relay`.
 //! What is served comes in by `source`, is compiled by `portolan_snapshot`, and swapped whole in `state`.
 
 mod admin;
@@ -24,6 +24,7 @@ mod modern;
 mod negotiate;
 mod opening;
 mod options;
+mod pool;
 mod record;
 mod recorded;
 mod relay;

@@ -16,12 +16,13 @@ use portolan_snapshot::snapshot::Pod;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
+use crate::pool::Answer;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
-use crate::upstream::{Call, GRACE, Purpose};
+use crate::upstream::{self, Call, GRACE, Purpose};
 use crate::{body, modern, negotiate, opening, respond, session};
 
 /// Takes one message and hands back the server's answer.
@@ -53,7 +54,7 @@ pub(crate) async fn post(
     let deadline = Instant::now() + asked.entry.route.settings.request_timeout;
     if is_initialize {
         enter(asked, deadline, record, held).await?;
-        return initialize(gateway, asked, buffered.bytes.clone(), deadline, record, held).await;
+        return initialize(asked, buffered.bytes.clone(), deadline, record, held).await;
     }
     // The session before the limit: who has none takes nobody's place.
     let session = session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
@@ -71,7 +72,7 @@ pub(crate) async fn post(
         purpose: Purpose::Call,
     };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
-    let sent = gateway.upstream.send(&call, session.pod, &asked.entry.route.settings);
+    let sent = upstream::send(&call, session.pod, asked.entry);
     let response = record.wait(sent).await?;
     Ok(hand_back(response, session.pod, call.timeout, record))
 }
@@ -89,14 +90,12 @@ pub(crate) async fn enter(
 
 /// Opens a session on the less busy of two pods; on another when that one is full, goes away or cannot be reached.
 async fn initialize(
-    gateway: &Gateway,
     asked: &Asked<'_>,
     body: Bytes,
     deadline: Instant,
     record: &mut Record,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    let settings = &asked.entry.route.settings;
     let caller = asked.entry.key_of(asked.caller);
     let mut pods = session::candidates(asked.entry)?.into_iter().peekable();
     while let Some(pod) = pods.next() {
@@ -112,7 +111,7 @@ async fn initialize(
             purpose: Purpose::Opening(&caller),
         };
         held.pod = Some(asked.entry.begin_call(&pod.uid));
-        let sent = record.wait(gateway.upstream.send(&call, pod, settings)).await;
+        let sent = record.wait(upstream::send(&call, pod, asked.entry)).await;
         let failure = match &sent {
             Ok(response) => relay::failure_of(response.headers()),
             Err(lost) => Some(lost.failure.kind),
@@ -154,7 +153,7 @@ fn name_session(answer: &mut Response<Body>, key: SessionKey, pod: &Pod, asked: 
 
 /// The client's answer out of the pod's.
 pub(crate) fn hand_back(
-    response: Response<Incoming>,
+    response: Response<Answer>,
     pod: &Pod,
     timeout: Duration,
     record: &mut Record,

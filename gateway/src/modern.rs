@@ -19,13 +19,14 @@ use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::message::{self, hand_back, left};
+use crate::pool::Answer;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
 use crate::session;
-use crate::upstream::{Call, Purpose};
+use crate::upstream::{self, Call, Purpose};
 
 /// Takes one request or notification and hands back the server's answer.
 pub(crate) async fn post(
@@ -53,7 +54,7 @@ pub(crate) async fn post(
         message::enter(asked, deadline, record, held).await?;
     }
     let purpose = if listens.is_some() { Purpose::Stream } else { Purpose::Call };
-    let sender = Sender { gateway, asked, headers, caller: &caller, body, deadline, purpose };
+    let sender = Sender { asked, headers, caller: &caller, body, deadline, purpose };
     let (response, pod) = sender.send_to_first(&pods, record, held).await?;
     if let Some(id) = listens {
         record.set_answer(response.status(), relay::failure_of(response.headers()));
@@ -101,7 +102,6 @@ pub(crate) fn rank(pod: &Pod, caller: &SessionKey) -> [u8; 32] {
 }
 
 struct Sender<'a> {
-    gateway: &'a Gateway,
     asked: &'a Asked<'a>,
     headers: &'a HeaderMap,
     caller: &'a SessionKey,
@@ -117,8 +117,7 @@ impl<'a> Sender<'a> {
         pods: &[&'a Pod],
         record: &mut Record,
         held: &mut Held,
-    ) -> Result<(Response<hyper::body::Incoming>, &'a Pod), Failure> {
-        let settings = &self.asked.entry.route.settings;
+    ) -> Result<(Response<Answer>, &'a Pod), Failure> {
         for (position, pod) in pods.iter().enumerate() {
             let call = Call {
                 method: &Method::POST,
@@ -130,7 +129,7 @@ impl<'a> Sender<'a> {
             };
             held.pod = Some(self.asked.entry.begin_call(&pod.uid));
             let is_last = position + 1 == pods.len();
-            match record.wait(self.gateway.upstream.send(&call, pod, settings)).await {
+            match record.wait(upstream::send(&call, pod, self.asked.entry)).await {
                 Ok(response) if !is_last && was_turned_away(&response) => {}
                 Err(lost) if !is_last && !lost.may_have_begun => {}
                 Ok(response) => return Ok((response, pod)),

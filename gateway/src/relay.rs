@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Incoming};
+use hyper::body::Body as HttpBody;
 use portolan_mcp::{
     envelope::Id,
     failure::{Failure, Kind},
@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::negotiate;
+use crate::pool::Answer;
 use crate::respond::{Body, BoxError};
 use crate::upstream;
 
@@ -83,7 +84,7 @@ pub(crate) fn failure_of(headers: &HeaderMap) -> Option<Kind> {
 }
 
 /// The client's answer out of the bridge's.
-pub(crate) fn answer(response: Response<Incoming>, pod: &Pod, purpose: For) -> Response<Body> {
+pub(crate) fn answer(response: Response<Answer>, pod: &Pod, purpose: For) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let is_stream = negotiate::is_stream(&parts.headers);
     let mut response = under(&parts, RelayBody::new(body, is_stream, &pod.name, purpose).boxed_unsync());
@@ -103,7 +104,7 @@ pub(crate) fn under(parts: &Parts, body: Body) -> Response<Body> {
 
 /// A bridge's body on its way to a client.
 struct RelayBody {
-    inner: Incoming,
+    inner: Answer,
     /// Who answers, for people.
     pod: Box<str>,
     purpose: For,
@@ -117,7 +118,7 @@ struct RelayBody {
 }
 
 impl RelayBody {
-    fn new(inner: Incoming, is_stream: bool, pod: &str, mut purpose: For) -> Self {
+    fn new(inner: Answer, is_stream: bool, pod: &str, mut purpose: For) -> Self {
         if let For::Post { silence, .. } = &mut purpose {
             *silence = (*silence).max(MIN_SILENCE);
         }

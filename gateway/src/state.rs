@@ -13,13 +13,14 @@ use portolan_mcp::{
 };
 use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{
-    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile,
+    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile, snapshot::Pod,
 };
 use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::pool::Pool;
 use crate::series::Series;
 
 /// When a caller may come back while nothing is loaded yet.
@@ -48,7 +49,15 @@ pub(crate) struct Entry {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) series: Arc<Series>,
-    calls: Arc<HashMap<Box<str>, Arc<AtomicUsize>>>,
+    pods: Arc<HashMap<Box<str>, At>>,
+}
+
+/// A pod in use.
+#[derive(Clone)]
+struct At {
+    /// Calls under way.
+    calls: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
 }
 
 /// Counts a call at a pod while it is held.
@@ -158,9 +167,9 @@ impl Entry {
             Some(last) => last.series.clone(),
             None => Series::new(route.name.clone(), metrics.clone()),
         };
-        let calls_of = |uid: &str| last.and_then(|last| last.calls.get(uid)).cloned().unwrap_or_default();
-        let calls = route.pods.keys().map(|uid| (uid.clone(), calls_of(uid))).collect();
-        Self { route, limiter, budget, series, calls: Arc::new(calls) }
+        let known = |pod: &Pod| last.and_then(|last| last.pods.get(&pod.uid));
+        let pods = route.pods.iter().map(|(uid, pod)| (uid.clone(), At::of(pod, known(pod)))).collect();
+        Self { route, limiter, budget, series, pods: Arc::new(pods) }
     }
 
     /// The name of `caller` at this server's bridges.
@@ -170,14 +179,28 @@ impl Entry {
 
     /// Calls under way at a pod, of this replica.
     pub(crate) fn calls(&self, uid: &str) -> usize {
-        self.calls.get(uid).map_or(0, |calls| calls.load(Ordering::Acquire))
+        self.pods.get(uid).map_or(0, |pod| pod.calls.load(Ordering::Acquire))
     }
 
     /// Counts a call at a pod.
     pub(crate) fn begin_call(&self, uid: &str) -> PodCall {
-        let calls = self.calls.get(uid).cloned().unwrap_or_default();
+        let calls = self.pods.get(uid).map(|pod| pod.calls.clone()).unwrap_or_default();
         calls.fetch_add(1, Ordering::AcqRel);
         PodCall(calls)
+    }
+
+    /// The connections to a pod.
+    pub(crate) fn pool(&self, pod: &Pod) -> Arc<Pool> {
+        self.pods.get(&pod.uid).map_or_else(|| Arc::new(Pool::new(pod.address)), |pod| pod.pool.clone())
+    }
+}
+
+impl At {
+    /// A pod whose address changed, as that of one does whose sandbox began anew, has new connections.
+    fn of(pod: &Pod, last: Option<&Self>) -> Self {
+        let calls = last.map(|last| last.calls.clone()).unwrap_or_default();
+        let pool = last.filter(|last| last.pool.address() == pod.address).map(|last| last.pool.clone());
+        Self { calls, pool: pool.unwrap_or_else(|| Arc::new(Pool::new(pod.address))) }
     }
 }
 

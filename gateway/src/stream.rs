@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use http::{Method, Response};
-use hyper::body::Incoming;
 use portolan_mcp::failure::Failure;
 use portolan_snapshot::snapshot::Pod;
 
 use crate::gateway::Gateway;
+use crate::pool::Answer;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::Body;
 use crate::route::Asked;
-use crate::upstream::{Call, GRACE, Purpose};
+use crate::upstream::{self, Call, GRACE, Purpose};
 use crate::{metrics, negotiate, session};
 
 /// Opens the stream on which a server speaks first.
@@ -47,7 +47,7 @@ async fn forward<'a>(
     method: &Method,
     record: &mut Record,
     held: &mut Held,
-) -> Result<(Response<Incoming>, &'a Pod), Failure> {
+) -> Result<(Response<Answer>, &'a Pod), Failure> {
     let headers = &asked.request.headers;
     let route = &asked.entry.route;
     negotiate::version(headers)?;
@@ -57,7 +57,7 @@ async fn forward<'a>(
     let purpose = Purpose::of(method);
     let call = Call { method, headers, session: &session.key, body: Bytes::new(), timeout, purpose };
     held.pod = Some(asked.entry.begin_call(&session.pod.uid));
-    let response = record.wait(gateway.upstream.send(&call, session.pod, &route.settings)).await?;
+    let response = record.wait(upstream::send(&call, session.pod, asked.entry)).await?;
     record.set_answer(response.status(), relay::failure_of(response.headers()));
     Ok((response, session.pod))
 }

@@ -1,14 +1,11 @@
-//! Speaks to bridges: one pool of connections, one way to sign.
+//! Speaks to bridges: one way to sign.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::InvalidHeaderValue;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use portolan_mcp::{
     failure::{Failure, Kind},
     mac,
@@ -17,21 +14,9 @@ use portolan_mcp::{
 };
 use portolan_snapshot::snapshot::{Pod, Settings};
 
+use crate::pool::{Answer, Unanswered};
 use crate::relay;
-use crate::state::unix_time;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Below the time after which a bridge closes an idle connection, so that no request meets a closing one.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// As many as a pod may well have calls under way, so that the next call finds a connection; they end by
-/// [`POOL_IDLE_TIMEOUT`].
-const POOL_MAX_IDLE_PER_POD: usize = 1024;
-/// Of an answer, before its client takes it. What large answers cost is how often they are read and written.
-const MAX_BUFFER_BYTES: usize = 256 * 1024;
-/// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller ([`wire::returned`]).
-const STREAM_BUFFER_BYTES: usize = 2 * 1024;
-/// A pod that vanished without a word is noticed on open streams after three of these.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
+use crate::state::{Entry, unix_time};
 
 /// What the gateway itself grants beyond the timeout that the bridge keeps: its answer is the better one.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -50,12 +35,6 @@ const FORWARDED: [&str; 6] = ["content-type", "accept", "last-event-id", "tracep
 /// Headers").
 fn is_forwarded(name: &HeaderName) -> bool {
     FORWARDED.contains(&name.as_str()) || (name.as_str().starts_with("mcp-") && *name != token::HEADER)
-}
-
-/// The connections to bridges.
-pub(crate) struct Upstream {
-    calls: Client<HttpConnector, Full<Bytes>>,
-    streams: Client<HttpConnector, Full<Bytes>>,
 }
 
 /// A request to a bridge.
@@ -114,40 +93,18 @@ impl From<Lost> for Failure {
     }
 }
 
-impl Upstream {
-    pub(crate) fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_keepalive(Some(TCP_KEEPALIVE));
-        connector.set_keepalive_interval(Some(TCP_KEEPALIVE));
-        connector.set_keepalive_retries(Some(3));
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(POOL_MAX_IDLE_PER_POD)
-            // Only what was never written to a connection is tried on another: nothing is ever sent twice.
-            .retry_canceled_requests(true);
-        let streams = builder.clone().http1_read_buf_exact_size(STREAM_BUFFER_BYTES).build(connector.clone());
-        Self { calls: builder.http1_max_buf_size(MAX_BUFFER_BYTES).build(connector), streams }
-    }
-
-    /// Sends `call` to `pod` and waits for the head of its answer.
-    pub(crate) async fn send(
-        &self,
-        call: &Call<'_>,
-        pod: &Pod,
-        settings: &Settings,
-    ) -> Result<Response<Incoming>, Lost> {
-        let request = request(call, pod, settings).map_err(Lost::before)?;
-        let client = if call.purpose == Purpose::Stream { &self.streams } else { &self.calls };
-        match tokio::time::timeout(call.timeout + GRACE, client.request(request)).await {
-            Ok(Ok(response)) if is_refusal_of_us(&response) => Err(Lost::before(refused(pod))),
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(unreachable(pod, &error)),
-            Err(_) => Err(Lost::midway(timed_out(call.timeout))),
-        }
+/// Sends `call` to `pod`, one of those of `entry`, and waits for the head of its answer.
+pub(crate) async fn send(call: &Call<'_>, pod: &Pod, entry: &Entry) -> Result<Response<Answer>, Lost> {
+    let request = request(call, pod, &entry.route.settings).map_err(Lost::before)?;
+    let pool = entry.pool(pod);
+    let answered = async {
+        if call.purpose == Purpose::Stream { pool.open_stream(request).await } else { pool.send(request).await }
+    };
+    match tokio::time::timeout(call.timeout + GRACE, answered).await {
+        Ok(Ok(response)) if is_refusal_of_us(&response) => Err(Lost::before(refused(pod))),
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(unreachable(pod, &error)),
+        Err(_) => Err(Lost::midway(timed_out(call.timeout))),
     }
 }
 
@@ -179,7 +136,7 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = call.method.clone();
-    *request.uri_mut() = pod.uri.clone();
+    *request.uri_mut() = PathAndQuery::from_static(wire::DATA_PATH).into();
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -207,7 +164,7 @@ pub(crate) fn broke_off() -> Failure {
 }
 
 /// A bridge that does not take our MAC says nothing about the client's credential: its 401 must not reach the client.
-fn is_refusal_of_us(response: &Response<Incoming>) -> bool {
+fn is_refusal_of_us(response: &Response<Answer>) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && relay::failure_of(response.headers()) == Some(Kind::Unauthenticated)
 }
@@ -219,9 +176,9 @@ fn refused(pod: &Pod) -> Failure {
 }
 
 /// The words say whether the server may have begun, too.
-fn unreachable(pod: &Pod, error: &Error) -> Lost {
+fn unreachable(pod: &Pod, error: &Unanswered) -> Lost {
     tracing::warn!(pod = %pod.name, address = %pod.address, error = error as &(dyn std::error::Error + 'static), "no answer from a pod");
-    if error.is_connect() {
+    if matches!(error, Unanswered::Unsent(_)) {
         let message = "the server's pod cannot be reached, so the call did not begin; try again";
         return Lost::before(Failure::new(Kind::ServerUnreachable, message).retry_after(COME_BACK));
     }

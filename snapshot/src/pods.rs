@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use portolan_crds::labels;
-use portolan_mcp::wire;
 
 use crate::snapshot::{Pod, RouteName};
 
@@ -56,7 +55,6 @@ fn read(endpoint: &Endpoint, revision: &str, port: u16) -> Option<Pod> {
         name: target.name.as_deref().unwrap_or_default().into(),
         revision: revision.into(),
         address,
-        uri: format!("http://{address}{}", wire::DATA_PATH).parse().ok()?,
         host: address.to_string().parse().ok()?,
         named: uid.parse().ok()?,
         ready: ready && !terminating,

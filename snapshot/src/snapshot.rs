@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use portolan_crds::server::SessionType;
 use portolan_mcp::{
     mac::MacKey,
@@ -146,8 +146,6 @@ pub struct Pod {
     pub revision: Box<str>,
     /// Address and data port of its bridge.
     pub address: SocketAddr,
-    /// What its bridge is asked at.
-    pub uri: Uri,
     /// The same as `Host` says it.
     pub host: HeaderValue,
     /// Its UID, as [`portolan_mcp::wire::POD`] says it.

@@ -150,7 +150,7 @@ impl Catalog {
     }
 
     async fn ask(&self, gateway: &Gateway, entry: &Entry) {
-        let answer = AssertUnwindSafe(timeout(WHOLE, fetch::lists(gateway, entry))).catch_unwind().await;
+        let answer = AssertUnwindSafe(timeout(WHOLE, fetch::lists(entry))).catch_unwind().await;
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use portolan_mcp::{
     aggregate::{Item, Kind as ListKind, Member, items},
     envelope::Message,
@@ -19,14 +18,14 @@ use portolan_mcp::{
 };
 use portolan_snapshot::snapshot::Pod;
 
-use crate::gateway::Gateway;
 use crate::message::is_worth_another_pod;
 use crate::negotiate;
+use crate::pool::Answer;
 use crate::record::shown;
 use crate::relay;
 use crate::session;
 use crate::state::Entry;
-use crate::upstream::{Call, Purpose};
+use crate::upstream::{self, Call, Purpose};
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,10 +58,10 @@ impl Lists {
 }
 
 /// Everything that the server behind `entry` has.
-pub(super) async fn lists(gateway: &Gateway, entry: &Entry) -> Result<Lists, Failure> {
+pub(super) async fn lists(entry: &Entry) -> Result<Lists, Failure> {
     let mut last = session::not_ready(&entry.route);
     for pod in session::candidates(entry)?.into_iter().take(MAX_PODS) {
-        match lists_of(&Source { gateway, entry, pod }).await {
+        match lists_of(&Source { entry, pod }).await {
             Err(failure) if is_worth_another_pod(failure.kind) => last = failure,
             answer => return answer,
         }
@@ -84,7 +83,6 @@ async fn lists_of(source: &Source<'_>) -> Result<Lists, Failure> {
 }
 
 struct Source<'a> {
-    gateway: &'a Gateway,
     entry: &'a Entry,
     pod: &'a Pod,
 }
@@ -130,7 +128,7 @@ impl Source<'_> {
             purpose: Purpose::Everyone,
         };
         let asked = async {
-            let response = self.gateway.upstream.send(&call, self.pod, &self.entry.route.settings).await?;
+            let response = upstream::send(&call, self.pod, self.entry).await?;
             let failed = relay::failure_of(response.headers());
             let answer = read(response).await?;
             match Message::parse(&answer) {
@@ -172,7 +170,7 @@ pub(super) fn said_by(error: &str) -> String {
 }
 
 /// The one message that answers a request, whether it comes alone or as an event.
-pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure> {
+pub(super) async fn read(response: Response<Answer>) -> Result<Bytes, Failure> {
     let is_stream = negotiate::is_stream(response.headers());
     let mut body = response.into_body();
     let (mut whole, mut decoder) = (BytesMut::new(), Decoder::new(MAX_BYTES));

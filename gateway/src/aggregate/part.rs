@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
@@ -19,10 +18,11 @@ use super::{Asked, fetch};
 use crate::gateway::Gateway;
 use crate::message::{is_worth_another_pod, left};
 use crate::modern::rank;
+use crate::pool::Answer;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::state::Entry;
-use crate::upstream::{Call, Lost, Purpose, timed_out};
+use crate::upstream::{self, Call, Lost, Purpose, timed_out};
 use crate::{relay, session};
 
 /// When a caller may come back for whom a server opened no session.
@@ -59,7 +59,7 @@ impl<'a> Part<'a> {
         deadline: Instant,
         record: &mut Record,
         held: &mut Held,
-    ) -> Result<(Response<Incoming>, &'a Pod), Failure> {
+    ) -> Result<(Response<Answer>, &'a Pod), Failure> {
         let place = self.place().await;
         let mut lost = None;
         loop {
@@ -90,7 +90,7 @@ impl<'a> Part<'a> {
         method: &Method,
         body: &Bytes,
         deadline: Instant,
-    ) -> Result<Option<(Response<Incoming>, &'a Pod)>, Failure> {
+    ) -> Result<Option<(Response<Answer>, &'a Pod)>, Failure> {
         let place = self.place().await;
         let pods = match self.known(&place) {
             Some(pod) => vec![pod],
@@ -140,7 +140,7 @@ impl<'a> Part<'a> {
         body: &Bytes,
         deadline: Instant,
         held: &mut Held,
-    ) -> Result<(Response<Incoming>, &'a Pod), Failure> {
+    ) -> Result<(Response<Answer>, &'a Pod), Failure> {
         for pod in self.likely()? {
             held.pod = Some(self.entry.begin_call(&pod.uid));
             match self.send(&Method::POST, pod, body, left(deadline)).await {
@@ -205,7 +205,7 @@ impl<'a> Part<'a> {
         pod: &Pod,
         body: &Bytes,
         timeout: Duration,
-    ) -> Result<Response<Incoming>, Lost> {
+    ) -> Result<Response<Answer>, Lost> {
         self.send_for(Purpose::of(method), method, pod, body, timeout).await
     }
 
@@ -216,14 +216,14 @@ impl<'a> Part<'a> {
         pod: &Pod,
         body: &Bytes,
         timeout: Duration,
-    ) -> Result<Response<Incoming>, Lost> {
+    ) -> Result<Response<Answer>, Lost> {
         let (headers, session) = (&self.headers, &self.key);
         let call = Call { method, headers, session, body: body.clone(), timeout, purpose };
-        self.gateway.upstream.send(&call, pod, &self.entry.route.settings).await
+        upstream::send(&call, pod, self.entry).await
     }
 }
 
 /// Whether the pod holds no such session.
-fn is_unknown(response: &Response<Incoming>) -> bool {
+fn is_unknown(response: &Response<Answer>) -> bool {
     relay::failure_of(response.headers()) == Some(Kind::UnknownSession)
 }
