@@ -23,8 +23,9 @@ use portolan_mcp::wire::ProbeReason;
 use crate::remote::{Dialer, Remote, Trouble};
 use crate::stderr::shorten;
 
-/// Idle connections to the server that are kept.
-const MAX_IDLE: usize = 32;
+/// Idle connections to the server that are kept: as many as may well have had calls under way, so that the next one finds a
+/// connection.
+const MAX_IDLE: usize = 1024;
 /// What is quoted of a header that is not as it should be.
 const MAX_QUOTE: usize = 120;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");

@@ -127,9 +127,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     logging::start(&cli.log, cli.command.log_level())?;
     // `ring` is the one crypto provider; an error says that there is one already, which nothing before this installs.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
+    let runtime = portolan_gateway::runtime()
         .map_err(|error| Failure::new(Exit::Negative, format!("the runtime does not start: {error}")))?;
     let result = runtime.block_on(cli.command.run());
     // A read of standard input cannot be taken back: nothing waits for it.

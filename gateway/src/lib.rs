@@ -30,6 +30,7 @@ mod recorded;
 mod relay;
 mod respond;
 mod route;
+mod runtime;
 mod series;
 mod session;
 mod socket;
@@ -42,4 +43,5 @@ mod upstream;
 
 pub use gateway::{Bound, StartError, run};
 pub use options::{Bounds, Config, Drain};
+pub use runtime::runtime;
 pub use source::{Latest, Source};

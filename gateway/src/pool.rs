@@ -30,7 +30,7 @@ const MAX_IDLE: usize = 1024;
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 /// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller
 /// ([`portolan_mcp::wire::returned`]).
-const STREAM_BUFFER_BYTES: usize = 2 * 1024;
+const STREAM_BUFFER_BYTES: usize = 1024;
 /// A pod that vanished without a word is noticed on open streams after [`KEEPALIVE_PROBES`] of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;

@@ -42,8 +42,8 @@ pub(crate) struct AloneArgs {
 /// # Errors
 /// It cannot listen.
 pub(crate) fn run(args: &AloneArgs) -> anyhow::Result<()> {
-    // As many threads as it is given cores, as the command `portolan gateway` has.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // The one of the command `portolan gateway`.
+    let runtime = portolan_gateway::runtime()?;
     runtime.block_on(async {
         let inputs: Inputs = serde_json::from_value(inputs(args)).context("the inputs")?;
         let (_inputs, latest) = watch::channel(Some(Arc::new(inputs)));
