@@ -22,7 +22,7 @@ impl Seen {
     /// What `message` is to request `id`. An error without an id is about the one request that was posted.
     pub(crate) fn of(id: &Id, message: &[u8]) -> Self {
         match Message::parse(message) {
-            Ok(Message::Response { id: Some(found), is_error, .. }) if IdKey::from(&found) == IdKey::from(id) => {
+            Ok(Message::Response { id: Some(found), is_error, .. }) if is_same(&found, id) => {
                 if is_error {
                     Self::Error
                 } else {
@@ -33,6 +33,11 @@ impl Seen {
             _ => Self::Nothing,
         }
     }
+}
+
+/// Most servers answer with an id as it was written: what it means is looked at only where it was not.
+fn is_same(one: &Id, other: &Id) -> bool {
+    one == other || IdKey::from(one) == IdKey::from(other)
 }
 
 /// Looks at the events that pass by until one of them answers request `id`.

@@ -271,6 +271,8 @@ mod tests {
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     /// The rest never comes.
     const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no";
+    /// More than any test has of requests or connections.
+    const MOST: usize = 16;
     /// Reads a request, and closes without an answer.
     const NONE: &str = "";
 
@@ -278,23 +280,23 @@ mod tests {
     /// came over, and when a connection is closed.
     struct Pod {
         pool: Arc<Pool>,
-        requests: mpsc::UnboundedReceiver<usize>,
-        closed: mpsc::UnboundedReceiver<usize>,
+        requests: mpsc::Receiver<usize>,
+        closed: mpsc::Receiver<usize>,
     }
 
     impl Pod {
         async fn start(answers: &'static [&'static [&'static str]]) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let pool = Arc::new(Pool::new(listener.local_addr().expect("an address")));
-            let (request, requests) = mpsc::unbounded_channel();
-            let (close, closed) = mpsc::unbounded_channel();
+            let (request, requests) = mpsc::channel(MOST);
+            let (close, closed) = mpsc::channel(MOST);
             tokio::spawn(async move {
                 for (number, answers) in answers.iter().enumerate() {
                     let (stream, _) = listener.accept().await.expect("a connection");
                     let (request, close) = (request.clone(), close.clone());
                     tokio::spawn(async move {
-                        converse(stream, answers, || request.send(number).expect("a test")).await;
-                        close.send(number).expect("a test");
+                        converse(stream, answers, || request.try_send(number).expect("a test")).await;
+                        close.try_send(number).expect("a test");
                     });
                 }
             });

@@ -19,7 +19,9 @@ pub enum IdKey {
 impl From<&Id> for IdKey {
     fn from(id: &Id) -> Self {
         let text = id.as_json();
-        if let Ok(unescaped) = serde_json::from_str::<String>(text) {
+        if text.starts_with('"')
+            && let Ok(unescaped) = serde_json::from_str::<String>(text)
+        {
             return Self::Text(unescaped.into());
         }
         if let Ok(integer) = text.parse() {
