@@ -1,6 +1,7 @@
 //! The connections to one pod: an answer that was read to its end leaves its own to the next request.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -88,13 +89,14 @@ impl Pool {
         self.send_over(sender, request).await?.or_closed()
     }
 
-    /// Sends a request whose answer lasts and says little, over a connection of its own.
+    /// Sends a request whose answer lasts and says little, over a connection of its own, which ends with it.
     pub(crate) async fn open_stream(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Unanswered> {
         let mut builder = Builder::new();
         builder.read_buf_exact_size(Some(STREAM_BUFFER_BYTES));
         let mut sender = self.connect(&builder).await?;
-        let response = sender.send_request(request).await.map_err(Unanswered::Lost)?;
-        Ok(response.map(|body| Answer { body, lease: Some(Lease { sender, pool: None }) }))
+        // In a box: a connection has places for thirty-two requests as large as this one, for as long as the stream lasts.
+        let response = sender.send_request(request.map(Box::new)).await.map_err(Unanswered::Lost)?;
+        Ok(response.map(|body| Answer { body, lease: None }))
     }
 
     async fn send_over(
@@ -156,7 +158,10 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect(&self, builder: &Builder) -> Result<Sender, Unanswered> {
+    async fn connect<B>(&self, builder: &Builder) -> Result<SendRequest<B>, Unanswered>
+    where
+        B: HttpBody<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await;
         let stream =
             connected.unwrap_or_else(|late| Err(late.into())).and_then(prepared).map_err(Unanswered::Unsent)?;
@@ -203,6 +208,7 @@ impl Sent {
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: Incoming,
+    /// `None` once it has ended, and for a stream.
     lease: Option<Lease>,
 }
 
@@ -210,13 +216,13 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 struct Lease {
     sender: Sender,
-    /// Where it goes then. `None` for one that is not used again.
-    pool: Option<Arc<Pool>>,
+    /// Where it goes then.
+    pool: Arc<Pool>,
 }
 
 impl Answer {
     fn new(body: Incoming, sender: Sender, pool: Arc<Pool>) -> Self {
-        let mut answer = Self { body, lease: Some(Lease { sender, pool: Some(pool) }) };
+        let mut answer = Self { body, lease: Some(Lease { sender, pool }) };
         if answer.body.is_end_stream() {
             answer.give_back();
         }
@@ -224,7 +230,7 @@ impl Answer {
     }
 
     fn give_back(&mut self) {
-        if let Some(Lease { sender, pool: Some(pool) }) = self.lease.take() {
+        if let Some(Lease { sender, pool }) = self.lease.take() {
             pool.put(sender);
         }
     }
