@@ -140,6 +140,11 @@ impl AsyncRead for Socket {
             buf.put_slice(&this.first.chunk()[..count]);
             this.first.advance(count);
             this.heads.iter_mut().for_each(Heads::came);
+            // What came behind it, in the same turn: hyper would make room for as much again to read the rest, and keep it
+            // for as long as the connection lasts. Whatever ends the connection shows the next time, too.
+            if !this.first.has_remaining() && buf.remaining() > 0 {
+                let _ = Pin::new(&mut this.stream).poll_read(cx, buf);
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
