@@ -1,6 +1,8 @@
 //! Reads a request's body: bounded in size, in time, and by the budget of its server.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -29,8 +31,13 @@ pub(crate) async fn read(
     if body.size_hint().lower() > cap as u64 {
         return Err(too_large(cap));
     }
+    let mut collected = pin!(collect(body, cap, budget));
+    // Most bodies came with their head: for those no time is measured.
+    if let Poll::Ready(collected) = futures::poll!(collected.as_mut()) {
+        return collected;
+    }
     let late = || Failure::new(Kind::BodyTimeout, format!("the body did not arrive within {} s", time.as_secs()));
-    tokio::time::timeout(time, collect(body, cap, budget)).await.map_err(|_| late())?
+    tokio::time::timeout(time, collected).await.map_err(|_| late())?
 }
 
 async fn collect(mut body: Incoming, cap: usize, budget: &Arc<Budget>) -> Result<Buffered, Failure> {

@@ -115,18 +115,19 @@ async fn measure(candidate: Candidate, args: &PeersArgs, rows: &mut Vec<Row>) ->
 const MOST_CONNECTIONS: usize = 9_900;
 
 fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
+    let open = count.min(MOST_CONNECTIONS);
     match candidate {
         Candidate::Gateway => {
             vec![
                 (Held::Sessions, count / 10),
                 (Held::Sessions, count),
-                (Held::Connections, count.min(MOST_CONNECTIONS)),
-                (Held::Streams, count.min(MOST_CONNECTIONS)),
+                (Held::Connections, open),
+                (Held::Streams, open),
             ]
         }
         Candidate::Bridged => vec![(Held::Sessions, count / 10)],
         Candidate::Nginx | Candidate::Relay | Candidate::McpProxy => {
-            vec![(Held::Sessions, count / 10), (Held::Connections, count.min(MOST_CONNECTIONS))]
+            vec![(Held::Sessions, count / 10), (Held::Connections, open)]
         }
     }
 }
