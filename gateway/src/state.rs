@@ -1,4 +1,4 @@
-//! What is served now: the snapshot, and what must outlive it (places in use, calls per pod).
+//! What is served now: the snapshot, and what must outlive it (places in use, calls and connections per pod).
 
 use std::collections::HashMap;
 use std::sync::Arc;

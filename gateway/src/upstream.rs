@@ -1,4 +1,4 @@
-//! Speaks to bridges: one way to sign.
+//! Speaks to bridges: what of a request goes on, how it is signed, and what the lack of an answer means.
 
 use std::time::Duration;
 
