@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tls")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -26,6 +27,12 @@ use crate::stderr::shorten;
 /// Idle connections to the server that are kept: as many as may well have had calls under way, so that the next one finds a
 /// connection.
 const MAX_IDLE: usize = 1024;
+/// How long they are: less than a server does itself, so that no request meets a connection that is being closed. Node and
+/// uvicorn close theirs after 5 s.
+const IDLE_ON_LOOPBACK: Duration = Duration::from_secs(4);
+/// The same of a server elsewhere, where another connection takes longer. Load balancers commonly close theirs after 60 s.
+#[cfg(feature = "tls")]
+const IDLE_ELSEWHERE: Duration = Duration::from_secs(50);
 /// What is quoted of a header that is not as it should be.
 const MAX_QUOTE: usize = 120;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
@@ -121,14 +128,14 @@ impl Server {
     pub(crate) fn new(endpoint: Uri) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self { endpoint, client: Http::Loopback(client(connector)) }
+        Self { endpoint, client: Http::Loopback(client(connector, IDLE_ON_LOOPBACK)) }
     }
 
     /// A server elsewhere.
     #[cfg(feature = "tls")]
     pub(crate) fn elsewhere(remote: Remote) -> Self {
         let Remote { endpoint, credential, dialer, .. } = remote;
-        let elsewhere = Elsewhere { client: client(dialer.clone()), dialer, credential };
+        let elsewhere = Elsewhere { client: client(dialer.clone(), IDLE_ELSEWHERE), dialer, credential };
         Self { endpoint, client: Http::Elsewhere(Arc::new(elsewhere)) }
     }
 
@@ -227,12 +234,13 @@ impl Server {
     }
 }
 
-fn client<C>(connector: C) -> Client<C, Full<Bytes>>
+fn client<C>(connector: C, idle: Duration) -> Client<C, Full<Bytes>>
 where
     C: Connect + Clone,
 {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(idle)
         .pool_max_idle_per_host(MAX_IDLE)
         .build(connector)
 }

@@ -242,9 +242,9 @@ impl HttpBody for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        // Whoever knows how long a body is does not ask for more than its last frame.
+        // Whoever knows how long a body is, or that trailers are its last, does not ask for more.
         let has_ended = match &frame {
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || self.body.is_end_stream(),
             Poll::Ready(None) => true,
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
@@ -274,6 +274,8 @@ mod tests {
 
     const WHOLE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     const EMPTY: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+    const TRAILED: &str =
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: a\r\n\r\n2\r\nok\r\n0\r\na: b\r\n\r\n";
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     /// The rest never comes.
     const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no";
@@ -341,6 +343,17 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(pod.ask().await, 0);
         }
+    }
+
+    #[tokio::test]
+    async fn trailers_end_an_answer() {
+        let mut pod = Pod::start(&[&[TRAILED, WHOLE]]).await;
+        let mut request = Request::new(Full::default());
+        request.headers_mut().insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+        let mut body = pod.pool.send(request).await.expect("an answer").into_body();
+        while !body.frame().await.expect("a frame").expect("goes on").is_trailers() {}
+        assert_eq!(pod.requests.recv().await, Some(0));
+        assert_eq!(pod.ask().await, 0);
     }
 
     #[tokio::test]
