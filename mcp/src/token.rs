@@ -1,7 +1,8 @@
 //! The session id that a client holds: sealed, so that any gateway replica can read it and nobody else can make one.
 //!
-//! Layout, base64url: `version (1) | key id (4) | nonce (12) | AES-256-GCM(claims)`. Principal and route are
-//! authenticated but not carried: a token presented by someone else, or on another route, does not open.
+//! Layout, base64url: `version (1) | key id (4) | nonce (12) | AES-256-GCM(claims)`, the claims as postcard writes them.
+//! Principal, route and the kind of claims are authenticated but not carried: a token presented by someone else, on another
+//! route or for another kind of session does not open.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderName;
@@ -16,7 +17,7 @@ pub const HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Length of a sealing key in bytes.
 pub const KEY_LEN: usize = 32;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_ID_LEN: usize = 4;
 /// A longer header is refused before anything is decoded.
 const MAX_LEN: usize = 1024;
@@ -89,19 +90,14 @@ impl std::fmt::Display for SessionKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The session's name at the bridge.
-    #[serde(rename = "s")]
     pub session: SessionKey,
     /// The revision that the session lives on.
-    #[serde(rename = "r")]
     pub revision: Box<str>,
     /// UID of the pod that holds the session's state; `None` where any pod of the revision will do.
-    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<str>>,
     /// Unix seconds at which the session was opened.
-    #[serde(rename = "i", default)]
     pub issued: u64,
     /// Unix seconds after which the token is void.
-    #[serde(rename = "e")]
     pub expires: u64,
 }
 
@@ -109,29 +105,33 @@ pub struct Claims {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManyClaims {
     /// What the session's names at the servers' bridges derive from.
-    #[serde(rename = "m")]
     pub session: SessionKey,
     /// Parameters with which sessions are opened at servers, JSON: what the client said of itself.
-    #[serde(rename = "c")]
     pub client: Box<str>,
     /// Unix seconds after which the token is void.
-    #[serde(rename = "e")]
     pub expires: u64,
 }
 
 /// What can be in a token.
 pub trait Sealable: Serialize + serde::de::DeserializeOwned {
+    /// Tells what it is from everything else that is sealed: what is written does not.
+    const KIND: u8;
+
     /// Unix seconds after which the token is void.
     fn expires(&self) -> u64;
 }
 
 impl Sealable for Claims {
+    const KIND: u8 = 1;
+
     fn expires(&self) -> u64 {
         self.expires
     }
 }
 
 impl Sealable for ManyClaims {
+    const KIND: u8 = 2;
+
     fn expires(&self) -> u64 {
         self.expires
     }
@@ -205,12 +205,12 @@ impl Keyring {
     ///
     /// # Errors
     /// The system has no randomness to give.
-    pub fn seal(&self, claims: &impl Sealable, binding: Binding<'_>) -> Result<String, TokenError> {
+    pub fn seal<C: Sealable>(&self, claims: &C, binding: Binding<'_>) -> Result<String, TokenError> {
         let (id, key) = self.keys.first().ok_or(TokenError::BadKey)?;
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| TokenError::NoRandomness)?;
-        let mut sealed = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
-        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), associated(binding), &mut sealed)
+        let mut sealed = postcard::to_allocvec(claims).map_err(|_| TokenError::Malformed)?;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), associated::<C>(binding), &mut sealed)
             .map_err(|_| TokenError::BadKey)?;
         let mut token = Vec::with_capacity(1 + KEY_ID_LEN + NONCE_LEN + sealed.len());
         token.push(VERSION);
@@ -246,16 +246,16 @@ impl Keyring {
         let (nonce, sealed) = rest.split_first_chunk_mut::<NONCE_LEN>().ok_or(TokenError::Malformed)?;
         let (_, key) = self.keys.iter().find(|(known, _)| known == id).ok_or(TokenError::UnknownKey)?;
         let plain = key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(binding), sealed)
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), associated::<C>(binding), sealed)
             .map_err(|_| TokenError::NotYours)?;
-        let claims: C = serde_json::from_slice(plain).map_err(|_| TokenError::Malformed)?;
+        let claims: C = postcard::from_bytes(plain).map_err(|_| TokenError::Malformed)?;
         if claims.expires() <= now { Err(TokenError::Expired) } else { Ok(claims) }
     }
 }
 
-fn associated(Binding { principal, route }: Binding<'_>) -> Aad<Vec<u8>> {
-    let mut data = Vec::with_capacity(1 + principal.len() + route.len());
-    data.push(VERSION);
+fn associated<C: Sealable>(Binding { principal, route }: Binding<'_>) -> Aad<Vec<u8>> {
+    let mut data = Vec::with_capacity(2 + principal.len() + route.len());
+    data.extend([VERSION, C::KIND]);
     data.extend_from_slice(principal);
     data.extend_from_slice(route.as_bytes());
     Aad::from(data)
@@ -287,13 +287,20 @@ mod tests {
         let ring = ring(&[[9; KEY_LEN]]);
         let claims = claims();
         let token = ring.seal(&claims, ALICE).expect("seals");
-        assert!(token.len() <= 512, "{} bytes", token.len());
+        assert!(token.len() <= 192, "{} bytes", token.len());
         assert_eq!(ring.open(&token, ALICE, 999), Ok(claims));
         let bob = Binding { principal: &[2; 32], ..ALICE };
         let elsewhere = Binding { route: "default/other", ..ALICE };
         assert_eq!(ring.open(&token, bob, 999), Err(TokenError::NotYours));
         assert_eq!(ring.open(&token, elsewhere, 999), Err(TokenError::NotYours));
         assert_eq!(ring.open(&token, ALICE, 1_000), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn claims_of_one_kind_are_never_read_as_another() {
+        let ring = ring(&[[9; KEY_LEN]]);
+        let token = ring.seal(&claims(), ALICE).expect("seals");
+        assert_eq!(ring.open_as::<ManyClaims>(&token, ALICE, 0), Err(TokenError::NotYours));
     }
 
     #[test]
