@@ -9,16 +9,19 @@ use nix::unistd::Pid;
 
 use crate::mcp;
 use crate::objects::{MAC_KEY, Pod};
+use crate::panics;
 use crate::ports::free_port;
 use crate::wait::{PATIENCE, until};
 
 const UID: &str = "uid-1";
+/// What it says.
+const LOG: &str = "log";
 
 /// A bridge; it ends with this, and its servers with it.
 pub struct Bridge {
     address: SocketAddr,
     process: Child,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bridge {
@@ -40,10 +43,10 @@ impl Bridge {
             .args(behind)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(directory.path().join(LOG)).expect("a log"))
             .spawn()
             .expect("the bridge starts");
-        let bridge = Self { address, process, _directory: directory };
+        let bridge = Self { address, process, directory };
         let (http, ready) = (mcp::http(), format!("http://{admin}/readyz"));
         until("the bridge's server is ready", PATIENCE, || async {
             let answer = http.get(&ready).send().await.map_err(|error| error.to_string())?;
@@ -70,5 +73,7 @@ impl Drop for Bridge {
         let pid = self.process.id().try_into().expect("a process id");
         kill(Pid::from_raw(pid), Signal::SIGTERM).expect("the bridge can be asked to end");
         self.process.wait().expect("it ends");
+        let log = std::fs::read(self.directory.path().join(LOG)).expect("its log");
+        panics::assert_none_in(&String::from_utf8_lossy(&log));
     }
 }

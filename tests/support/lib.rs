@@ -13,6 +13,7 @@ pub mod front;
 pub mod mcp;
 pub mod metrics;
 pub mod objects;
+pub mod panics;
 pub mod paths;
 pub mod ports;
 pub mod process;

@@ -11,7 +11,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -43,6 +44,7 @@ pub struct Rig {
     pub data: SocketAddr,
     pub admin: SocketAddr,
     pub log: Arc<Mutex<String>>,
+    reads: JoinHandle<()>,
     _key: tempfile::NamedTempFile,
 }
 
@@ -157,12 +159,12 @@ impl Rig {
             }
         };
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reads = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 kept.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        Self { child, data, admin, log, _key: key }
+        Self { child, data, admin, log, reads, _key: key }
     }
 
     /// Waits for a line of the log that holds `text`, and returns it.
@@ -302,6 +304,20 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// A panic in a task of the bridge ends that task, and no request may have been in it.
+    fn assert_no_panic(&self) {
+        let ended = Instant::now();
+        // A server that a test left behind may hold the log open.
+        while !self.reads.is_finished() && ended.elapsed() < Duration::from_secs(1) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let panic = log.lines().find(|line| line.starts_with("thread '") && line.contains("panicked at"));
+        assert!(std::thread::panicking() || panic.is_none(), "{panic:?}");
+    }
+}
+
 impl Drop for Rig {
     fn drop(&mut self) {
         for _ in 0..2 {
@@ -310,7 +326,7 @@ impl Drop for Rig {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(10) {
             if self.child.try_wait().is_ok_and(|status| status.is_some()) {
-                return;
+                return self.assert_no_panic();
             }
             // The second signal may have been merged with the first.
             let _ = kill(self.pid(), Signal::SIGTERM);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use portolan_gateway::{Bound, Bounds, Config, Drain, Source};
 use portolan_snapshot::Inputs;
 pub use portolan_tests::objects::{ALICE, BOB, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, STREAM_KEY};
+use portolan_tests::panics::{self, Watch};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -19,6 +20,7 @@ pub struct Gateway {
     inputs: watch::Sender<Option<Arc<Inputs>>>,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+    _panics: Watch,
 }
 
 pub fn config() -> Config {
@@ -57,7 +59,8 @@ impl Gateway {
             };
             bound.run(source, shutdown).await.expect("runs");
         });
-        Self { address, admin, inputs: watch::Sender::new(None), shutdown: Some(shutdown), task }
+        let inputs = watch::Sender::new(None);
+        Self { address, admin, inputs, shutdown: Some(shutdown), task, _panics: panics::watch() }
     }
 
     pub async fn until_ready(&self) {
