@@ -21,8 +21,9 @@ use super::{Parts, Peers, RELAY};
 /// Label that Kubernetes puts on every Namespace with its name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// Where names are resolved.
-const DNS_PORT: u16 = 53;
+/// Where names are resolved. A policy sees the port of the pod behind the Service, which is 5353 where name servers run
+/// without privileges (OpenShift's do).
+const DNS_PORTS: [u16; 2] = [53, 5353];
 /// Everything but where clouds keep the credentials of nodes.
 const ANYWHERE: [(&str, &str); 2] = [("0.0.0.0/0", "169.254.169.254/32"), ("::/0", "fd00:ec2::254/128")];
 
@@ -69,7 +70,7 @@ fn allow(peers: &Peers, port: u16) -> NetworkPolicyIngressRule {
 /// the platform allowed may be a Service, and a policy sees the port and the pod behind it: those are open, then.
 fn egress(parts: &Parts<'_>, remote: &Remote) -> Option<Vec<NetworkPolicyEgressRule>> {
     let (_, port) = remote.authority()?;
-    let names = [on(DNS_PORT, "UDP"), on(DNS_PORT, "TCP")];
+    let names = DNS_PORTS.into_iter().flat_map(|port| [on(port, "UDP"), on(port, "TCP")]);
     let blocks = ANYWHERE.map(|(cidr, except)| NetworkPolicyPeer {
         ip_block: Some(IPBlock { cidr: cidr.into(), except: Some(vec![except.into()]) }),
         ..NetworkPolicyPeer::default()
@@ -77,7 +78,7 @@ fn egress(parts: &Parts<'_>, remote: &Remote) -> Option<Vec<NetworkPolicyEgressR
     let pods = NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let inside = parts.relay.allowed(remote).map(|_| NetworkPolicyEgressRule { to: Some(vec![pods]), ports: None });
     let rules = [
-        NetworkPolicyEgressRule { to: None, ports: Some(names.into()) },
+        NetworkPolicyEgressRule { to: None, ports: Some(names.collect()) },
         NetworkPolicyEgressRule { to: Some(blocks.into()), ports: Some(vec![on(port, "TCP")]) },
     ];
     Some(rules.into_iter().chain(inside).collect())
