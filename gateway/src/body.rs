@@ -13,6 +13,9 @@ use portolan_mcp::failure::{Failure, Kind};
 
 use crate::budget::{Budget, Share};
 
+/// So much of a body has to come before what it says of its length is believed: saying so alone holds no room.
+const BELIEVED_BYTES: usize = 32 * 1024;
+
 /// A whole body with its share of the budget.
 #[derive(Debug)]
 pub(crate) struct Buffered {
@@ -48,7 +51,8 @@ async fn collect(mut body: Incoming, cap: usize, budget: &Arc<Budget>) -> Result
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::new(Kind::Malformed, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > cap {
+        let length = first.len() + rest.len() + data.len();
+        if length > cap {
             return Err(too_large(cap));
         }
         // Most bodies are one frame: that one is kept as it came.
@@ -57,23 +61,28 @@ async fn collect(mut body: Incoming, cap: usize, budget: &Arc<Budget>) -> Result
             first = data;
             continue;
         }
-        let length = first.len() + rest.len() + data.len();
-        if declared.is_some() {
-            share.grow(data.len())?;
-        } else if length > rest.capacity() {
-            // A body that does not say how long it is takes room ahead: that counts too.
-            let capacity = length.max(2 * rest.capacity()).min(cap);
+        if length > rest.capacity() {
+            let capacity = room(length, rest.capacity(), declared, cap);
             share.grow(capacity - rest.capacity().max(first.len()))?;
             rest.reserve(capacity - rest.len());
         }
-        if !first.is_empty() {
-            rest.reserve(declared.unwrap_or(length));
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
+        rest.extend_from_slice(&std::mem::take(&mut first));
         rest.extend_from_slice(&data);
     }
     let bytes = if rest.is_empty() { first } else { rest.freeze() };
     Ok(Buffered { bytes, _share: share })
+}
+
+/// The room to take for a body of which `length` bytes have come and that has `taken` so far: twice as much, or all that it
+/// needs once it has shown that it is coming. Of a crowd that does not fit, some come through then, and the others take
+/// nothing.
+fn room(length: usize, taken: usize, declared: Option<usize>, cap: usize) -> usize {
+    match declared {
+        Some(all) if length > BELIEVED_BYTES => all,
+        _ => 2 * taken,
+    }
+    .min(declared.unwrap_or(cap))
+    .max(length)
 }
 
 fn too_large(cap: usize) -> Failure {

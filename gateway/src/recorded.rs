@@ -69,7 +69,8 @@ impl HttpBody for RecordedBody {
             None => this.record.complete(),
         }
         if let Some(answer) = &this.held.answer {
-            frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| answer.part(data))));
+            let is_last = this.inner.is_end_stream();
+            frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| answer.part(data, is_last))));
         }
         Poll::Ready(frame)
     }

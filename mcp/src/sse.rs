@@ -220,6 +220,12 @@ impl Splitter {
         Ok(whole)
     }
 
+    /// How many bytes it holds of an event that is not whole.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// What is left when the stream ended: the beginning of an event.
     #[must_use]
     pub fn rest(self) -> Bytes {

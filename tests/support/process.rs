@@ -1,13 +1,19 @@
-//! What Linux tells of a running process: its memory, its descriptors, the ports that it listens on (proc(5)).
+//! What Linux tells of a running process: its memory, its time, its descriptors, the ports that it listens on (proc(5)).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
+
+/// The unit of the times in `/proc/<pid>/stat`, whatever the kernel's own clock is.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,30 @@ impl Memory {
 /// It does not run, or is somebody else's.
 pub fn forget_peak(pid: i32) {
     fs::write(file(pid, "clear_refs"), "5").expect("the process is ours");
+}
+
+/// How long it has had a processor since it started, for itself and for what the kernel did for it.
+///
+/// # Panics
+/// It does not run.
+#[must_use]
+pub fn processor_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(file(pid, "stat")).expect("it runs");
+    // The name before them may have spaces in it.
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
+    TICK * ticks.sum::<u32>()
+}
+
+/// How many descriptors this process, and whatever it starts from now on, may have open: as many as it may ask for.
+///
+/// # Panics
+/// The system does not say.
+#[must_use]
+pub fn may_open() -> usize {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("is known");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("may be asked for");
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// How many descriptors are open.

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::mcp;
 use crate::metrics::Metrics;
 use crate::ports::free_port;
-use crate::process::Memory;
+use crate::process::{Memory, forget_peak, processor_time};
 use crate::wait::{PATIENCE, until};
 
 /// A gateway; it ends with this.
@@ -111,7 +112,27 @@ impl Replica {
     /// It has ended.
     #[must_use]
     pub fn resident(&self) -> u64 {
-        Memory::of(self.process.id().try_into().expect("a process id")).expect("it runs").resident
+        Memory::of(self.pid()).expect("it runs").resident
+    }
+
+    /// The most memory that it had while `work` was done, in bytes.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn peak(&self, work: impl Future<Output = ()>) -> u64 {
+        forget_peak(self.pid());
+        work.await;
+        Memory::of(self.pid()).expect("it runs").peak
+    }
+
+    /// How long it had a processor while `work` was done.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn busy(&self, work: impl Future<Output = ()>) -> Duration {
+        let before = processor_time(self.pid());
+        work.await;
+        processor_time(self.pid()) - before
     }
 
     /// The value of one series of its metrics; 0 where there is none.
@@ -131,6 +152,10 @@ impl Replica {
         let panics = self.metric("portolan_gateway_panics_total").await;
         assert!(panics == 0.0, "{panics} panics: {}", self.log());
         assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+
+    fn pid(&self) -> i32 {
+        self.process.id().try_into().expect("a process id")
     }
 
     /// Asks the port for probes and metrics.

@@ -15,33 +15,54 @@ use portolan_mcp::{
     members::Members,
     sse::{self, Splitter},
 };
+use tokio::time::{Instant, timeout_at};
 
 use crate::budget::Share;
 use crate::negotiate;
 use crate::respond::{Body, BoxError};
 use crate::state::Entry;
+use crate::upstream;
 
 /// Bytes of one message that is read.
 const MAX_MESSAGE: usize = 32 * 1024 * 1024;
+/// A message up to this size waits for no room: it is out again as soon as it is in.
+const SMALL_MESSAGE: usize = 64 * 1024;
 
 /// `response` of the server behind `entry` to a request of `method`; without one, to whatever was asked when the stream
-/// began that goes on here.
-pub(super) fn renamed(response: Response<Body>, entry: &Entry, method: Option<&str>) -> Response<Body> {
-    renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method)
+/// began that goes on here. A message that is held until it is whole waits for room first, until `deadline`.
+pub(super) async fn renamed(
+    response: Response<Body>,
+    entry: &Entry,
+    method: Option<&str>,
+    deadline: Instant,
+) -> Result<Response<Body>, Failure> {
+    let renamed = renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method);
+    timeout_at(deadline, renamed).await.map_err(|_| upstream::timed_out(entry.route.settings.request_timeout))?
 }
 
-fn renamed_of(mut response: Response<Body>, route: &str, held: Share, method: Option<&str>) -> Response<Body> {
+async fn renamed_of(
+    mut response: Response<Body>,
+    route: &str,
+    mut held: Share,
+    method: Option<&str>,
+) -> Result<Response<Body>, Failure> {
     let reading = if negotiate::is_stream(response.headers()) {
         Reading::Events(Splitter::new(MAX_MESSAGE))
     } else if method.is_none_or(names_resources) {
-        Reading::Message(BytesMut::new())
+        let length = response.size_hint().exact().map_or(Ok(0), usize::try_from).map_err(|_| too_long())?;
+        if length > MAX_MESSAGE {
+            return Err(too_long());
+        }
+        if length > SMALL_MESSAGE {
+            held.wait(length).await;
+        }
+        Reading::Message(BytesMut::with_capacity(length))
     } else {
-        return response;
+        return Ok(response);
     };
     response.headers_mut().remove(header::CONTENT_LENGTH);
     let names = Names { route: route.to_owned() };
-    response
-        .map(|inner| Renamed { inner, names, reading, held: Some(held), trailers: None, ended: false }.boxed_unsync())
+    Ok(response.map(|inner| Renamed { inner, names, reading, held, trailers: None, ended: false }.boxed_unsync()))
 }
 
 struct Names {
@@ -107,7 +128,7 @@ struct Renamed {
     names: Names,
     reading: Reading,
     /// What a message takes that is not handed on yet.
-    held: Option<Share>,
+    held: Share,
     /// What came behind the body, until the rest of it is out.
     trailers: Option<Frame<Bytes>>,
     ended: bool,
@@ -121,14 +142,13 @@ impl Renamed {
                 if whole.len() + data.len() > MAX_MESSAGE {
                     return Err(too_long().into());
                 }
-                if let Some(held) = &mut self.held {
-                    held.force(data.len());
-                }
                 whole.extend_from_slice(data);
+                self.held.hold(whole.capacity());
                 Ok(Bytes::new())
             }
             Reading::Events(splitter) => {
                 let events = splitter.push(data).map_err(|_| too_long())?;
+                self.held.hold(splitter.held());
                 let events: Vec<Bytes> = events.into_iter().map(|event| self.names.event(event)).collect();
                 Ok(events.concat().into())
             }
@@ -136,7 +156,7 @@ impl Renamed {
     }
 
     fn rest(&mut self) -> Bytes {
-        self.held = None;
+        self.held.hold(0);
         match std::mem::replace(&mut self.reading, Reading::Message(BytesMut::new())) {
             Reading::Message(whole) => self.names.applied(&whole).map_or_else(|| whole.freeze(), Bytes::from),
             Reading::Events(splitter) => splitter.rest(),
@@ -196,7 +216,7 @@ mod tests {
         let frames = frames.iter().map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text.as_bytes()))));
         let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync());
         response.headers_mut().insert(header::CONTENT_TYPE, kind.parse().expect("a value"));
-        let renamed = renamed_of(response, "n/s", Share::new(budget()), Some("tools/call"));
+        let renamed = renamed_of(response, "n/s", Share::new(budget()), Some("tools/call")).await.expect("fits");
         String::from_utf8(renamed.into_body().collect().await.expect("whole").to_bytes().to_vec()).expect("text")
     }
 
@@ -236,10 +256,11 @@ mod tests {
         let (sender, frames) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, BoxError>>();
         let send = |frame| sender.unbounded_send(Ok(frame)).expect("is read");
         let response = Response::new(StreamBody::new(frames).boxed_unsync());
-        let mut renamed = renamed_of(response, "n/s", Share::new(budget.clone()), Some("tools/call"));
+        let share = Share::new(budget.clone());
+        let mut renamed = renamed_of(response, "n/s", share, Some("tools/call")).await.expect("fits");
         send(Frame::data(Bytes::from_static(b"{\"n\":")));
         assert!(renamed.body_mut().frame().now_or_never().is_none(), "a message is handed on whole");
-        assert_eq!(budget.held(), 5);
+        assert!(budget.held() >= 5, "what is held counts, with the room that it takes");
         send(Frame::data(Bytes::from_static(b"1}")));
         send(Frame::trailers(http::HeaderMap::new()));
         let whole = renamed.into_body().collect().await.expect("whole");

@@ -97,10 +97,11 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Notes that a request is one server's from here on.
-fn settle(entry: &Entry, record: &mut Record, held: &mut Held) {
+/// Notes that a request is one server's from here on, as far as that has room for it.
+fn settle(entry: &Entry, record: &mut Record, held: &mut Held) -> Result<(), Failure> {
     record.set_route(&entry.series);
     held.answer = Some(Answer::new(entry.budget.clone()));
+    entry.budget.admit()
 }
 
 /// Answers a request to `/mcp`, or to a toolset.

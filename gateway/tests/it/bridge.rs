@@ -52,6 +52,7 @@ struct Memory {
     streams: HashMap<String, mpsc::Sender<Bytes>>,
     waiting: HashMap<String, oneshot::Sender<Value>>,
     full: bool,
+    called: Vec<u64>,
     offers: Offers,
     /// Open sessions, where it keeps count of them.
     sessions: Option<HashSet<String>>,
@@ -157,6 +158,11 @@ impl Bridge {
     pub fn asked(&self) -> Vec<(Seen, Value)> {
         let own = self.seen().into_iter().filter(|seen| !is_shared(&seen.headers));
         own.map(|seen| (seen.clone(), serde_json::from_slice(&seen.body).unwrap_or_default())).collect()
+    }
+
+    /// The `number` of every call of a tool that was made, in order. A call in a session that is not open was not.
+    pub fn called(&self) -> Vec<u64> {
+        self.memory.lock().expect("no panic").called.clone()
     }
 
     /// How often `method` came for a caller.
@@ -270,6 +276,7 @@ async fn post(
         return Ok(open_stream(&memory, session.to_owned()));
     }
     let arguments = message["params"]["arguments"].clone();
+    memory.lock().expect("no panic").called.extend(arguments["number"].as_u64());
     let result = match (method, message["params"]["name"].as_str().unwrap_or_default()) {
         ("initialize", _) if memory.lock().expect("no panic").full => return Ok(failed(Kind::Overloaded, Some(id))),
         ("initialize", _) if !message["params"]["capabilities"].is_object() => {

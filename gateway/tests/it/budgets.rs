@@ -6,13 +6,11 @@ use http::Method;
 use portolan_gateway::{Bounds, Config};
 use serde_json::json;
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
 
 use crate::bridge::Bridge;
 use crate::client::{Answer, call, soon, until};
 use crate::log::Log;
-use crate::world::{ALICE, Gateway, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, config};
+use crate::world::{Gateway, MAC_KEY, OTHER_ROUTE, Objects, ROUTE, config};
 
 const BYTES: &str = "portolan_gateway_buffered_bytes";
 
@@ -30,33 +28,6 @@ fn assert_comes_back(answer: &Answer) {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
     assert_eq!(answer.json()["error"]["data"]["error_type"], "Overloaded");
     assert_eq!(answer.json()["error"]["data"]["retryable"], true);
-}
-
-/// Sends a POST's head and the first `bytes` of its body of a megabyte.
-async fn half_a_body(gateway: &Gateway, route: &str, bytes: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
-    let head = format!(
-        "POST {route} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\ncontent-type: application/json\r\n\
-         content-length: 1048576\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await.expect("is open");
-    stream.write_all(&vec![b' '; bytes]).await.expect("is open");
-    stream
-}
-
-/// Calls a tool and reads nothing of its answer beside the head. The client's own buffers are small.
-async fn unread(gateway: &Gateway, session: &str, tool: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("is set");
-    let mut stream = socket.connect(gateway.address).await.expect("connects");
-    let body = call(tool, json!({}));
-    let request = format!(
-        "POST {ROUTE} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\nmcp-session-id: {session}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.expect("is open");
-    stream
 }
 
 #[tokio::test]
@@ -93,9 +64,10 @@ async fn a_crowd_of_bodies_for_one_server_leaves_room_for_the_other() {
         bounds.max_buffered_bytes_per_server = 4 << 20;
     })
     .await;
+    let client = gateway.client().with("content-type", "application/json");
     let mut crowd = Vec::new();
     for _ in 0..7 {
-        crowd.push(half_a_body(&gateway, ROUTE, 600_000).await);
+        crowd.push(client.half_a_body(ROUTE, 600_000).await);
     }
     until("the server's share is used up", async || hits(&gateway, "ServerBytes").await >= 1.0).await;
     let held = gateway.metric(BYTES).await;
@@ -128,9 +100,10 @@ async fn answers_that_nobody_reads_count_and_new_callers_are_told_to_come_back()
     let gateway = Gateway::start_with(config, Some(objects.inputs())).await;
     let session = gateway.client().initialize().await;
     let client = gateway.client().session(&session);
+    let flooded = client.clone().with("content-type", "application/json");
     let mut unreads = Vec::new();
     until("the budget is used up", async || {
-        unreads.push(unread(&gateway, &session, "flood").await);
+        unreads.push(flooded.unread(ROUTE, &call("flood", json!({}))).await);
         client.call("echo", json!({})).await.status == 503
     })
     .await;
@@ -165,7 +138,8 @@ async fn a_client_that_does_not_read_is_not_written_ahead_for() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = start(&bridge, |bounds| bounds.unread_timeout = Duration::from_millis(300)).await;
     let session = gateway.client().initialize().await;
-    let stream = unread(&gateway, &session, "flood").await;
+    let client = gateway.client().session(&session).with("content-type", "application/json");
+    let stream = client.unread(ROUTE, &call("flood", json!({}))).await;
     until("it is cut", async || log.access().len() == 2).await;
     let line = log.access().pop().expect("a line");
     let bytes = line["bytes_out"].as_u64().expect("a number");

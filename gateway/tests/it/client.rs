@@ -1,5 +1,6 @@
 //! An HTTP client that sends exactly what a test says.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::world::ROUTE;
@@ -190,6 +192,31 @@ impl Client {
     /// Calls a tool in the session that this client names.
     pub async fn call(&self, tool: &str, arguments: Value) -> Answer {
         self.post(ROUTE, call(tool, arguments)).await
+    }
+
+    /// Sends a POST with the first `sent` bytes of a body of a megabyte, as far as they are taken.
+    pub async fn half_a_body(&self, path: &str, sent: usize) -> (TcpStream, io::Result<()>) {
+        let mut stream = TcpStream::connect(self.address).await.expect("connects");
+        let written = self.write(&mut stream, path, 1 << 20, &vec![b' '; sent]).await;
+        (stream, written)
+    }
+
+    /// Sends a POST and reads nothing of its answer. The client's own buffers are small.
+    pub async fn unread(&self, path: &str, body: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("is set");
+        let mut stream = socket.connect(self.address).await.expect("connects");
+        self.write(&mut stream, path, body.len(), body.as_bytes()).await.expect("is open");
+        stream
+    }
+
+    async fn write(&self, stream: &mut TcpStream, path: &str, length: usize, body: &[u8]) -> io::Result<()> {
+        let mut head = format!("POST {path} HTTP/1.1\r\ncontent-length: {length}\r\n");
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all((head + "\r\n").as_bytes()).await?;
+        stream.write_all(body).await
     }
 
     pub async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {

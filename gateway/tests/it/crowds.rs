@@ -4,6 +4,8 @@
 use futures::stream::{self, StreamExt};
 use http::Method;
 use portolan_tests::api_server::ApiServer;
+use portolan_tests::bridge as real;
+use portolan_tests::objects::Pod;
 use portolan_tests::replica::Replica;
 use serde_json::json;
 
@@ -17,27 +19,38 @@ use crate::real_bridge::binary;
 use crate::world::{ALICE, MAC_KEY, Objects, ROUTE};
 
 const CROWD: usize = 2000;
+/// How many messages are damaged, where that is not [`CROWD`].
+const DAMAGED: &str = "DAMAGED_MESSAGES";
 const AT_ONCE: usize = 32;
 /// More bytes than an allocator moves by itself, and two KiB for each of the crowd.
 const MOVES_BY_ITSELF: u64 = 4 * 1024 * 1024;
-const CONNECTIONS: &str = r#"portolan_gateway_connections{listener="http"}"#;
+/// The series of connections that are open.
+pub const CONNECTIONS: &str = r#"portolan_gateway_connections{listener="http"}"#;
 
-async fn start() -> (Bridge, ApiServer, Replica) {
+/// A server that any endpoint shows and that takes as many requests at once as anybody makes, and a gateway in front.
+pub async fn start() -> (Bridge, ApiServer, Replica) {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
-    bridge.offer(Offers::tools(&["echo"]));
-    let mut objects = Objects::of(&[("everything", &[&bridge])]);
-    objects.toolsets = vec![("mine", json!({"servers": [{"name": "everything"}]}))];
-    let api = ApiServer::start(objects.inputs()).await;
-    let replica = Replica::start(&binary("portolan"), api.address).await;
+    bridge.offer(Offers::tools(&["echo", "slow", "huge"]));
+    let (api, replica) = in_front_of(&bridge).await;
     (bridge, api, replica)
 }
 
-fn client(replica: &Replica) -> Client {
+async fn in_front_of(bridge: &dyn Pod) -> (ApiServer, Replica) {
+    let mut objects = Objects::of(&[("everything", &[bridge])]);
+    objects.toolsets = vec![("mine", json!({"servers": [{"name": "everything"}]}))];
+    objects.server["limits"] = json!({"maxParallelRequests": 10_000});
+    let api = ApiServer::start(objects.inputs()).await;
+    let replica = Replica::start(&binary("portolan"), api.address).await;
+    (api, replica)
+}
+
+/// A client of a replica.
+pub fn client(replica: &Replica) -> Client {
     Client::new(replica.address).key(ALICE).with("content-type", "application/json")
 }
 
 /// Does `one` for each of a crowd.
-async fn crowd<F: Future<Output = ()>>(count: usize, one: impl Fn(usize) -> F) {
+pub async fn crowd<F: Future<Output = ()>>(count: usize, one: impl Fn(usize) -> F) {
     stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
@@ -131,26 +144,47 @@ fn damaged(seed: usize, tool: &str) -> Vec<u8> {
     body
 }
 
-#[tokio::test]
-async fn a_crowd_of_damaged_messages_is_refused_or_passed_on_and_nothing_breaks() {
-    let (bridge, _api, mut replica) = start().await;
+/// Sends damaged messages to every endpoint, none of which breaks anything.
+async fn damage(replica: &Replica) {
+    let count = std::env::var(DAMAGED).map_or(CROWD, |count| count.parse().expect("a number"));
     let sessions: Vec<Client> =
-        stream::iter(ENDPOINTS).then(|(path, _)| open_owned(client(&replica), path)).collect().await;
+        stream::iter(ENDPOINTS).then(|(path, _)| open_owned(client(replica), path)).collect().await;
     let sent = async |seed: usize| {
         let which = seed / 7 % ENDPOINTS.len();
         let (path, tool) = ENDPOINTS[which];
         let client = match seed % 2 {
             0 => sessions[which].clone(),
-            _ => saying(client(&replica), "tools/call", Some(tool)),
+            _ => saying(client(replica), "tools/call", Some(tool)),
         };
         let body = damaged(seed, tool);
         let answer = client.open(Method::POST, path, body.clone()).await;
         assert!(answer.status < 500, "{seed} {:?}: {}", String::from_utf8_lossy(&body), answer.status);
+        // A session is a process of a real server's.
+        if let Some(opened) = answer.headers.get("mcp-session-id") {
+            let opened = client.session(opened.to_str().expect("text"));
+            assert!(opened.send(Method::DELETE, path, "").await.status < 300, "{seed}");
+        }
     };
-    crowd(CROWD, &sent).await;
+    crowd(count, &sent).await;
     until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
+    assert_eq!(client(replica).post(ROUTE, initialize()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_crowd_of_damaged_messages_is_refused_or_passed_on_and_nothing_breaks() {
+    let (bridge, _api, mut replica) = start().await;
+    damage(&replica).await;
     assert!(!bridge.asked().is_empty(), "some of them are not damaged after all");
-    assert_eq!(client(&replica).post(ROUTE, initialize()).await.status, 200);
+    replica.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_crowd_of_damaged_messages_breaks_nothing_in_front_of_the_real_bridge_either() {
+    let portolan = binary("portolan");
+    let server = ["--", portolan.to_str().expect("text"), "demo-server"];
+    let bridge = real::Bridge::start(&binary("portolan-bridge"), "stdio", &server).await;
+    let (_api, mut replica) = in_front_of(&bridge).await;
+    damage(&replica).await;
     replica.assert_well().await;
 }
 

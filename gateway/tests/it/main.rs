@@ -23,8 +23,12 @@ mod http2;
 mod http2_bounds;
 mod identity;
 #[cfg(feature = "kube")]
+mod idle;
+#[cfg(feature = "kube")]
 mod last_good;
 mod log;
+#[cfg(feature = "kube")]
+mod memory;
 mod modern;
 mod offers;
 #[path = "../../../tests/support/ports.rs"]
@@ -34,6 +38,8 @@ mod refusals;
 #[cfg(feature = "kube")]
 mod replicas;
 mod sessions;
+#[cfg(feature = "kube")]
+mod slow;
 mod smuggling;
 mod tenants;
 mod toolsets;

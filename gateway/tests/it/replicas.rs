@@ -1,14 +1,20 @@
 //! Two gateways as processes, in front of one real bridge: what is lost when one of them is killed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use http::Method;
 use portolan_tests::api_server::ApiServer;
 use portolan_tests::bridge::Bridge;
+use portolan_tests::process::may_open;
 use portolan_tests::replica::Replica;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
-use crate::client::{Client, call};
+use crate::client::{Client, call, soon, until};
+use crate::crowds::{self, crowd};
+use crate::endpoints::{ENDPOINTS, open};
 use crate::modern::{VERSION, saying};
 use crate::real_bridge::{binary, id_of, start};
 use crate::world::{ALICE, Objects, ROUTE};
@@ -107,4 +113,61 @@ async fn ask(client: Client, mut params: Value) -> Value {
     });
     let request = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}).to_string();
     saying(client, "tools/call", Some("ask")).post(ROUTE, request).await.json()
+}
+
+/// A call of the tool `echo`, or of another one, that is like no other call.
+fn numbered(echo: &str, tool: &str, number: usize) -> String {
+    let params = json!({"name": echo.replace("echo", tool), "arguments": {"number": number}});
+    json!({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}).to_string()
+}
+
+#[tokio::test]
+async fn hundreds_of_sessions_of_a_killed_replica_go_on_at_its_peer_and_no_call_is_made_twice() {
+    const SESSIONS: usize = 600;
+    assert!(may_open() > SESSIONS, "descriptors for each");
+    let (bridge, api, mut a) = crowds::start().await;
+    let mut b = Replica::start(&binary("portolan"), api.address).await;
+    bridge.keep_sessions();
+    let mut sessions = Vec::new();
+    for which in 0..SESSIONS {
+        // Some of them with many servers, of which each knows nothing of the session until it is called.
+        let (path, echo) = if which % 10 == 0 { ENDPOINTS[1 + which / 10 % 2] } else { ENDPOINTS[0] };
+        sessions.push((open(&crowds::client(&a), path).await, path, echo));
+    }
+    let at = |replica: &Replica, which: usize| {
+        let (client, path, echo) = &sessions[which];
+        (client.clone().at(replica.address), *path, *echo)
+    };
+    let echoed = async |replica: &Replica, which: usize, number: usize| {
+        let (client, path, echo) = at(replica, which);
+        let answer = client.post(path, numbered(echo, "echo", number)).await;
+        assert_eq!((answer.status, &answer.json()["result"]["number"]), (200, &json!(number)), "{which}: {answer:?}");
+    };
+    // Half of them are at work before.
+    crowd(SESSIONS / 2, |which| echoed(&a, 2 * which, which)).await;
+    let mut lost = Vec::new();
+    for which in (0..SESSIONS).step_by(6) {
+        let (client, path, echo) = at(&a, which);
+        lost.push(client.unread(path, &numbered(echo, "slow", SESSIONS + which)).await);
+    }
+    let (kept, path, echo) = at(&b, 1);
+    let kept = tokio::spawn(async move { kept.post(path, numbered(echo, "slow", 2 * SESSIONS)).await });
+    let slow = || bridge.asked().iter().filter(|(_, body)| body["params"]["name"] == "slow").count();
+    until("they are at the server", async || slow() == lost.len() + 1).await;
+    a.kill();
+    let ends =
+        lost.into_iter().map(|mut call| async move { call.read_to_end(&mut Vec::new()).await.unwrap_or_default() });
+    let told = tokio::time::timeout(TOLD, join_all(ends)).await.expect("their connections close at once");
+    assert!(told.iter().all(|bytes| *bytes == 0), "nothing looks like an answer");
+    crowd(SESSIONS, |which| echoed(&b, which, 3 * SESSIONS + which)).await;
+    bridge.release.notify_waiters();
+    assert_eq!(soon(kept).await.expect("no panic").status, 200, "a call at the peer goes on");
+    assert_eq!((bridge.sessions(), bridge.count("initialize")), (SESSIONS, SESSIONS), "none was opened again");
+    let mut made = BTreeMap::new();
+    for number in bridge.called() {
+        *made.entry(number).or_insert(0) += 1;
+    }
+    assert_eq!(made.len(), SESSIONS / 2 + SESSIONS.div_ceil(6) + 1 + SESSIONS);
+    assert!(made.values().all(|times| *times == 1), "{made:?}");
+    b.assert_well().await;
 }

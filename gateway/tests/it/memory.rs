@@ -1,0 +1,109 @@
+//! The memory that clients can make a gateway take, as the system counts it: a process is killed for that and not for what
+//! its own budget says.
+
+use futures::stream::{self, StreamExt};
+use portolan_gateway::Bounds;
+use portolan_tests::process::may_open;
+use portolan_tests::replica::Replica;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use crate::aggregate::legacy;
+use crate::bridge::Bridge;
+use crate::client::{Client, soon, until};
+use crate::crowds::{CONNECTIONS, client, start};
+use crate::endpoints::{ENDPOINTS, open};
+
+/// So many megabytes are many times the budget.
+const CROWD: usize = 1000;
+const OVERLOADED: &str = r#"portolan_gateway_bound_hits_total{bound="Overloaded"}"#;
+const HELD: &str = "portolan_gateway_buffered_bytes";
+
+/// The memory that it may have beyond what it has when it is idle.
+fn budget() -> u64 {
+    let bytes = Bounds::default().max_buffered_bytes as u64;
+    bytes + bytes / 2
+}
+
+/// Does `work`, which takes no more memory than that.
+async fn within_budget(replica: &Replica, work: impl Future<Output = ()>) {
+    let idle = replica.resident();
+    let grown = replica.peak(work).await.saturating_sub(idle);
+    assert!(grown <= budget(), "{grown} bytes more than {idle}: {} may be", budget());
+}
+
+/// Sessions with every endpoint, each of which was called once.
+async fn sessions(replica: &Replica) -> Vec<Client> {
+    let mut sessions = Vec::new();
+    for (path, _) in ENDPOINTS {
+        sessions.push(open(&client(replica), path).await);
+    }
+    go_on(replica, &sessions).await;
+    sessions
+}
+
+/// Calls are answered, and nothing of the crowd is held any more.
+async fn go_on(replica: &Replica, sessions: &[Client]) {
+    until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
+    assert_eq!(replica.metric(HELD).await, 0.0);
+    for (client, (path, tool)) in sessions.iter().zip(ENDPOINTS) {
+        let answer = client.post(path, legacy("tools/call", &json!({"name": tool, "arguments": {"n": 7}}))).await;
+        assert_eq!((answer.status, &answer.json()["result"]), (200, &json!({"n": 7})), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_megabytes_of_bodies_that_never_end_take_no_more_memory_than_may_be_held() {
+    assert!(may_open() > 2 * CROWD, "a descriptor for each");
+    let (bridge, _api, mut replica) = start().await;
+    let sessions = sessions(&replica).await;
+    let reached = bridge.asked().len();
+    let attack = async |which: usize| {
+        let (path, _) = ENDPOINTS[which % ENDPOINTS.len()];
+        let (mut stream, _written) = client(&replica).half_a_body(path, (1 << 20) - 1).await;
+        let mut answer = Vec::new();
+        // Whoever goes on sending may be cut off before its answer is read.
+        let _cut = soon(stream.read_to_end(&mut answer)).await;
+        String::from_utf8(answer).expect("text")
+    };
+    within_budget(&replica, async {
+        let answers: Vec<String> = stream::iter(0..CROWD).map(attack).buffer_unordered(CROWD).collect().await;
+        let told = |status: &str| answers.iter().filter(|answer| answer.starts_with(status)).count();
+        assert_eq!(told("HTTP/1.1 503 ") + told("HTTP/1.1 408 "), CROWD, "each hears why");
+        assert!(told("HTTP/1.1 503 ") > 0, "they were more than may be held");
+    })
+    .await;
+    assert_eq!(bridge.asked().len(), reached, "none of it reached a server");
+    go_on(&replica, &sessions).await;
+    replica.assert_well().await;
+}
+
+#[tokio::test]
+async fn thousands_of_answers_that_nobody_reads_take_no_more_memory_than_may_be_held() {
+    assert!(may_open() > 4 * CROWD, "descriptors for each");
+    let (bridge, _api, mut replica) = start().await;
+    let sessions = sessions(&replica).await;
+    let call = |which: usize| {
+        let (path, echo) = ENDPOINTS[which % ENDPOINTS.len()];
+        let huge = echo.replace("echo", "huge");
+        let body = legacy("tools/call", &json!({"name": huge, "arguments": {"bytes": 1 << 20}}));
+        let client = &sessions[which % ENDPOINTS.len()];
+        async move { client.unread(path, &body).await }
+    };
+    within_budget(&replica, async {
+        let unread: Vec<_> = stream::iter(0..2 * CROWD).map(call).buffer_unordered(64).collect().await;
+        until("each is under way or was told to come back", async || {
+            huge(&bridge) as f64 + replica.metric(OVERLOADED).await == 2.0 * CROWD as f64
+        })
+        .await;
+        drop(unread);
+    })
+    .await;
+    go_on(&replica, &sessions).await;
+    replica.assert_well().await;
+}
+
+/// Calls of the tool with large answers that have reached the server.
+fn huge(bridge: &Bridge) -> usize {
+    bridge.asked().iter().filter(|(_, body)| body["params"]["name"] == "huge").count()
+}
