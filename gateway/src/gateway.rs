@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin;
-use crate::aggregate::{Catalog, Placed};
+use crate::aggregate::{Catalog, Placed, Views};
 use crate::authenticate::Authenticator;
 use crate::budget::Budget;
 use crate::drain::Drain;
@@ -50,6 +50,7 @@ pub(crate) struct Gateway {
     pub(crate) gate: Gate,
     pub(crate) budget: Arc<Budget>,
     pub(crate) catalog: Catalog,
+    pub(crate) views: Views,
     pub(crate) placed: Placed,
     pub(crate) bounds: Bounds,
     pub(crate) drain: Drain,
@@ -129,6 +130,7 @@ impl Bound {
             gate: Gate::new(bounds.max_requests, metrics.clone()),
             budget,
             catalog: Catalog::default(),
+            views: Views::new(),
             placed: Placed::new(),
             bounds,
             drain: Drain::default(),

@@ -27,8 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// As many as a pod may well have calls under way, so that the next call finds a connection.
 const MAX_IDLE: usize = 1024;
-/// Of an answer, before its client takes it. What large answers cost is how often they are read and written.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Of an answer, before its client takes it. The largest that the allocator hands out from what a thread has at hand: larger
+/// ones are read and written less often, and cost more.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
 /// Of a stream that lasts: each holds it for as long as it is open. Heads of bridges are smaller
 /// ([`portolan_mcp::wire::returned`]).
 const STREAM_BUFFER_BYTES: usize = 1024;

@@ -37,6 +37,8 @@ pub(crate) struct State {
 
 /// One snapshot in use.
 pub(crate) struct Serving {
+    /// One more than that of the one before.
+    pub(crate) number: u64,
     pub(crate) snapshot: Snapshot,
     diagnostics: Diagnostics,
     routes: HashMap<RouteName, Entry>,
@@ -122,7 +124,8 @@ impl State {
                 (name.clone(), Entry::new(route.clone(), budget, last, metrics))
             })
             .collect();
-        Serving { snapshot, diagnostics, routes }
+        let number = previous.map_or(0, |previous| previous.number + 1);
+        Serving { number, snapshot, diagnostics, routes }
     }
 }
 

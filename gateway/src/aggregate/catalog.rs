@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Default)]
 pub(crate) struct Catalog {
     known: Mutex<HashMap<RouteName, Known>>,
+    /// How often what is known became something else.
+    version: AtomicU64,
     changes: watch::Sender<Changes>,
     /// Tells that a server answered, or did not.
     answers: watch::Sender<()>,
@@ -49,7 +52,7 @@ impl Changes {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Known {
     /// The version of the object and the revision that it was asked of.
     of: (i64, Option<Box<str>>),
@@ -65,11 +68,14 @@ struct Known {
 }
 
 impl Known {
-    /// Whether it is to be asked now. What is known stays good for `fresh`.
-    fn is_due(&self, entry: &Entry, fresh: Duration) -> bool {
-        let age = self.asked.map(|asked| asked.elapsed());
-        let wait = if self.failure.is_some() { AGAIN.min(fresh) } else { fresh };
-        !self.is_asked && (age.is_none_or(|age| age >= wait) || self.of != version(entry))
+    /// When it is to be asked again; `None` while it is asked. What is known stays good for `fresh`.
+    fn due(&self, entry: &Entry, fresh: Duration) -> Option<Instant> {
+        let asked = self.asked.filter(|_| self.of == version(entry));
+        (!self.is_asked).then(|| asked.map_or_else(Instant::now, |asked| asked + self.pause(fresh)))
+    }
+
+    fn pause(&self, fresh: Duration) -> Duration {
+        if self.failure.is_some() { AGAIN.min(fresh) } else { fresh }
     }
 
     /// Until when to wait for it; `None` where something is known of it.
@@ -92,8 +98,32 @@ pub(super) struct Part {
     pub(super) lists: Option<Arc<Lists>>,
     /// Why that is not what it has now.
     pub(super) failure: Option<Failure>,
-    /// How long ago it was so.
-    pub(super) age: Duration,
+    /// When it was so, where there is a failure.
+    came: Option<Instant>,
+}
+
+impl Part {
+    /// A server that has `lists` now.
+    #[cfg(test)]
+    pub(super) fn new(route: RouteName, lists: Arc<Lists>) -> Self {
+        Self { route, lists: Some(lists), failure: None, came: None }
+    }
+
+    /// Whether the same is known of the same server.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.has_lists_of(other) && self.failure == other.failure && self.came == other.came
+    }
+
+    /// Whether it is the same server with the same lists.
+    pub(super) fn has_lists_of(&self, other: &Self) -> bool {
+        let lists = (self.lists.as_ref().map(Arc::as_ptr), other.lists.as_ref().map(Arc::as_ptr));
+        self.route == other.route && lists.0 == lists.1
+    }
+
+    /// How old what it has is, where it has no newer.
+    pub(super) fn age(&self) -> Duration {
+        self.came.map(|came| came.elapsed()).unwrap_or_default()
+    }
 }
 
 impl Catalog {
@@ -102,8 +132,14 @@ impl Catalog {
         self.changes.subscribe()
     }
 
-    /// What is known of `entries`, in their order. Waits only for those of which nothing is known, and not for long.
-    pub(super) async fn parts(&self, gateway: &Arc<Gateway>, entries: &[&Entry]) -> Vec<Part> {
+    /// How often what is known became something else.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// What is known of `entries`, in their order, and when to ask for it again. Waits only for those of which nothing is
+    /// known, and not for long.
+    pub(super) async fn parts(&self, gateway: &Arc<Gateway>, entries: &[&Entry]) -> (Vec<Part>, Instant) {
         self.forget_gone(gateway);
         let mut answers = self.answers.subscribe();
         self.refresh(gateway, entries);
@@ -113,8 +149,12 @@ impl Catalog {
                 break;
             }
         }
+        let fresh = gateway.bounds.lists_interval;
         let known = self.lock();
-        entries.iter().map(|entry| part(entry, known.get(&entry.route.name))).collect()
+        let known = entries.iter().map(|entry| (*entry, known.get(&entry.route.name)));
+        let due = known.clone().filter_map(|(entry, known)| known?.due(entry, fresh)).min();
+        let latest = Instant::now() + fresh;
+        (known.map(|(entry, known)| part(entry, known)).collect(), due.map_or(latest, |due| due.min(latest)))
     }
 
     fn unheard_until(&self, entries: &[&Entry]) -> Option<Instant> {
@@ -122,14 +162,16 @@ impl Catalog {
         entries.iter().filter_map(|entry| known.get(&entry.route.name)?.unheard_until()).max()
     }
 
-    /// Asks every server that is due, each by itself.
+    /// Asks every server that is due, each by itself, and those that soon will be: together they are looked through less often.
     fn refresh(&self, gateway: &Arc<Gateway>, entries: &[&Entry]) {
+        let fresh = gateway.bounds.lists_interval;
+        let now = Instant::now();
         let mut known = self.lock();
         for entry in entries {
             let known = known.entry(entry.route.name.clone()).or_default();
-            if known.is_due(entry, gateway.bounds.lists_interval) {
+            if known.due(entry, fresh).is_some_and(|due| due <= now + known.pause(fresh) / 4) {
                 known.is_asked = true;
-                known.asked = Some(Instant::now());
+                known.asked = Some(now);
                 let (gateway, entry) = (Arc::clone(gateway), Entry::clone(entry));
                 tokio::spawn(async move { gateway.catalog.ask(&gateway, &entry).await });
             }
@@ -144,6 +186,9 @@ impl Catalog {
             let gone = known.extract_if(|route, _| serving.route(route.as_str()).is_none());
             gone.map(|(_, known)| known).collect()
         };
+        if !gone.is_empty() {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
         for lists in gone.into_iter().filter_map(|known| known.lists) {
             self.tell(changed(None, &lists));
         }
@@ -185,17 +230,26 @@ impl Catalog {
         });
         match answer {
             Ok((lists, bytes)) => {
+                let is_same = known.lists.as_deref() == Some(&lists);
                 let changed = changed(known.lists.as_deref(), &lists);
-                known.failure = None;
+                let had_failed = known.failure.take().is_some();
                 known.came = Some(Instant::now());
-                known.lists = Some(Arc::new(lists));
-                known.bytes = bytes;
+                if !is_same {
+                    known.lists = Some(Arc::new(lists));
+                    known.bytes = bytes;
+                }
+                if had_failed || !is_same {
+                    self.version.fetch_add(1, Ordering::AcqRel);
+                }
                 changed
             }
             Err(failure) => {
                 tracing::debug!(route = %entry.route.name, error = %failure, "a server's lists could not be had");
                 gateway.metrics.catalog_failures.inc();
-                known.failure = Some(failure);
+                if known.failure.as_ref() != Some(&failure) {
+                    known.failure = Some(failure);
+                    self.version.fetch_add(1, Ordering::AcqRel);
+                }
                 [false; 4]
             }
         }
@@ -225,12 +279,9 @@ fn changed(before: Option<&Lists>, now: &Lists) -> [bool; 4] {
 }
 
 fn part(entry: &Entry, known: Option<&Known>) -> Part {
-    let known = known.cloned().unwrap_or_default();
+    let lists = known.and_then(|known| known.lists.clone());
     let unheard = || Failure::new(Kind::NotReady, "it has not said yet what it has");
-    Part {
-        route: entry.route.name.clone(),
-        failure: known.failure.or_else(|| known.lists.is_none().then(unheard)),
-        age: known.came.map(|came| came.elapsed()).unwrap_or_default(),
-        lists: known.lists,
-    }
+    let failure = known.and_then(|known| known.failure.clone()).or_else(|| lists.is_none().then(unheard));
+    let came = known.and_then(|known| known.came).filter(|_| failure.is_some());
+    Part { route: entry.route.name.clone(), lists, failure, came }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Asked;
 use super::catalog::Changes;
+use super::views::Looks;
 use crate::gateway::Gateway;
 use crate::relay;
 use crate::respond::{Body, BoxError};
@@ -140,8 +141,7 @@ impl Stream {
 
     /// Has the lists asked for again where it is time; who does not answer is no news here.
     async fn look(&self, serving: &Serving) {
-        let selection = self.toolset.as_ref().map(|toolset| &toolset.selection);
-        let members = serving.members_for(&self.caller, selection);
-        let _parts = self.gateway.catalog.parts(&self.gateway, &members).await;
+        let looks = Looks { serving, caller: &self.caller, toolset: self.toolset.as_ref() };
+        let _view = self.gateway.views.view(&self.gateway, looks).await;
     }
 }

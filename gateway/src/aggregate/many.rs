@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::modern::answered;
 use super::part::Part;
-use super::{Asked, answer, lists, settle, target};
+use super::{Asked, answer, settle, target};
 use crate::gateway::Gateway;
 use crate::message::{self, hand_back, left};
 use crate::record::Record;
@@ -53,9 +53,7 @@ impl<'a> Many<'a> {
             return Ok(answered(request, "{}", record));
         }
         if let Some(kind) = ListKind::of_method(&request.method) {
-            let result =
-                lists::list(kind, request, &self.asked.parts(self.gateway, record).await, self.asked.selection())?;
-            return Ok(answered(request, &result.to_string(), record));
+            return self.asked.list(self.gateway, kind, request, None, record).await;
         }
         let target = target::of(request, body, self.asked.selection())?;
         let (entry, permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;

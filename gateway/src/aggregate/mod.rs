@@ -15,14 +15,17 @@ mod part;
 mod placed;
 mod sessions;
 mod target;
+mod view;
+mod views;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Method, Response, request::Parts};
+use http::{Method, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use portolan_mcp::{
-    aggregate::{Member, Selection},
-    envelope::Message,
+    aggregate::{Kind as ListKind, Member, Selection},
+    envelope::{Message, Request},
     failure::{Failure, Kind},
     revision::Era,
     scan,
@@ -35,6 +38,9 @@ use portolan_snapshot::Toolset;
 
 pub(crate) use self::catalog::Catalog;
 pub(crate) use self::placed::Placed;
+use self::view::View;
+use self::views::Looks;
+pub(crate) use self::views::Views;
 use crate::budget::Answer;
 use crate::gateway::Gateway;
 use crate::record::Record;
@@ -60,21 +66,35 @@ pub(crate) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Every server of the endpoint that the caller may see, in the order of their routes.
-    fn members(&self) -> Vec<&'a Entry> {
-        self.serving.members_for(self.caller, self.selection())
-    }
-
     fn selection(&self) -> Option<&'a Selection> {
         self.toolset.map(|toolset| &toolset.selection)
     }
 
-    /// What each of them has.
-    async fn parts(&self, gateway: &Arc<Gateway>, record: &mut Record) -> Vec<catalog::Part> {
-        record.wait(gateway.catalog.parts(gateway, &self.members())).await
+    /// What the caller is shown.
+    async fn view(&self, gateway: &Arc<Gateway>, record: &mut Record) -> Arc<View> {
+        let looks = Looks { serving: self.serving, caller: self.caller, toolset: self.toolset };
+        record.wait(gateway.views.view(gateway, looks)).await
     }
 
-    /// One of them; a server that is not there and one that the caller may not see are the same.
+    /// Answers a request for a list with a page of it; in the sessionless era a client need not ask again for `fresh`.
+    async fn list(
+        &self,
+        gateway: &Arc<Gateway>,
+        kind: ListKind,
+        request: &Request<'_>,
+        fresh: Option<Duration>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Failure> {
+        let listed = lists::list(kind, request, &*self.view(gateway, record).await)?;
+        let listed = match fresh {
+            Some(fresh) => listed.in_modern(fresh),
+            None => listed,
+        };
+        record.set_answer(StatusCode::OK, None);
+        Ok(listed.answer(&request.id))
+    }
+
+    /// One of its servers; one that is not there and one that the caller may not see are the same.
     fn member(&self, member: Member<'_>) -> Option<(&'a Entry, Permit)> {
         let route = member.route();
         if self.selection().is_some_and(|selection| !selection.has(&route)) {

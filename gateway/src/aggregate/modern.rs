@@ -38,18 +38,13 @@ pub(super) async fn post(
         let message = "notifications are for one server; send this one to the server's own endpoint";
         return Err(Failure::new(Kind::InvalidRequest, message));
     };
+    let fresh = gateway.bounds.lists_interval;
     match (&*request.method, ListKind::of_method(&request.method)) {
-        (_, Some(kind)) => {
-            let result = lists::list(kind, request, &asked.parts(gateway, record).await, asked.selection())?;
-            Ok(answered(request, &lists::in_modern(result, gateway.bounds.lists_interval), record))
-        }
+        (_, Some(kind)) => asked.list(gateway, kind, request, Some(fresh), record).await,
         (DISCOVER, _) => {
-            let parts = asked.parts(gateway, record).await;
-            Ok(answered(
-                request,
-                &lists::discover(&parts, asked.toolset.map(Arc::as_ref), gateway.bounds.lists_interval),
-                record,
-            ))
+            let view = asked.view(gateway, record).await;
+            let result = lists::discover(&view, asked.toolset.map(Arc::as_ref), fresh);
+            Ok(answered(request, &result, record))
         }
         (LISTEN, _) => listen(gateway, asked, request, record),
         _ => call(gateway, asked, request, body, record, held).await,

@@ -63,7 +63,7 @@ async fn initialize(
     request: &Request<'_>,
     record: &mut Record,
 ) -> Result<Response<Body>, Failure> {
-    let parts = asked.parts(gateway, record).await;
+    let view = asked.view(gateway, record).await;
     let params = request.params.and_then(|params| Members::of(params.get())).unwrap_or_default();
     let asked_for = params.string("protocolVersion").filter(|revision| revision::is_legacy(revision));
     let revision = asked_for.as_deref().unwrap_or(revision::LATEST_LEGACY);
@@ -76,7 +76,7 @@ async fn initialize(
     let token = sealed.ok().and_then(|token| HeaderValue::try_from(token).ok());
     let token = token.ok_or_else(|| Failure::new(Kind::Internal, "the gateway could not make a session id"))?;
     record.set_session(&claims.session);
-    let mut response = answered(request, &lists::initialize(revision, &parts, asked.toolset.map(Arc::as_ref)), record);
+    let mut response = answered(request, &lists::initialize(revision, &view, asked.toolset.map(Arc::as_ref)), record);
     response.headers_mut().insert(token::HEADER, token);
     Ok(response)
 }

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 const VERSION: &str = "1";
 
 /// The last item of a page: the next page begins behind it, whatever was added or taken away since.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// `namespace/server` of the item.
     pub route: String,
@@ -24,6 +24,12 @@ impl Cursor {
         let (version, route, place, own) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         (version == VERSION).then_some(())?;
         Some(Self { route: route.to_owned(), place: place.parse().ok()?, own: own.to_owned() })
+    }
+
+    /// Whether all of the list of `route` was on the pages before.
+    #[must_use]
+    pub fn is_behind(&self, route: &str) -> bool {
+        route < self.route.as_str()
     }
 }
 

@@ -115,10 +115,12 @@ fn item(kind: Kind, member: Member<'_>, json: &str) -> Option<Item> {
 /// One page of a list over several servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The items, JSON.
-    pub items: Vec<Box<str>>,
+    /// The items, a JSON array.
+    pub items: String,
     /// Where the next page begins.
     pub next: Option<Cursor>,
+    /// How many of the lists say what the page holds, from the first one that is not wholly before it.
+    pub lists: usize,
 }
 
 /// How much one page holds; one item is always in it.
@@ -130,27 +132,37 @@ pub struct PageSize {
     pub bytes: usize,
 }
 
-/// The page behind `cursor` of lists in the order of their routes, no larger than `max`.
+/// The page behind `cursor`, no larger than `max`, of `lists` in the order of their routes, from the first one on that
+/// [is not before it](Cursor::is_behind).
 #[must_use]
 pub fn page<'a>(
     lists: impl IntoIterator<Item = (&'a str, &'a Arc<[Item]>)>,
     cursor: Option<&Cursor>,
     max: PageSize,
 ) -> Page {
-    let mut page = Page { items: Vec::new(), next: None };
-    let (mut last, mut bytes) = (None, 0);
-    let behind = lists.into_iter().filter(|(route, _)| cursor.is_none_or(|cursor| *route >= cursor.route.as_str()));
-    for (route, list) in behind {
+    let mut page = Page { items: "[".to_owned(), next: None, lists: 0 };
+    let (mut last, mut count, mut bytes) = (None, 0, 0);
+    'lists: for (route, list) in lists {
+        page.lists += 1;
         for (place, item) in list.iter().enumerate().skip(first(route, list, cursor)) {
             bytes += item.json.len();
-            if page.items.len() >= max.items || (bytes > max.bytes && !page.items.is_empty()) {
-                page.next = last;
-                return page;
+            if count >= max.items || (bytes > max.bytes && count > 0) {
+                page.next = last.map(|(route, place, own): (&str, usize, &str)| Cursor {
+                    route: route.to_owned(),
+                    place,
+                    own: own.to_owned(),
+                });
+                break 'lists;
             }
-            page.items.push(item.json.clone());
-            last = Some(Cursor { route: route.to_owned(), place, own: item.own.as_ref().to_owned() });
+            if count > 0 {
+                page.items.push(',');
+            }
+            page.items.push_str(&item.json);
+            count += 1;
+            last = Some((route, place, &item.own));
         }
     }
+    page.items.push(']');
     page
 }
 
@@ -191,14 +203,19 @@ mod tests {
                 let item = |n: usize| Item { own: format!("{n}").into(), json: format!("{server}.{n}").into() };
                 (format!("n/s{server}"), (0..*size).map(item).collect::<Vec<_>>().into())
             }).collect();
-            let whole: Vec<Box<str>> = lists.iter().flat_map(|(_, list)| list.iter().map(|item| item.json.clone())).collect();
-            let (mut read, mut cursor) = (Vec::new(), None);
+            let whole: Vec<String> = lists.iter().flat_map(|(_, list)| list.iter().map(|item| item.json.to_string())).collect();
+            let (mut read, mut cursor) = (Vec::new(), None::<Cursor>);
             let max = PageSize { items, bytes };
             loop {
-                let page = page(lists.iter().map(|(route, list)| (route.as_str(), list)), cursor.as_ref(), max);
-                let held: usize = page.items.iter().map(|item| item.len()).sum();
-                prop_assert!(page.items.len() <= items && (held <= bytes || page.items.len() == 1), "{page:?}");
-                read.extend(page.items);
+                let behind: Vec<_> = lists.iter().filter(|(route, _)| !cursor.as_ref().is_some_and(|cursor| cursor.is_behind(route))).collect();
+                let page = page(behind.iter().map(|(route, list)| (route.as_str(), list)), cursor.as_ref(), max);
+                let held = texts(&page);
+                let long: usize = held.iter().map(String::len).sum();
+                prop_assert!(held.len() <= items && (long <= bytes || held.len() == 1), "{page:?}");
+                prop_assert!(page.next.is_some() || page.lists == behind.len(), "{page:?}");
+                let same = behind.iter().take(page.lists).map(|(route, list)| (route.as_str(), list));
+                prop_assert_eq!(super::page(same, cursor.as_ref(), max).items, page.items, "they say what it holds");
+                read.extend(held);
                 match page.next {
                     Some(next) => cursor = Cursor::parse(&next.to_string()),
                     None => break,
@@ -209,18 +226,22 @@ mod tests {
         }
     }
 
+    fn texts(page: &Page) -> Vec<String> {
+        let items: Vec<&RawValue> = serde_json::from_str(&page.items).expect("an array");
+        items.into_iter().map(|item| item.get().to_owned()).collect()
+    }
+
     #[test]
     fn a_list_that_changes_between_two_pages_is_not_shown_twice() {
-        let item = |own: &str| Item { own: own.into(), json: own.into() };
+        let item = |own: &str| Item { own: own.into(), json: format!("{own:?}").into() };
         let list = |owns: &[&str]| -> Arc<[Item]> { owns.iter().map(|own| item(own)).collect::<Vec<_>>().into() };
         let before = list(&["a", "b", "c"]);
         let max = PageSize { items: 2, bytes: usize::MAX };
         let first = page([("n/s", &before)], None, max);
         let cursor = first.next.expect("more");
-        let texts = |page: Page| page.items.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(texts(page([("n/s", &list(&["x", "a", "b", "c"]))], Some(&cursor), max)), ["c"]);
-        assert_eq!(texts(page([("n/s", &list(&["a", "c"]))], Some(&cursor), max)), ["c"]);
+        assert_eq!(page([("n/s", &list(&["x", "a", "b", "c"]))], Some(&cursor), max).items, r#"["c"]"#);
+        assert_eq!(page([("n/s", &list(&["a", "c"]))], Some(&cursor), max).items, r#"["c"]"#);
         // The server is gone: the next one goes on.
-        assert_eq!(texts(page([("n/t", &list(&["z"]))], Some(&cursor), max)), ["z"]);
+        assert_eq!(page([("n/t", &list(&["z"]))], Some(&cursor), max).items, r#"["z"]"#);
     }
 }
