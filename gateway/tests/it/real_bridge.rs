@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::aggregate::{ALL, legacy, open};
 use crate::client::{call, initialize, soon, until};
+use crate::endpoints::open as open_at;
 use crate::modern::{request, saying};
 use crate::world::{BOB, Gateway, Objects, ROUTE};
 
@@ -140,6 +141,37 @@ async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_
     assert_ne!(on_a.post(ALL, forged).await.status, 202, "nobody asked that");
     let counted = r#"portolan_gateway_sessions_opened_total{route="default/everything"}"#;
     assert_eq!(a.metric(counted).await + b.metric(counted).await, 1.0);
+}
+
+#[tokio::test]
+async fn what_a_server_asks_one_caller_is_neither_seen_nor_answered_in_anothers_session() {
+    let bridge = start().await;
+    let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
+    for (path, tool, id) in
+        [(ROUTE, "ask", "question"), (ALL, "default__everything__ask", r#"everything.default+"question""#)]
+    {
+        let alice = open_at(&gateway.client(), path).await.with("content-type", "application/json");
+        let bob = open_at(&gateway.client().key(BOB), path).await;
+        let ask = legacy("tools/call", &json!({"name": tool, "arguments": {}}));
+        let mut asking = alice.open(Method::POST, path, ask.clone()).await;
+        asking.read_until("elicitation/create").await;
+        // One of his own is open too: his session is at the same server, and has a question of the same name.
+        let mut his = bob.clone().with("content-type", "application/json").open(Method::POST, path, ask).await;
+        his.read_until("elicitation/create").await;
+        let event = id_of(asking.text(), "elicitation/create").to_owned();
+        let answer = |action: &str| json!({"jsonrpc": "2.0", "id": id, "result": {"action": action}}).to_string();
+        assert_eq!(bob.post(path, answer("decline")).await.status, 202);
+        let (text, whole) = his.read_to_end().await;
+        assert!(whole && text.contains("decline"), "his answer is to his question: {text}");
+        assert_eq!(alice.post(path, answer("accept")).await.status, 202);
+        let stolen = bob.clone().with("last-event-id", &event).open(Method::GET, path, "").await;
+        assert!(stolen.status == 200 || stolen.status == 400, "{}", stolen.status);
+        asking.read_until("accept").await;
+        assert!(asking.text().contains("accept") && !asking.text().contains("decline"), "{}", asking.text());
+        assert_eq!(bob.send(Method::DELETE, path, "").await.status, 204);
+        let (text, _ended) = stolen.read_to_end().await;
+        assert!(!text.contains("accept"), "nothing of hers is on it: {text}");
+    }
 }
 
 #[tokio::test]
