@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::SessionCounts;
 
@@ -71,6 +72,7 @@ impl Backend {
         let opener = Opener::Http(server);
         let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
         relay.beside(&sessions);
+        tokio::spawn(follow_era(Arc::clone(state), Arc::clone(&relay), Arc::clone(&sessions)));
         (Self { way: Way::Http(relay), sessions }, Connector::new(opener))
     }
 
@@ -112,6 +114,27 @@ impl Backend {
         self.sessions.end_all().await;
         if let Way::Http(relay) = &self.way {
             relay.end_all().await;
+        }
+    }
+}
+
+/// Ends what is open when a server of the other era is found where the one was with which it is.
+async fn follow_era(state: Arc<State>, relay: Arc<Relay>, sessions: Arc<Sessions>) {
+    let mut found = state.era.subscribe();
+    let mut was_sessionless = None;
+    loop {
+        let known = tokio::select! {
+            Ok(era) = found.wait_for(|era| era.is_some()) => *era,
+            () = state.stop.cancelled() => return,
+        };
+        let is_sessionless = known == Some(Era::Modern);
+        if was_sessionless.replace(is_sessionless).is_some_and(|was| was != is_sessionless) {
+            relay.end_replaced();
+            sessions.end_replaced();
+        }
+        tokio::select! {
+            Ok(()) = found.changed() => {}
+            () = state.stop.cancelled() => return,
         }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) async fn run(state: Arc<State>, connector: Connector) {
         failures: 0,
         successes: 0,
         modern: None,
+        ends_when_asked: false,
         started: Instant::now(),
     };
     tokio::select! {
@@ -65,6 +66,8 @@ struct Prober {
     successes: u32,
     /// Revisions of the sessionless era that it speaks, once it was asked.
     modern: Option<Vec<String>>,
+    /// That it ended when it was asked for them.
+    ends_when_asked: bool,
     started: Instant,
 }
 
@@ -80,7 +83,10 @@ impl Prober {
                     self.connector.disconnect(&self.state, ExitCause::Replaced).await;
                     continue;
                 }
-                Err(Setback::Problem(problem)) => self.failed(&problem, ready_before),
+                Err(Setback::Problem(problem)) => {
+                    self.failed(&problem, ready_before);
+                    self.forget_eras();
+                }
             }
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
             tokio::time::sleep(backoff).await;
@@ -200,6 +206,7 @@ impl Prober {
         if self.modern.is_none() && found.server.era != Era::Modern {
             self.modern = Some(Vec::new());
             let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
+            self.ends_when_asked |= matches!(answer, Err(CallError::Over(_) | CallError::Unreachable(..)));
             self.modern = Some(modern_revisions(answer));
         }
         if found.server.era == Era::Modern {
@@ -214,6 +221,13 @@ impl Prober {
             if self.state.is_ready() {
                 self.tell_ready(found);
             }
+        }
+    }
+
+    /// Has a server asked anew that may be another one when it is back. A process is of the image that it was of.
+    fn forget_eras(&mut self) {
+        if self.connector.is_cheap() && !self.ends_when_asked {
+            self.modern = None;
         }
     }
 

@@ -335,6 +335,13 @@ impl Relay {
         });
     }
 
+    /// Ends all sessions: the server that they were with is gone for good.
+    pub(crate) fn end_replaced(&self) {
+        for (_, session) in lock(&self.sessions).drain() {
+            session.over.cancel();
+        }
+    }
+
     async fn end_idle(self: Arc<Self>) {
         let limit = self.state.config.sessions.idle_timeout;
         let interval = (limit / 4).clamp(Duration::from_millis(20), SWEEP);

@@ -210,6 +210,14 @@ impl Sessions {
         (sessions, warm)
     }
 
+    /// Ends all sessions: the server that they were with is gone for good.
+    pub(crate) fn end_replaced(&self) {
+        let message = "another server came in the place of the one that this session was with; open a new one";
+        for session in self.all() {
+            session.end(ExitCause::Replaced, Failure::new(Kind::UnknownSession, message));
+        }
+    }
+
     async fn tend(self: Arc<Self>) {
         loop {
             tokio::select! {

@@ -245,7 +245,7 @@ pub enum ExitCause {
     MessageTooLong,
     /// The bridge went away.
     Shutdown,
-    /// A probe or a warm process that was not needed any more.
+    /// A probe or a warm process that was not needed any more; or a server of the other era came in its server's place.
     Replaced,
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::sse::Decoder;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire;
@@ -41,7 +42,11 @@ impl Client<'_> {
 
     pub async fn post_with(&self, message: &Value, headers: &[Header]) -> Reply {
         let body = Bytes::from(message.to_string());
-        self.rig.request(Method::POST, self.rig.data, wire::DATA_PATH, self.key.as_str(), Some(body), headers).await
+        let mut headers = headers.to_vec();
+        if message["method"] != "initialize" {
+            headers.push((VERSION_HEADER, "2025-11-25".to_owned()));
+        }
+        self.rig.request(Method::POST, self.rig.data, wire::DATA_PATH, self.key.as_str(), Some(body), &headers).await
     }
 
     pub async fn call(&self, id: u64, tool: &str, arguments: Value) -> Reply {

@@ -210,7 +210,7 @@ impl Rig {
         let reply = client.initialize().await;
         assert!(reply.messages[0]["result"]["protocolVersion"].is_string(), "{reply:?}");
         let initialized = client.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
-        assert_eq!(initialized.status, StatusCode::ACCEPTED);
+        assert_eq!(initialized.status, StatusCode::ACCEPTED, "{initialized:?}");
         client
     }
 

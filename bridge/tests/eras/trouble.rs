@@ -1,9 +1,10 @@
 //! Servers that die, say garbage or too much: each a clean error for the one caller whom it is about.
 
 use http::StatusCode;
+use portolan_mcp::{revision::Era, wire::ProbeState};
 use serde_json::json;
 
-use crate::common::Reply;
+use crate::common::{Reply, until};
 use crate::world::{Over, World};
 
 #[tokio::test]
@@ -26,6 +27,31 @@ async fn a_server_that_dies_fails_the_calls_of_its_caller_alone_and_the_next_req
     assert_eq!(client.call(1, "die", json!({})).await.error_type(), "ServerExited");
     assert_eq!(client.call(2, "pid", json!({})).await.status, StatusCode::NOT_FOUND);
     assert_eq!(other.call(1, "echo", json!({"message": "fine"})).await.text(), "fine");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_as_one_of_the_other_era_is_found_to_be_so_and_serves_clients_of_either() {
+    let flags = ["--probe-interval", "200ms", "--probe-timeout", "2s"];
+    let world = World::start(Over::Http, "legacy", &flags).await;
+    let throughout = world.caller();
+    for (script, era) in [("legacy", Era::Legacy), ("modern", Era::Modern), ("legacy", Era::Legacy)] {
+        until(&format!("{era:?} is found"), async || {
+            let probe = world.rig.status().await.probe;
+            probe.state == ProbeState::Ready && probe.server.is_some_and(|server| server.era == era)
+        })
+        .await;
+        let client = world.rig.open().await;
+        for (id, said) in [(1, "one"), (2, "other")] {
+            assert_eq!(throughout.call(id, "echo", json!({"message": said})).await.text(), said, "{script}");
+            assert_eq!(client.call(id, "echo", json!({"message": said})).await.text(), said, "{script}");
+        }
+        world.replace(if script == "legacy" { "modern" } else { "legacy" });
+        until("the client hears that its session is over", async || {
+            let late = client.call(3, "echo", json!({"message": "late"})).await;
+            late.failure() == Some("UnknownSession")
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

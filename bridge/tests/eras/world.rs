@@ -29,7 +29,7 @@ pub(crate) const BOTH: [Over; 2] = [Over::Pipes, Over::Http];
 /// A bridge in front of a server.
 pub(crate) struct World {
     pub(crate) rig: Rig,
-    server: Option<Server>,
+    server: Mutex<Option<Server>>,
 }
 
 impl World {
@@ -38,12 +38,12 @@ impl World {
         let (rig, server) = match over {
             Over::Pipes => (Rig::start(flags, &command(script)), None),
             Over::Http => {
-                let server = Server::start(script);
+                let server = Server::start(script, 0);
                 (Rig::http(flags, &server.url), Some(server))
             }
         };
         rig.until_ready().await;
-        Self { rig, server }
+        Self { rig, server: Mutex::new(server) }
     }
 
     /// A caller of its own.
@@ -52,9 +52,17 @@ impl World {
         Caller { rig: &self.rig, key, capabilities: json!({"elicitation": {}}), name: "test" }
     }
 
+    /// Has `script` in the place of the server over HTTP, as a new deployment of it.
+    pub(crate) fn replace(&self, script: &str) {
+        let mut server = self.server.lock().unwrap();
+        let port = server.take().expect("a server over HTTP").port;
+        *server = Some(Server::start(script, port));
+    }
+
     /// How often the server said `text`.
     pub(crate) fn times_said(&self, text: &str) -> usize {
-        let log = self.server.as_ref().map_or(&self.rig.log, |server| &server.log);
+        let server = self.server.lock().unwrap();
+        let log = server.as_ref().map_or(&self.rig.log, |server| &server.log);
         // What comes over pipes is a string within JSON.
         log.lock().unwrap().replace("\\\"", "\"").matches(text).count()
     }
@@ -76,21 +84,25 @@ fn command(name: &str) -> Vec<String> {
 /// A server over HTTP; it ends with this.
 struct Server {
     child: Child,
+    port: u16,
     url: String,
     log: Arc<Mutex<String>>,
 }
 
 impl Server {
-    fn start(name: &str) -> Self {
+    /// Starts it on `port`; 0 is any.
+    fn start(name: &str, port: u16) -> Self {
         let mut child = Command::new("python3")
             .args([&script(name), "--http"])
+            .env("PORT", port.to_string())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let first = lines.next().expect("it says where it listens").expect("text");
-        let port = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        let port = first.strip_prefix("listening on ").and_then(|port| port.parse().ok());
+        let port: u16 = port.unwrap_or_else(|| panic!("{first}"));
         let log = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
@@ -98,7 +110,7 @@ impl Server {
                 kept.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        Self { child, url: format!("http://127.0.0.1:{port}/mcp"), log }
+        Self { child, port, url: format!("http://127.0.0.1:{port}/mcp"), log }
     }
 }
 

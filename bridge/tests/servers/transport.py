@@ -163,7 +163,7 @@ def serve_http(server):
         def do_DELETE(self):
             server.leave(self)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "0"))), Handler)
     http.daemon_threads = True
     say(f"listening on {http.server_address[1]}")
     http.serve_forever()
