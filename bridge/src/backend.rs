@@ -124,7 +124,7 @@ async fn follow_era(state: Arc<State>, relay: Arc<Relay>, sessions: Arc<Sessions
     let mut was_sessionless = None;
     loop {
         let known = tokio::select! {
-            Ok(era) = found.wait_for(|era| era.is_some()) => *era,
+            Ok(era) = found.wait_for(Option::is_some) => *era,
             () = state.stop.cancelled() => return,
         };
         let is_sessionless = known == Some(Era::Modern);

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
+use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::session::cancelled;
 use portolan_mcp::token;
 use portolan_mcp::token::SessionKey;
@@ -57,6 +58,8 @@ pub(crate) struct Session {
     owner: Option<SessionKey>,
     /// The server's name for it, where it gives one.
     id: Mutex<Option<HeaderValue>>,
+    /// The revision that its client names, which whatever is said of it names too.
+    revision: Mutex<Option<HeaderValue>>,
     last_used: Mutex<Instant>,
     in_flight: AtomicUsize,
     over: CancellationToken,
@@ -67,10 +70,24 @@ impl Session {
         Arc::new(Self {
             owner,
             id: Mutex::new(None),
+            revision: Mutex::new(None),
             last_used: Mutex::new(Instant::now()),
             in_flight: AtomicUsize::new(0),
             over: CancellationToken::new(),
         })
+    }
+
+    fn note_revision(&self, headers: &HeaderMap) {
+        if let Some(revision) = headers.get(VERSION_HEADER) {
+            *lock(&self.revision) = Some(revision.clone());
+        }
+    }
+
+    /// What a message about it says in the client's stead.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.extend(lock(&self.revision).clone().map(|revision| (VERSION_HEADER, revision)));
+        headers
     }
 }
 
@@ -211,6 +228,7 @@ impl Relay {
         id: Option<Id>,
     ) -> Pending {
         Box::pin(async move {
+            session.note_revision(&headers);
             let name = lock(&session.id).clone();
             let sent = self.server.send(Method::POST, &headers, name.as_ref(), body).await;
             let response = sent.map_err(|error| error.failure())?;
@@ -313,7 +331,7 @@ impl Relay {
     async fn say_goodbye(&self, session: &Session) {
         session.over.cancel();
         let Some(id) = lock(&session.id).clone() else { return };
-        let headers = HeaderMap::new();
+        let headers = session.headers();
         let sent = self.server.send(Method::DELETE, &headers, Some(&id), Bytes::new());
         if !matches!(tokio::time::timeout(GOODBYE, sent).await, Ok(Ok(_))) {
             tracing::debug!("the server did not hear that a session ended");
@@ -324,9 +342,9 @@ impl Relay {
     fn give_up(&self, session: &Session, call: &Call) {
         self.state.counters.timeouts.add(1);
         let Some(id) = call.id.as_ref().filter(|_| call.method.as_deref() != Some("initialize")) else { return };
-        let (server, body, session) = (self.server.clone(), cancelled(id), lock(&session.id).clone());
+        let (server, body, mut headers) = (self.server.clone(), cancelled(id), session.headers());
+        let session = lock(&session.id).clone();
         tokio::spawn(async move {
-            let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
             let sent = server.send(Method::POST, &headers, session.as_ref(), body);

@@ -11,4 +11,5 @@ mod stateless;
 mod to_legacy;
 mod to_modern;
 mod trouble;
+mod with_sessions;
 mod world;

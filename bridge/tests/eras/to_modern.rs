@@ -16,7 +16,7 @@ async fn ask(client: &Client<'_>, id: u64, method: &str, params: Value) -> Value
     reply.messages.last().expect("an answer").clone()
 }
 
-async fn tell(client: &Client<'_>, message: Value) {
+pub(crate) async fn tell(client: &Client<'_>, message: Value) {
     let mut message = message;
     message["jsonrpc"] = "2.0".into();
     assert_eq!(client.post(&message).await.status, StatusCode::ACCEPTED);
@@ -28,7 +28,12 @@ async fn change(client: &Client<'_>) {
 }
 
 /// Begins a call whose stream is of interest.
-async fn begin(client: &Client<'_>, id: u64, tool: &str, name: &str) -> http::Response<hyper::body::Incoming> {
+pub(crate) async fn begin(
+    client: &Client<'_>,
+    id: u64,
+    tool: &str,
+    name: &str,
+) -> http::Response<hyper::body::Incoming> {
     let params = json!({"name": tool, "arguments": {"name": name}, "_meta": {"progressToken": "t"}});
     let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
     let (rig, body) = (client.rig, bytes::Bytes::from(message.to_string()));
