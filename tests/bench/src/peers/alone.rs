@@ -35,6 +35,9 @@ pub(crate) struct AloneArgs {
     /// Servers, all of them in that place
     #[arg(long, default_value_t = 1)]
     servers: usize,
+    /// Lets everyone in
+    #[arg(long)]
+    anonymous: bool,
 }
 
 /// Serves until SIGTERM.
@@ -94,6 +97,11 @@ fn inputs(args: &AloneArgs) -> Value {
         "stream": STANDARD.encode([8; 32]),
         "apikeys.bench.bench": STANDARD.encode(Hash::of(API_KEY).to_string()),
     });
+    let authentication = if args.anonymous {
+        json!({"anonymous": {}})
+    } else {
+        json!({"apiKeys": [{"name": "bench", "secretRef": {"name": "keys"}}]})
+    };
     for name in &names {
         secret[format!("server.default.{name}")] = STANDARD.encode(MAC_KEY).into();
     }
@@ -101,7 +109,7 @@ fn inputs(args: &AloneArgs) -> Value {
         "gateway": {
             "apiVersion": "portolan.dev/v1alpha1", "kind": "MCPGateway",
             "metadata": {"namespace": "portolan", "name": "default", "uid": "uid-gateway", "generation": 1},
-            "spec": {"authentication": {"apiKeys": [{"name": "bench", "secretRef": {"name": "keys"}}]}},
+            "spec": {"authentication": authentication},
         },
         "servers": servers.collect::<Vec<_>>(),
         "slices": slices.collect::<Vec<_>>(),

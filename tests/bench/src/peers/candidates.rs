@@ -30,12 +30,15 @@ pub(super) enum Candidate {
     McpProxy,
     /// The gateway in front of a server that stands where its bridge would
     Gateway,
+    /// The same gateway, which lets everyone in
+    Anonymous,
     /// The gateway with a bridge in front of the server
     Bridged,
 }
 
 impl Candidate {
-    pub(super) const ALL: [Self; 5] = [Self::Nginx, Self::Relay, Self::McpProxy, Self::Gateway, Self::Bridged];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Nginx, Self::Relay, Self::McpProxy, Self::Gateway, Self::Anonymous, Self::Bridged];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -43,13 +46,14 @@ impl Candidate {
             Self::Relay => "hyper relay",
             Self::McpProxy => "mcp-proxy crate",
             Self::Gateway => "gateway",
+            Self::Anonymous => "gateway, anonymous",
             Self::Bridged => "gateway and bridge",
         }
     }
 
     /// Whether it is one of ours.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Gateway | Self::Bridged)
+        matches!(self, Self::Gateway | Self::Anonymous | Self::Bridged)
     }
 
     /// Whether it can be asked in the era without sessions.
@@ -88,7 +92,7 @@ impl Stand {
         let folder = tempfile::tempdir()?;
         let server_at = free_address()?;
         let mut command = vec![binary("portolan-echo"), "http".into(), server_at.to_string()];
-        if candidate == Candidate::Gateway {
+        if matches!(candidate, Candidate::Gateway | Candidate::Anonymous) {
             command.push("--without-sessions".into());
         }
         let server = children::start(&mut process::on(cores.harness, &command), SUITE)?;
@@ -103,6 +107,7 @@ impl Stand {
         let through = match candidate {
             Candidate::Nginx | Candidate::Relay => Target { address: listen, ..direct.clone() },
             Candidate::McpProxy => Target { address: listen, path: "/", prefix: "b/", ..direct.clone() },
+            Candidate::Anonymous => Target { address: listen, path: alone::PATH, ..direct.clone() },
             Candidate::Gateway | Candidate::Bridged => {
                 Target { address: listen, path: alone::PATH, key: Some(alone::API_KEY), ..direct.clone() }
             }
@@ -138,7 +143,8 @@ fn commands(
     let alone = |pod: SocketAddr| {
         let flags = [("--listen", listen.to_string()), ("--pod", pod.to_string()), ("--servers", servers.to_string())];
         let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        [binary("portolan-bench"), "alone".into()].into_iter().chain(flags).collect()
+        let open = (candidate == Candidate::Anonymous).then(|| "--anonymous".to_owned());
+        [binary("portolan-bench"), "alone".into()].into_iter().chain(flags).chain(open).collect()
     };
     Ok(match candidate {
         Candidate::Nginx => {
@@ -155,7 +161,7 @@ fn commands(
             std::fs::write(&file, mcp_proxy(listen, server))?;
             vec![(vec![mcp_proxy_binary()?, "--config".into(), file.display().to_string()], listen)]
         }
-        Candidate::Gateway => vec![(alone(server), listen)],
+        Candidate::Gateway | Candidate::Anonymous => vec![(alone(server), listen)],
         Candidate::Bridged => {
             let key = folder.join("mac");
             std::fs::write(&key, alone::MAC_KEY)?;

@@ -27,18 +27,42 @@ const fn load(name: &'static str, work: Work, clients: usize) -> Load {
     Load { name, work, clients, servers: 1 }
 }
 
+const fn events(tool: Tool) -> Work {
+    Work { tool, sse: true, modern: false }
+}
+
+const fn modern(tool: Tool) -> Work {
+    Work { tool, sse: false, modern: true }
+}
+
+const KB: Tool = Tool::Blob(1000);
+const KB_100: Tool = Tool::Blob(100_000);
+const MIB: Tool = Tool::Blob(1 << 20);
+
 /// With candidates on a core of their own.
-pub(super) const SPLIT: [Load; 9] = [
+pub(super) const SPLIT: [Load; 18] = [
+    load("echo", json(Tool::Echo), 1),
     load("echo", json(Tool::Echo), 8),
     load("echo", json(Tool::Echo), 32),
     load("echo", json(Tool::Echo), 256),
-    load("echo, events", Work { tool: Tool::Echo, sse: true, modern: false }, 32),
-    load("echo, 2026-07-28", Work { tool: Tool::Echo, sse: false, modern: true }, 32),
-    load("1 KB", json(Tool::Blob(1000)), 32),
-    load("100 KB", json(Tool::Blob(100_000)), 32),
-    load("1 MiB", json(Tool::Blob(1 << 20)), 8),
+    load("echo, events", events(Tool::Echo), 32),
+    load("echo, 2026-07-28", modern(Tool::Echo), 32),
+    load("1 KB", json(KB), 32),
+    load("100 KB", json(KB_100), 1),
+    load("100 KB", json(KB_100), 32),
+    load("100 KB, events", events(KB_100), 32),
+    load("100 KB, 2026-07-28", modern(KB_100), 32),
+    load("1 MiB", json(MIB), 1),
+    load("1 MiB", json(MIB), 8),
+    load("1 MiB, events", events(MIB), 8),
+    load("1 MiB, 2026-07-28", modern(MIB), 8),
     Load { name: "echo, 50 servers", work: json(Tool::Echo), clients: 32, servers: 50 },
+    Load { name: "echo, 2026-07-28, 50 servers", work: modern(Tool::Echo), clients: 32, servers: 50 },
+    Load { name: "100 KB, 50 servers", work: json(KB_100), clients: 32, servers: 50 },
 ];
+
+/// What shows how much of the cost is telling callers apart.
+const OF_ANONYMOUS: Load = SPLIT[2];
 
 /// With everything on one core, so that nothing waits for a core to wake up.
 pub(super) const SAME: [Load; 1] = [load("echo, one core", json(Tool::Echo), 1)];
@@ -80,7 +104,8 @@ pub(super) async fn measure(
 ) -> anyhow::Result<Vec<(Load, Cell)>> {
     let mut cells = Vec::new();
     for load in loads {
-        if load.work.modern && !candidate.is_modern() || load.servers > 1 && !candidate.is_ours() {
+        let is_told_apart = candidate != Candidate::Anonymous || *load == OF_ANONYMOUS;
+        if load.work.modern && !candidate.is_modern() || load.servers > 1 && !candidate.is_ours() || !is_told_apart {
             continue;
         }
         // Each load finds a candidate that has seen none before, so that the memory is its own.

@@ -125,9 +125,10 @@ fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
                 (Held::Streams, open),
             ]
         }
-        Candidate::Bridged => vec![(Held::Sessions, count / 10)],
+        Candidate::Bridged => vec![(Held::Sessions, count / 10), (Held::Sessions, count)],
+        Candidate::Anonymous => vec![],
         Candidate::Nginx | Candidate::Relay | Candidate::McpProxy => {
-            vec![(Held::Sessions, count / 10), (Held::Connections, open)]
+            vec![(Held::Sessions, count / 10), (Held::Sessions, count), (Held::Connections, open)]
         }
     }
 }
@@ -150,6 +151,8 @@ fn calls_table(rows: &[Row]) -> Table {
             at(|cell| cell.added, 0),
             at(|cell| cell.cpu, 2),
             at(|cell| cell.peak / MIB, 1),
+            // Of short answers a process holds next to nothing beside itself.
+            if row.load.work.tool.bytes() < LARGE { "–".to_owned() } else { at(|cell| cell.held, 2) },
             at(|cell| cell.requests_per_call, 3),
             at(|cell| cell.new_connections, 0),
         ]
@@ -167,6 +170,7 @@ fn calls_table(rows: &[Row]) -> Table {
             "added p50",
             "CPU s / 10,000",
             "peak MiB",
+            "held ÷ in flight",
             "requests a call",
             "new connections",
         ],
@@ -175,6 +179,8 @@ fn calls_table(rows: &[Row]) -> Table {
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
+/// From this size of an answer on it is told what is held for each byte in flight.
+const LARGE: usize = 100_000;
 
 fn kept_table(kept: &[(Candidate, Kept)]) -> Table {
     let rows = kept.iter().map(|(candidate, kept)| {
@@ -198,7 +204,7 @@ fn kept_table(kept: &[(Candidate, Kept)]) -> Table {
 
 /// Ratios that have a bound; `None` where one side was not measured.
 fn figures(rows: &[Row], kept: &[(Candidate, Kept)], token: f64) -> Vec<Figure> {
-    use Candidate::{Bridged, Gateway, McpProxy, Nginx, Relay};
+    use Candidate::{Anonymous, Bridged, Gateway, McpProxy, Nginx, Relay};
     let value = |candidate, name: &str, clients, field: fn(&Cell) -> f64| {
         let found =
             rows.iter().find(|row| row.candidate == candidate && row.load.name == name && row.load.clients == clients);
@@ -223,6 +229,11 @@ fn figures(rows: &[Row], kept: &[(Candidate, Kept)], token: f64) -> Vec<Figure> 
             "CPU per call, gateway ÷ hyper relay, echo, c=32",
             at((Gateway, Relay), "echo", 32, |cell| cell.cpu),
             1.6,
+        ),
+        ratio(
+            "CPU per call, gateway that lets everyone in ÷ hyper relay, echo, c=32",
+            at((Anonymous, Relay), "echo", 32, |cell| cell.cpu),
+            1.3,
         ),
         ratio(
             "CPU per call, gateway and bridge ÷ hyper relay, echo, c=32",
@@ -274,7 +285,9 @@ fn notes(args: &PeersArgs) -> Vec<String> {
         "*Gateway* authenticates each request by its key, scans its body, opens its session token and signs the request \
          to the server; the server stands where a pod's bridge would. nginx and the relay pass bytes on."
             .into(),
-        "*Requests a call* and *new connections* are counted at the server while the load is measured.".into(),
+        "*Requests a call* and *new connections* are counted at the server while the load is measured. *Held ÷ in flight* is \
+         the peak above what the idle process had, for each byte of the answers that are under way at once."
+            .into(),
     ]
 }
 
