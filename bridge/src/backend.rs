@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use portolan_mcp::revision::Era;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire::SessionCounts;
 
@@ -72,8 +71,15 @@ impl Backend {
         let opener = Opener::Http(server);
         let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
         relay.beside(&sessions);
-        tokio::spawn(follow_era(Arc::clone(state), Arc::clone(&relay), Arc::clone(&sessions)));
         (Self { way: Way::Http(relay), sessions }, Connector::new(opener))
+    }
+
+    /// Ends what is open with a server over HTTP, in whose place one of the other era has come.
+    pub(crate) fn end_replaced(&self) {
+        if let Way::Http(relay) = &self.way {
+            relay.end_replaced();
+            self.sessions.end_replaced();
+        }
     }
 
     pub(crate) fn counts(&self) -> SessionCounts {
@@ -114,27 +120,6 @@ impl Backend {
         self.sessions.end_all().await;
         if let Way::Http(relay) = &self.way {
             relay.end_all().await;
-        }
-    }
-}
-
-/// Ends what is open when a server of the other era is found where the one was with which it is.
-async fn follow_era(state: Arc<State>, relay: Arc<Relay>, sessions: Arc<Sessions>) {
-    let mut found = state.era.subscribe();
-    let mut was_sessionless = None;
-    loop {
-        let known = tokio::select! {
-            Ok(era) = found.wait_for(Option::is_some) => *era,
-            () = state.stop.cancelled() => return,
-        };
-        let is_sessionless = known == Some(Era::Modern);
-        if was_sessionless.replace(is_sessionless).is_some_and(|was| was != is_sessionless) {
-            relay.end_replaced();
-            sessions.end_replaced();
-        }
-        tokio::select! {
-            Ok(()) = found.changed() => {}
-            () = state.stop.cancelled() => return,
         }
     }
 }

@@ -82,12 +82,12 @@ impl Bridge {
         let state = Arc::new(State::new(config));
         let (backend, connector) = Backend::start(&state, upstream);
         let reporter = Reporter { state: Arc::clone(&state), backend: backend.clone() };
-        let handler = Arc::new(Data { state: Arc::clone(&state), backend });
+        let handler = Arc::new(Data { state: Arc::clone(&state), backend: backend.clone() });
         let admin_handler = Arc::new(Admin { reporter: reporter.clone() });
         let tasks = vec![
             tokio::spawn(server::serve(data_listener, handler, state.stop.clone())),
             tokio::spawn(server::serve(admin_listener, admin_handler, state.stop.clone())),
-            tokio::spawn(probe::run(Arc::clone(&state), connector)),
+            tokio::spawn(probe::run(Arc::clone(&state), backend, connector)),
         ];
         Ok(Self { reporter, data, admin, tasks })
     }

@@ -8,6 +8,7 @@ use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, Server
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::backend::Backend;
 use crate::found::{UNSUPPORTED_PROTOCOL_VERSION, modern_answer, modern_revisions, read_initialize};
 use crate::peer::{Connector, Peer};
 use crate::problem::{Problem, silence, tools_failed};
@@ -18,6 +19,8 @@ use crate::tools;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
+/// A server that was gone as often as this when it was asked what else it speaks may end over the question.
+const MAX_GONE: u32 = 3;
 /// What a client of the sessionless era sends with every request.
 const MODERN_PARAMS: &str = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
 
@@ -42,14 +45,17 @@ struct Found {
 }
 
 /// Probes until the bridge stops.
-pub(crate) async fn run(state: Arc<State>, connector: Connector) {
+pub(crate) async fn run(state: Arc<State>, backend: Backend, connector: Connector) {
     let mut prober = Prober {
         state: Arc::clone(&state),
         connector,
         failures: 0,
         successes: 0,
+        backend,
+        found: None,
         modern: None,
-        ends_when_asked: false,
+        asks_again: false,
+        gone_when_asked: 0,
         started: Instant::now(),
     };
     tokio::select! {
@@ -64,10 +70,15 @@ struct Prober {
     connector: Connector,
     failures: u32,
     successes: u32,
+    backend: Backend,
+    /// The era that was found last.
+    found: Option<Era>,
     /// Revisions of the sessionless era that it speaks, once it was asked.
     modern: Option<Vec<String>>,
-    /// That it ended when it was asked for them.
-    ends_when_asked: bool,
+    /// Whether it is to be asked for them once more.
+    asks_again: bool,
+    /// How often in a row it was gone when it was asked.
+    gone_when_asked: u32,
     started: Instant,
 }
 
@@ -85,7 +96,8 @@ impl Prober {
                 }
                 Err(Setback::Problem(problem)) => {
                     self.failed(&problem, ready_before);
-                    self.forget_eras();
+                    // It may be another one when it is back. A process is of the image that it was of.
+                    self.asks_again = self.connector.is_cheap();
                 }
             }
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
@@ -144,7 +156,7 @@ impl Prober {
         self.connector.connect(&self.state).map_err(|error| Problem::new(ProbeReason::SpawnFailed, error.to_string()))
     }
 
-    async fn handshake(&self, peer: &Peer) -> Result<Found, Setback> {
+    async fn handshake(&mut self, peer: &Peer) -> Result<Found, Setback> {
         let timeout = self.state.config.probe.handshake_timeout;
         let params = format!(
             r#"{{"protocolVersion":"{LATEST_LEGACY}","capabilities":{{}},"clientInfo":{{"name":"portolan-bridge","version":"{}"}}}}"#,
@@ -170,6 +182,10 @@ impl Prober {
             server.era = Era::Modern;
             server.supported_versions = MODERN.iter().map(|version| (*version).to_owned()).collect();
             MODERN[0].clone_into(&mut server.protocol_version);
+        } else if self.found == Some(Era::Modern) {
+            // Before anyone hears that this one is ready: what is open is with the one that was here before.
+            self.backend.end_replaced();
+            self.found = None;
         }
         peer.opened(&result, &server.protocol_version, self.state.config.probe.timeout).await;
         Ok(Found { server, tools: None })
@@ -177,7 +193,7 @@ impl Prober {
 
     /// Tells a server that opens no sessions at all from one that does not know what it was asked. No code alone says which
     /// it is (2026-07-28, "Backward Compatibility").
-    async fn refused(&self, peer: &Peer, code: i64, message: &str) -> Setback {
+    async fn refused(&mut self, peer: &Peer, code: i64, message: &str) -> Setback {
         let told = format!("initialize was answered with error {code}: {}", quote(message));
         if self.state.is_sessionless() {
             return Problem::new(ProbeReason::UnsupportedProtocol, format!("{told}, for server/discover")).into();
@@ -191,29 +207,41 @@ impl Prober {
     }
 
     /// Whether a server that opens no session answers without one; remembers that it does.
-    async fn speaks_modern(&self, peer: &Peer) -> bool {
+    async fn speaks_modern(&mut self, peer: &Peer) -> bool {
         let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
         let does = !modern_revisions(answer).is_empty();
         if does {
+            // One of both eras may only have no room for a session now.
+            if self.found == Some(Era::Legacy) {
+                self.backend.end_replaced();
+            }
+            self.found = Some(Era::Modern);
             self.state.era.send_replace(Some(Era::Modern));
         }
         does
     }
 
-    /// Asks a server that works, once, whether it speaks the sessionless era too. Readiness does not wait for the answer,
-    /// and a server that ends over the question is not asked again.
+    /// Asks a server that works, once each time that it comes up, whether it speaks the sessionless era too. Readiness does not
+    /// wait for the answer, and a server that ends over the question is not asked for ever.
     async fn find_eras(&mut self, peer: &Peer, found: &mut Found) {
-        if self.modern.is_none() && found.server.era != Era::Modern {
-            self.modern = Some(Vec::new());
+        let is_due = self.modern.is_none() || self.asks_again && self.gone_when_asked < MAX_GONE;
+        if is_due && found.server.era != Era::Modern {
+            self.modern.get_or_insert_default();
             let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
-            self.ends_when_asked |= matches!(answer, Err(CallError::Over(_) | CallError::Unreachable(..)));
-            self.modern = Some(modern_revisions(answer));
+            let is_gone = matches!(answer, Err(CallError::Over(_) | CallError::Unreachable(..)));
+            self.gone_when_asked = if is_gone { self.gone_when_asked + 1 } else { 0 };
+            // What is not answered says nothing else than before.
+            if answer.is_ok() {
+                self.modern = Some(modern_revisions(answer));
+                self.asks_again = false;
+            }
         }
         if found.server.era == Era::Modern {
             return;
         }
         let modern = self.modern.as_deref().unwrap_or_default();
         let era = if modern.is_empty() { Era::Legacy } else { Era::Both };
+        self.found = Some(era);
         self.state.era.send_replace(Some(era));
         if found.server.era == Era::Legacy && era == Era::Both {
             found.server.era = era;
@@ -221,13 +249,6 @@ impl Prober {
             if self.state.is_ready() {
                 self.tell_ready(found);
             }
-        }
-    }
-
-    /// Has a server asked anew that may be another one when it is back. A process is of the image that it was of.
-    fn forget_eras(&mut self) {
-        if self.connector.is_cheap() && !self.ends_when_asked {
-            self.modern = None;
         }
     }
 

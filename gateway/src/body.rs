@@ -13,7 +13,8 @@ use portolan_mcp::failure::{Failure, Kind};
 
 use crate::budget::{Budget, Share};
 
-/// So much of a body has to come before what it says of its length is believed: saying so alone holds no room.
+/// So much of a body has to come before what it says of its length is believed, and a sixteenth of it: saying so alone holds no
+/// room.
 const BELIEVED_BYTES: usize = 32 * 1024;
 
 /// A whole body with its share of the budget.
@@ -78,7 +79,7 @@ async fn collect(mut body: Incoming, cap: usize, budget: &Arc<Budget>) -> Result
 /// nothing.
 fn room(length: usize, taken: usize, declared: Option<usize>, cap: usize) -> usize {
     match declared {
-        Some(all) if length > BELIEVED_BYTES => all,
+        Some(all) if length > BELIEVED_BYTES.max(all / 16) => all,
         _ => 2 * taken,
     }
     .min(declared.unwrap_or(cap))

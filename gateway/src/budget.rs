@@ -10,12 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use portolan_mcp::failure::{Failure, Kind};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turns, Notify};
+use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 
 /// When a caller may come back after as much was held as may be.
 const COME_BACK: Duration = Duration::from_secs(1);
+
+/// How long an answer waits for room. What holds the room may wait for the place that the call of the answer has.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Below this size a part of an answer is copied where its client is slow, so that it does not keep the whole buffer
 /// into which it was read.
@@ -28,10 +32,12 @@ pub(crate) struct Budget {
     held: AtomicUsize,
     /// What this budget is a part of; both have to have room.
     whole: Option<Arc<Budget>>,
-    /// How many answers wait for room.
+    /// Answers that wait for room here: one after the other, and before new requests.
     waiting: AtomicUsize,
-    /// Tells them that something was given back.
-    room: Notify,
+    turns: Turns<()>,
+    /// Of the whole: how many listen for what is given back anywhere, and how they hear of it.
+    listening: AtomicUsize,
+    given_back: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -47,7 +53,9 @@ impl Budget {
     }
 
     fn of(whole: Option<Arc<Self>>, limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { limit, held: AtomicUsize::new(0), whole, waiting: AtomicUsize::new(0), room: Notify::new(), metrics }
+        let [held, waiting, listening] = [(); 3].map(|()| AtomicUsize::new(0));
+        let (turns, given_back) = (Turns::new(()), Notify::new());
+        Self { limit, held, whole, waiting, turns, listening, given_back, metrics }
     }
 
     /// The part for a changed limit. What is held goes on to count in the old one, and in the whole.
@@ -62,10 +70,13 @@ impl Budget {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Takes `bytes` for a request that comes: not before the answers that wait for room.
+    /// Takes `bytes` for a request that comes: not before the answers of this budget that wait for room.
     fn take(&self, bytes: usize) -> Result<(), Failure> {
-        let taken = self.waited_for().map_or_else(|| self.try_take(bytes), Err);
+        let is_waited_for = self.waiting.load(Ordering::SeqCst) > 0;
+        let taken = if is_waited_for { Err(self) } else { self.try_take(bytes) };
         taken.map_err(|full| {
+            // What was taken of the part for a moment may have been in an answer's way.
+            self.tell();
             full.metrics.bound_hit(if full.whole.is_some() { "ServerBytes" } else { "Bytes" });
             full.full()
         })
@@ -79,38 +90,42 @@ impl Budget {
     /// Takes `bytes`, or says which budget has no room for them.
     fn try_take(&self, bytes: usize) -> Result<(), &Self> {
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
-        if self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_err() {
+        if self.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_err() {
             return Err(self);
         }
         let taken = self.whole.as_ref().map_or(Ok(()), |whole| whole.try_take(bytes));
         if taken.is_err() {
-            self.held.fetch_sub(bytes, Ordering::AcqRel);
+            self.held.fetch_sub(bytes, Ordering::SeqCst);
         }
         taken
     }
 
-    /// Takes `bytes` as soon as there is room.
+    /// Takes `bytes` as soon as there is room, after those who waited before.
     async fn wait(&self, bytes: usize) {
-        let Err(mut full) = self.try_take(bytes) else { return };
+        let _waits = Waits::at(self);
+        let _turn = self.turns.lock().await;
         loop {
-            let _waits = Waits::at(full);
-            let mut room = pin!(full.room.notified());
+            let mut given_back = pin!(self.root().given_back.notified());
             // Whatever is given back from here on is heard of.
-            room.as_mut().enable();
-            match self.try_take(bytes) {
-                Ok(()) => return,
-                Err(other) if !std::ptr::eq(other, full) => full = other,
-                Err(_) => room.await,
+            given_back.as_mut().enable();
+            if self.try_take(bytes).is_ok() {
+                return;
             }
+            given_back.await;
         }
     }
 
-    /// The budget at which someone waits.
-    fn waited_for(&self) -> Option<&Self> {
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            return Some(self);
+    fn root(&self) -> &Self {
+        self.whole.as_deref().unwrap_or(self)
+    }
+
+    /// Tells those who wait that there may be room.
+    fn tell(&self) {
+        let root = self.root();
+        // Either this sees who listens, or they see what was given back: that takes one order of both.
+        if root.listening.load(Ordering::SeqCst) > 0 {
+            root.given_back.notify_waiters();
         }
-        self.whole.as_ref().and_then(|whole| whole.waited_for())
     }
 
     /// The most that can be held at once.
@@ -127,13 +142,11 @@ impl Budget {
     }
 
     fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.room.notify_waiters();
-        }
+        self.held.fetch_sub(bytes, Ordering::SeqCst);
         if let Some(whole) = &self.whole {
-            whole.give_back(bytes);
+            whole.held.fetch_sub(bytes, Ordering::SeqCst);
         }
+        self.tell();
     }
 
     fn is_full(&self) -> bool {
@@ -141,9 +154,23 @@ impl Budget {
     }
 
     fn full(&self) -> Failure {
-        let who = if self.whole.is_some() { "this server" } else { "this gateway replica" };
-        let message = format!("requests and answers of {who} hold as many bytes as they may; try again");
+        let message = format!("requests and answers of {} hold as many bytes as they may; try again", self.whose());
         Failure::new(Kind::Overloaded, message).retry_after(COME_BACK)
+    }
+
+    /// Nobody knows what the call did whose answer there is no room for.
+    fn no_room(&self, bytes: usize) -> Failure {
+        self.metrics.bound_hit("AnswerRoom");
+        let (whose, seconds) = (self.whose(), ROOM_TIMEOUT.as_secs());
+        let message = format!(
+            "the server answered, but for {seconds} s requests and answers of {whose} held as many bytes as they may: there was \
+             no room for {bytes} more"
+        );
+        Failure::new(Kind::RequestTimeout, message)
+    }
+
+    fn whose(&self) -> &'static str {
+        if self.whole.is_some() { "this server" } else { "this gateway replica" }
     }
 }
 
@@ -151,15 +178,17 @@ impl Budget {
 struct Waits<'a>(&'a Budget);
 
 impl<'a> Waits<'a> {
-    fn at(full: &'a Budget) -> Self {
-        full.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(full)
+    fn at(budget: &'a Budget) -> Self {
+        budget.waiting.fetch_add(1, Ordering::SeqCst);
+        budget.root().listening.fetch_add(1, Ordering::SeqCst);
+        Self(budget)
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.root().listening.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -182,12 +211,18 @@ impl Share {
         Ok(())
     }
 
-    /// Takes more as soon as there is room. What is more than the whole budget counts, and is not waited for.
-    pub(crate) async fn wait(&mut self, bytes: usize) {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes more as soon as there is room; says so where there is none for [`ROOM_TIMEOUT`]. What is more than the whole
+    /// budget counts, and is not waited for.
+    pub(crate) async fn wait(&mut self, bytes: usize) -> Result<(), Failure> {
         let waited_for = bytes.min(self.budget.most());
-        self.budget.wait(waited_for).await;
+        timeout(ROOM_TIMEOUT, self.budget.wait(waited_for)).await.map_err(|_| self.budget.no_room(bytes))?;
         self.bytes += waited_for;
         self.hold(self.bytes + (bytes - waited_for));
+        Ok(())
     }
 
     /// Holds `bytes` from now on, whether there is room or not: an answer that has begun goes on.
@@ -214,6 +249,8 @@ pub(crate) struct Answer(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     budget: Arc<Budget>,
+    /// Whether a connection reads on behind each part.
+    reads_ahead: bool,
     untaken: AtomicUsize,
     waiting: AtomicWaker,
 }
@@ -241,8 +278,18 @@ impl Drop for Part {
 }
 
 impl Answer {
-    pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Self(Arc::new(Parts { budget, untaken: AtomicUsize::new(0), waiting: AtomicWaker::new() }))
+    /// One that is made here.
+    pub(crate) fn made(budget: Arc<Budget>) -> Self {
+        Self::of(budget, false)
+    }
+
+    /// One that comes from a pod.
+    pub(crate) fn passed_on(budget: Arc<Budget>) -> Self {
+        Self::of(budget, true)
+    }
+
+    fn of(budget: Arc<Budget>, reads_ahead: bool) -> Self {
+        Self(Arc::new(Parts { budget, reads_ahead, untaken: AtomicUsize::new(0), waiting: AtomicWaker::new() }))
     }
 
     /// Ready when the next part may be asked for.
@@ -263,7 +310,7 @@ impl Answer {
         }
         let is_slow = self.0.untaken.fetch_add(1, Ordering::AcqRel) > 0;
         let bytes = if is_slow && bytes.len() < COPIED_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
-        let ahead = if is_last { 0 } else { bytes.len() };
+        let ahead = if is_last || !self.0.reads_ahead { 0 } else { bytes.len() };
         self.0.budget.force(bytes.len() + ahead);
         Bytes::from_owner(Part { bytes, ahead, of: self.0.clone() })
     }
@@ -311,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_waits_for_room_goes_before_new_requests_and_holds_none_of_another_server() {
+    async fn an_answer_that_waits_for_room_goes_before_new_requests_of_its_server_and_of_no_other() {
         let whole = budget(100);
         let (busy, quiet) = (whole.part(10), whole.part(10));
         let mut first = Share::new(busy.clone());
@@ -323,7 +370,7 @@ mod tests {
         assert!(busy.admit().is_err());
         Share::new(quiet).grow(10).expect("nobody waits for this one");
         drop(first);
-        waits.await;
+        waits.await.expect("there is room");
         assert_eq!((busy.held(), whole.held()), (25, 25), "more than there is counts all the same");
         drop(large);
         assert_eq!((busy.held(), whole.held()), (0, 0));
@@ -335,9 +382,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_waits_for_room_in_the_whole_keeps_no_other_server_from_it() {
+        let whole = budget(10);
+        let (one, other) = (whole.part(10), whole.part(10));
+        let mut held = Share::new(other.clone());
+        held.grow(6).expect("fits");
+        let mut large = Share::new(one);
+        let mut waits = Box::pin(large.wait(8));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let mut small = Share::new(other);
+        small.grow(2).expect("there is room for this");
+        drop(held);
+        waits.await.expect("there is room");
+        assert_eq!(whole.held(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_for_which_there_is_no_room_in_time_is_told_so() {
+        let whole = budget(10);
+        let mut held = Share::new(whole.clone());
+        held.grow(10).expect("fits");
+        let mut answer = Share::new(whole.clone());
+        let failure = answer.wait(5).await.expect_err("there is no room");
+        assert_eq!(failure.kind, Kind::RequestTimeout);
+        assert!(failure.message.contains("no room for 5 more"), "{failure}");
+        assert_eq!((answer.bytes(), whole.held()), (0, 10));
+        assert!(whole.metrics.render().expect("text").contains(r#"bound_hits_total{bound="AnswerRoom"} 1"#));
+    }
+
+    #[tokio::test]
     async fn an_answer_past_the_budget_has_one_part_at_a_time_and_goes_on_when_it_was_taken() {
         let whole = budget(10);
-        let answer = Answer::new(whole.part(100));
+        let answer = Answer::passed_on(whole.part(100));
         let first = answer.part(Bytes::from_static(b"01234"), false);
         assert_eq!(whole.held(), 10);
         assert!(Share::new(whole.clone()).grow(1).is_err(), "nobody is let in on top");
@@ -349,7 +425,7 @@ mod tests {
         };
         tokio::join!(room, go_on);
         assert_eq!(whole.held(), 0);
-        let other = Answer::new(whole.part(100));
+        let other = Answer::passed_on(whole.part(100));
         let _held = other.part(Bytes::from_static(b"0123456789"), true);
         poll_fn(|cx| answer.poll_room(cx)).await;
         assert_eq!(&answer.part(Bytes::from_static(b"on"), true)[..], b"on", "no answer waits for another's client");

@@ -130,7 +130,7 @@ impl Bound {
             gate: Gate::new(bounds.max_requests, metrics.clone()),
             budget,
             catalog: Catalog::default(),
-            views: Views::new(),
+            views: Views::new(bounds.lists_interval),
             placed: Placed::new(),
             bounds,
             drain: Drain::default(),

@@ -80,7 +80,7 @@ async fn layers(
     let entry = endpoint::route_of(request.uri.path()).and_then(|name| serving.route(name)).ok_or_else(no_route)?;
     let permit = authorize::authorize(&caller, entry.route.name.target()).map_err(|_| no_route())?;
     record.set_route(&entry.series);
-    held.answer = Some(Answer::new(entry.budget.clone()));
+    held.answer = Some(Answer::passed_on(entry.budget.clone()));
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };
     match request.method {
         // Media types, body, envelope and era, session, limits, upstream: see there, in this order.

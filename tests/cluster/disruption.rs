@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +12,8 @@ use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
 use portolan_tests::mcp::{Events, Session};
 use portolan_tests::wait::{PATIENCE, until};
+use reqwest::StatusCode;
+
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -79,4 +81,48 @@ async fn a_replica_ends_its_calls_before_it_goes_and_sessions_survive_it() {
         assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: still here");
     }
     cluster.delete::<MCPServer>(TENANT, "survivor").await;
+}
+
+/// Which pod answers a session.
+async fn pod_of(session: &Session) -> String {
+    let reply = session.call(1, "get-env", json!({})).await.expect("answers");
+    let text = reply.answer()["result"]["content"][0]["text"].as_str().expect("text").to_owned();
+    let environment: Value = serde_json::from_str(&text).expect("get-env answers with JSON");
+    environment["HOSTNAME"].as_str().expect("a pod has a name").to_owned()
+}
+
+#[tokio::test]
+async fn a_pod_that_dies_ends_its_own_sessions_and_no_others() {
+    const NAME: &str = "pair";
+    let (cluster, url, token) = Cluster::serving(NAME).await;
+    cluster.patch_spec(TENANT, NAME, &json!({"replicas": 2})).await;
+    until("two pods serve", PATIENCE, || async {
+        let ready = cluster.pods(TENANT, "portolan.dev/server=pair").await.iter().filter(|pod| is_ready(pod)).count();
+        if ready == 2 { Ok(()) } else { Err(format!("{ready} are ready")) }
+    })
+    .await;
+    let mut sessions = BTreeMap::new();
+    let each = async {
+        while sessions.len() < 2 {
+            let session = Session::open(&url, Some(&token)).await.expect("a session");
+            let pod = pod_of(&session).await;
+            if let Some(spare) = sessions.insert(pod, session) {
+                spare.delete().await.expect("it ends");
+            }
+        }
+    };
+    timeout(PATIENCE, each).await.expect("each pod has a session");
+    let (dies, lost) = sessions.pop_first().expect("two");
+    let (stays, kept) = sessions.pop_first().expect("another");
+    let at_once = DeleteParams::default().grace_period(0);
+    cluster.api::<Pod>(TENANT).delete(&dies, &at_once).await.expect("deleted");
+    until("the session is known to be over", PATIENCE, || async {
+        assert_eq!(pod_of(&kept).await, stays, "the other session goes on all the while");
+        let reply = lost.call(2, "echo", json!({"message": "late"})).await?;
+        if reply.status == StatusCode::NOT_FOUND { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
+    let again = Session::open(&url, Some(&token)).await.expect("its client opens another one");
+    assert_ne!(pod_of(&again).await, dies);
+    cluster.delete::<MCPServer>(TENANT, NAME).await;
 }

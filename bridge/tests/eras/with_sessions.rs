@@ -26,10 +26,10 @@ async fn a_call_whose_client_hangs_up_goes_on_until_that_is_said() {
         let client = world.rig.open().await;
         drop(begin(&client, 7, "wait", "one").await);
         world.said("waits for one").await;
-        // Whatever is told of the call that was hung up comes before what is asked next.
         assert_eq!(client.call(8, "echo", json!({"message": "fine"})).await.text(), "fine", "{over:?}");
         assert_eq!(world.times_said("took back"), 0, "{over:?}");
         tell(&client, json!({"method": "notifications/cancelled", "params": {"requestId": 7}})).await;
         world.said("took back one").await;
+        assert_eq!(world.times_said("told notifications/cancelled"), 1, "nobody else took it back: {over:?}");
     }
 }

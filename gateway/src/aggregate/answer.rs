@@ -15,13 +15,12 @@ use portolan_mcp::{
     members::Members,
     sse::{self, Splitter},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::budget::Share;
 use crate::negotiate;
 use crate::respond::{Body, BoxError};
 use crate::state::Entry;
-use crate::upstream;
 
 /// Bytes of one message that is read.
 const MAX_MESSAGE: usize = 32 * 1024 * 1024;
@@ -29,15 +28,16 @@ const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 const SMALL_MESSAGE: usize = 64 * 1024;
 
 /// `response` of the server behind `entry` to a request of `method`; without one, to whatever was asked when the stream
-/// began that goes on here. A message that is held until it is whole waits for room first, until `deadline`.
+/// began that goes on here. A message that is held until it is whole waits for room.
+///
+/// # Errors
+/// It is too long, or there was no room for it.
 pub(super) async fn renamed(
     response: Response<Body>,
     entry: &Entry,
     method: Option<&str>,
-    deadline: Instant,
 ) -> Result<Response<Body>, Failure> {
-    let renamed = renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method);
-    timeout_at(deadline, renamed).await.map_err(|_| upstream::timed_out(entry.route.settings.request_timeout))?
+    renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method).await
 }
 
 async fn renamed_of(
@@ -54,15 +54,15 @@ async fn renamed_of(
             return Err(too_long());
         }
         if length > SMALL_MESSAGE {
-            held.wait(length).await;
+            held.wait(length).await?;
         }
         Reading::Message(BytesMut::with_capacity(length))
     } else {
         return Ok(response);
     };
     response.headers_mut().remove(header::CONTENT_LENGTH);
-    let names = Names { route: route.to_owned() };
-    Ok(response.map(|inner| Renamed { inner, names, reading, held, trailers: None, ended: false }.boxed_unsync()))
+    let (names, room) = (Names { route: route.to_owned() }, Room::Held(held));
+    Ok(response.map(|inner| Renamed { inner, names, reading, room, trailers: None, ended: false }.boxed_unsync()))
 }
 
 struct Names {
@@ -123,12 +123,46 @@ enum Reading {
     Message(BytesMut),
 }
 
+/// What a message takes that is not handed on yet.
+enum Room {
+    Held(Share),
+    /// There is to be more before more is read. A task of its own waits for it: whoever does not read must not keep its turn.
+    Wanted(AbortOnDropHandle<Result<Share, Failure>>),
+    /// The message broke off.
+    None,
+}
+
+impl Room {
+    /// Holds `bytes` from now on: at once where they are few or no more than before.
+    fn hold(&mut self, bytes: usize) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::Held(mut share) if bytes <= SMALL_MESSAGE.max(share.bytes()) => {
+                share.hold(bytes);
+                Self::Held(share)
+            }
+            Self::Held(mut share) => Self::Wanted(AbortOnDropHandle::new(tokio::spawn(async move {
+                share.wait(bytes - share.bytes()).await?;
+                Ok(share)
+            }))),
+            other => other,
+        };
+    }
+
+    /// Ready when there is what was wanted.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if let Self::Wanted(wanted) = self {
+            let failed = |_| Failure::new(Kind::Internal, "the gateway failed while an answer waited for room");
+            *self = Self::Held(ready!(Pin::new(wanted).poll(cx)).map_err(failed)??);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 struct Renamed {
     inner: Body,
     names: Names,
     reading: Reading,
-    /// What a message takes that is not handed on yet.
-    held: Share,
+    room: Room,
     /// What came behind the body, until the rest of it is out.
     trailers: Option<Frame<Bytes>>,
     ended: bool,
@@ -143,12 +177,12 @@ impl Renamed {
                     return Err(too_long().into());
                 }
                 whole.extend_from_slice(data);
-                self.held.hold(whole.capacity());
+                self.room.hold(whole.capacity());
                 Ok(Bytes::new())
             }
             Reading::Events(splitter) => {
                 let events = splitter.push(data).map_err(|_| too_long())?;
-                self.held.hold(splitter.held());
+                self.room.hold(splitter.held());
                 let events: Vec<Bytes> = events.into_iter().map(|event| self.names.event(event)).collect();
                 Ok(events.concat().into())
             }
@@ -156,11 +190,12 @@ impl Renamed {
     }
 
     fn rest(&mut self) -> Bytes {
-        self.held.hold(0);
-        match std::mem::replace(&mut self.reading, Reading::Message(BytesMut::new())) {
+        let rest = match std::mem::replace(&mut self.reading, Reading::Message(BytesMut::new())) {
             Reading::Message(whole) => self.names.applied(&whole).map_or_else(|| whole.freeze(), Bytes::from),
             Reading::Events(splitter) => splitter.rest(),
-        }
+        };
+        self.room.hold(0);
+        rest
     }
 }
 
@@ -175,6 +210,10 @@ impl HttpBody for Renamed {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         while !this.ended {
+            if let Err(failure) = ready!(this.room.poll_held(cx)) {
+                (this.ended, this.room) = (true, Room::None);
+                return Poll::Ready(Some(Err(failure.into())));
+            }
             let data = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.take(&data)?,
@@ -195,6 +234,10 @@ impl HttpBody for Renamed {
             }
         }
         Poll::Ready(this.trailers.take().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.trailers.is_none()
     }
 }
 
@@ -266,5 +309,26 @@ mod tests {
         let whole = renamed.into_body().collect().await.expect("whole");
         assert!(whole.trailers().is_some());
         assert_eq!((&whole.to_bytes()[..], budget.held()), (&b"{\"n\":1}"[..], 0));
+    }
+
+    #[tokio::test]
+    async fn a_message_of_unknown_length_waits_for_room_as_it_grows() {
+        let budget = Budget::new(4 * SMALL_MESSAGE, Arc::new(Metrics::new().expect("registers")));
+        let mut others = Share::new(budget.clone());
+        others.hold(4 * SMALL_MESSAGE - 1);
+        let (sender, frames) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, BoxError>>();
+        let response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let share = Share::new(budget.clone());
+        let mut renamed = renamed_of(response, "n/s", share, Some("tools/call")).await.expect("begins");
+        for _ in 0..3 {
+            let part = Bytes::from(vec![b' '; SMALL_MESSAGE]);
+            sender.unbounded_send(Ok(Frame::data(part))).expect("is read");
+        }
+        drop(sender);
+        assert!(renamed.body_mut().frame().now_or_never().is_none(), "there is no room");
+        assert!(budget.held() < 4 * SMALL_MESSAGE + 2 * SMALL_MESSAGE, "and no more is read");
+        drop(others);
+        let whole = renamed.into_body().collect().await.expect("whole").to_bytes();
+        assert_eq!((whole.len(), budget.held()), (3 * SMALL_MESSAGE, 0));
     }
 }

@@ -68,10 +68,10 @@ struct Known {
 }
 
 impl Known {
-    /// When it is to be asked again; `None` while it is asked. What is known stays good for `fresh`.
-    fn due(&self, entry: &Entry, fresh: Duration) -> Option<Instant> {
-        let asked = self.asked.filter(|_| self.of == version(entry));
-        (!self.is_asked).then(|| asked.map_or_else(Instant::now, |asked| asked + self.pause(fresh)))
+    /// When it is to be asked again, or to be looked at again while it is asked. What is known stays good for `fresh`.
+    fn due(&self, entry: &Entry, fresh: Duration) -> Instant {
+        let asked = self.asked.filter(|_| self.is_asked || self.of == version(entry));
+        asked.map_or_else(Instant::now, |asked| asked + self.pause(fresh))
     }
 
     fn pause(&self, fresh: Duration) -> Duration {
@@ -152,7 +152,7 @@ impl Catalog {
         let fresh = gateway.bounds.lists_interval;
         let known = self.lock();
         let known = entries.iter().map(|entry| (*entry, known.get(&entry.route.name)));
-        let due = known.clone().filter_map(|(entry, known)| known?.due(entry, fresh)).min();
+        let due = known.clone().filter_map(|(entry, known)| Some(known?.due(entry, fresh))).min();
         let latest = Instant::now() + fresh;
         (known.map(|(entry, known)| part(entry, known)).collect(), due.map_or(latest, |due| due.min(latest)))
     }
@@ -169,7 +169,7 @@ impl Catalog {
         let mut known = self.lock();
         for entry in entries {
             let known = known.entry(entry.route.name.clone()).or_default();
-            if known.due(entry, fresh).is_some_and(|due| due <= now + known.pause(fresh) / 4) {
+            if !known.is_asked && known.due(entry, fresh) <= now + known.pause(fresh) / 4 {
                 known.is_asked = true;
                 known.asked = Some(now);
                 let (gateway, entry) = (Arc::clone(gateway), Entry::clone(entry));
@@ -213,12 +213,19 @@ impl Catalog {
 
     /// Notes what a server answered; says which of its lists are others than they were.
     fn note(&self, gateway: &Gateway, entry: &Entry, answer: Result<Lists, Failure>) -> [bool; 4] {
+        let serving = gateway.state.serving().ok();
+        let now = serving.as_ref().and_then(|serving| serving.route(entry.route.name.as_str()));
+        let is_outdated = now.is_some_and(|now| version(now) != version(entry));
         let mut all = self.lock();
         let held: usize = all.values().map(|known| known.bytes).sum();
         // A server that is gone by now is forgotten.
         let Some(known) = all.get_mut(&entry.route.name) else { return [false; 4] };
         known.is_asked = false;
         known.of = version(entry);
+        if is_outdated {
+            // It is another one by now, and to be asked itself.
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
         let answer = answer.and_then(|lists| {
             let bytes = lists.bytes();
             if held - known.bytes + bytes <= MAX_BYTES {

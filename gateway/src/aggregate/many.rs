@@ -57,12 +57,13 @@ impl<'a> Many<'a> {
         }
         let target = target::of(request, body, self.asked.selection())?;
         let (entry, permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
-        settle(entry, record, held)?;
+        settle(entry, record, held);
+        entry.budget.admit()?;
         let deadline = Instant::now() + entry.route.settings.request_timeout;
         message::enter(&self.asked.of(self.asked.request, entry, permit), deadline, record, held).await?;
         let (response, pod) = self.part(entry).ask(&target.body, deadline, record, held).await?;
         let response = hand_back(response, pod, left(deadline), record);
-        record.wait(answer::renamed(response, entry, Some(&request.method), deadline)).await
+        record.wait(answer::renamed(response, entry, Some(&request.method))).await
     }
 
     /// Takes a notification. What the client tells of its own calls and roots is for every server that it has to do with;
@@ -116,7 +117,7 @@ impl<'a> Many<'a> {
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
         let (entry, _permit) = self.asked.member(owned.member).ok_or_else(nobody_asked)?;
-        settle(entry, record, held)?;
+        settle(entry, record, held);
         let deadline = Instant::now() + entry.route.settings.request_timeout;
         let told = record.wait(self.part(entry).tell(&Method::POST, body, deadline)).await?;
         let (response, pod) =
@@ -134,7 +135,7 @@ impl<'a> Many<'a> {
         let unknown =
             || Failure::new(Kind::InvalidRequest, "the stream of this Last-Event-ID is over; open one without it");
         let (entry, _permit) = self.asked.member(last.member).ok_or_else(unknown)?;
-        settle(entry, record, held)?;
+        settle(entry, record, held);
         let mut part = self.part(entry);
         part.headers.insert(LAST_EVENT_ID, HeaderValue::try_from(last.own).map_err(|_| unknown())?);
         let deadline = Instant::now() + entry.route.settings.request_timeout;
@@ -142,7 +143,7 @@ impl<'a> Many<'a> {
         let (response, pod) = told.ok_or_else(unknown)?;
         record.set_answer(response.status(), relay::failure_of(response.headers()));
         let purpose = For::standing(self.gateway.drain.streams.clone().cancelled_owned());
-        record.wait(answer::renamed(relay::answer(response, pod, purpose), entry, None, deadline)).await
+        record.wait(answer::renamed(relay::answer(response, pod, purpose), entry, None)).await
     }
 
     /// Tells every server with which this client has a session, as far as this replica knows.

@@ -117,11 +117,10 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Notes that a request is one server's from here on, as far as that has room for it.
-fn settle(entry: &Entry, record: &mut Record, held: &mut Held) -> Result<(), Failure> {
+/// Notes that a request is one server's from here on.
+fn settle(entry: &Entry, record: &mut Record, held: &mut Held) {
     record.set_route(&entry.series);
-    held.answer = Some(Answer::new(entry.budget.clone()));
-    entry.budget.admit()
+    held.answer = Some(Answer::passed_on(entry.budget.clone()));
 }
 
 /// Answers a request to `/mcp`, or to a toolset.
@@ -156,7 +155,7 @@ async fn post(
     let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
     // Until it is one server's.
-    held.answer = Some(Answer::new(gateway.budget.clone()));
+    held.answer = Some(Answer::made(gateway.budget.clone()));
     if negotiate::era(headers, &message) == Era::Modern {
         return modern::post(gateway, asked, &message, &buffered.bytes, record, held).await;
     }

@@ -12,7 +12,6 @@ use portolan_mcp::{
     modern::{DISCOVER, Head, LIST_CHANGES, LISTEN, ListChange, meta},
     sse,
 };
-use tokio::time::Instant;
 
 use super::changes::{self, Script};
 use super::{Asked, answer, lists, settle, target};
@@ -68,14 +67,14 @@ async fn call(
 ) -> Result<Response<Body>, Failure> {
     let target = target::of(request, body, asked.selection())?;
     let (entry, permit) = asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
-    settle(entry, record, held)?;
-    let deadline = Instant::now() + entry.route.settings.request_timeout;
+    settle(entry, record, held);
+    entry.budget.admit()?;
     let mut parts = asked.request.clone();
     parts.headers = target.headers(&asked.request.headers);
     let message = Message::parse(&target.body)?;
     let one = asked.of(&parts, entry, permit);
     let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
-    record.wait(answer::renamed(response, entry, Some(&request.method), deadline)).await
+    record.wait(answer::renamed(response, entry, Some(&request.method))).await
 }
 
 /// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.

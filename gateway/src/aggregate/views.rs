@@ -15,7 +15,7 @@ use crate::state::Serving;
 
 /// Callers of endpoints whose views are remembered.
 const MAX_KEPT: u64 = 10_000;
-/// For how long after they asked last.
+/// How long the last view of an endpoint is kept after somebody asked.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
 /// An endpoint: a toolset, or all servers.
@@ -48,8 +48,10 @@ pub(super) struct Looks<'a> {
 }
 
 impl Views {
-    pub(crate) fn new() -> Self {
-        let of = Cache::builder().max_capacity(MAX_KEPT).time_to_idle(IDLE).build();
+    /// Nobody is asked again within `fresh`.
+    pub(crate) fn new(fresh: Duration) -> Self {
+        // No longer than they are good, so that views that nobody looks at any more are not held.
+        let of = Cache::builder().max_capacity(MAX_KEPT).time_to_live(fresh).build();
         let last = Cache::builder().max_capacity(MAX_KEPT).time_to_idle(IDLE).build();
         Self { of, last, bounds: Arc::default() }
     }

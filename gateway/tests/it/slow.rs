@@ -25,7 +25,7 @@ const DRIP: Duration = Duration::from_secs(1);
 /// How often others call.
 const PACE: Duration = Duration::from_millis(25);
 /// What a busy machine may add until a client sees the end of its connection.
-const BUSY: Duration = Duration::from_secs(3);
+const BUSY: Duration = Duration::from_secs(15);
 
 /// Sends `first`, and then `drip` again and again: what it was told in the end, and when that was.
 async fn dripping(address: SocketAddr, first: String, drip: &[u8]) -> (String, Duration) {
