@@ -70,8 +70,11 @@ struct Known {
 impl Known {
     /// When it is to be asked again, or to be looked at again while it is asked. What is known stays good for `fresh`.
     fn due(&self, entry: &Entry, fresh: Duration) -> Instant {
-        let asked = self.asked.filter(|_| self.is_asked || self.of == version(entry));
-        asked.map_or_else(Instant::now, |asked| asked + self.pause(fresh))
+        let since = match self.asked {
+            Some(_) if self.is_asked => Some(Instant::now()),
+            asked => asked.filter(|_| self.of == version(entry)),
+        };
+        since.map_or_else(Instant::now, |since| since + self.pause(fresh))
     }
 
     fn pause(&self, fresh: Duration) -> Duration {

@@ -1,12 +1,15 @@
 //! Servers behind `/mcp` that answer badly: each is told to the one caller whom it is about, and the others are served.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::json;
 
 use crate::aggregate::{ALL, curious, legacy, missing, names, open, two};
+use crate::client::until;
 use crate::modern::{request, saying};
 use crate::offers::{Mood, Offers};
-use crate::world::{Gateway, Objects};
+use crate::world::{Gateway, Objects, config};
 
 #[tokio::test]
 async fn a_server_whose_lists_are_none_is_named_and_the_others_are_listed() {
@@ -42,6 +45,22 @@ async fn a_server_whose_lists_are_none_is_named_and_the_others_are_listed() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_goes_on_failing_is_listed_soon_after_it_answers_however_long_lists_are_good() {
+    let (a, b) = two().await;
+    a.offer(Offers { mood: Mood::Failing, ..Offers::tools(&["echo"]) });
+    let mut config = config();
+    config.bounds.lists_interval = Duration::from_secs(600);
+    let inputs = Objects::of(&[("a", &[&a]), ("b", &[&b])]).inputs();
+    let gateway = Gateway::start_with(config, Some(inputs)).await;
+    let client = open(&gateway.client()).await;
+    let listed = async || names(&client.post(ALL, legacy("tools/list", &json!({}))).await, "tools", "name");
+    let failures = || gateway.metric("portolan_gateway_catalog_failures_total");
+    until("it has failed twice", async || listed().await == ["default__b__echo"] && failures().await >= 2.0).await;
+    a.offer(Offers::tools(&["echo"]));
+    until("it is listed", async || listed().await == ["default__a__echo", "default__b__echo"]).await;
 }
 
 #[tokio::test]
