@@ -251,14 +251,14 @@ struct Parts {
     budget: Arc<Budget>,
     /// Whether a connection reads on behind each part.
     reads_ahead: bool,
+    /// What that holds of the part behind the last one.
+    ahead: AtomicUsize,
     untaken: AtomicUsize,
     waiting: AtomicWaker,
 }
 
 struct Part {
     bytes: Bytes,
-    /// What the connection to the server reads meanwhile.
-    ahead: usize,
     of: Arc<Parts>,
 }
 
@@ -270,7 +270,7 @@ impl AsRef<[u8]> for Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.of.budget.give_back(self.bytes.len() + self.ahead);
+        self.of.budget.give_back(self.bytes.len());
         if self.of.untaken.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.of.waiting.wake();
         }
@@ -289,7 +289,8 @@ impl Answer {
     }
 
     fn of(budget: Arc<Budget>, reads_ahead: bool) -> Self {
-        Self(Arc::new(Parts { budget, reads_ahead, untaken: AtomicUsize::new(0), waiting: AtomicWaker::new() }))
+        let [ahead, untaken] = [(); 2].map(|()| AtomicUsize::new(0));
+        Self(Arc::new(Parts { budget, reads_ahead, ahead, untaken, waiting: AtomicWaker::new() }))
     }
 
     /// Ready when the next part may be asked for.
@@ -302,17 +303,31 @@ impl Answer {
         if may_go_on() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Counts `bytes` until they are on their way, or dropped; and as much again where more is to come, which is read into
-    /// the next buffer by then.
+    /// Counts `bytes` until they are on their way, or dropped; and as much again until the next part where more is to come,
+    /// which is read by then.
     pub(crate) fn part(&self, bytes: Bytes, is_last: bool) -> Bytes {
         if bytes.is_empty() {
             return bytes;
         }
         let is_slow = self.0.untaken.fetch_add(1, Ordering::AcqRel) > 0;
         let bytes = if is_slow && bytes.len() < COPIED_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes };
-        let ahead = if is_last || !self.0.reads_ahead { 0 } else { bytes.len() };
-        self.0.budget.force(bytes.len() + ahead);
-        Bytes::from_owner(Part { bytes, ahead, of: self.0.clone() })
+        self.0.budget.force(bytes.len());
+        self.reads_ahead(if is_last || !self.0.reads_ahead { 0 } else { bytes.len() });
+        Bytes::from_owner(Part { bytes, of: self.0.clone() })
+    }
+
+    fn reads_ahead(&self, bytes: usize) {
+        let before = self.0.ahead.swap(bytes, Ordering::AcqRel);
+        match bytes.checked_sub(before) {
+            Some(more) => self.0.budget.force(more),
+            None => self.0.budget.give_back(before - bytes),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.reads_ahead(0);
     }
 }
 
@@ -424,10 +439,11 @@ mod tests {
             drop(first);
         };
         tokio::join!(room, go_on);
-        assert_eq!(whole.held(), 0);
+        assert_eq!(whole.held(), 5, "what is read ahead");
         let other = Answer::passed_on(whole.part(100));
         let _held = other.part(Bytes::from_static(b"0123456789"), true);
         poll_fn(|cx| answer.poll_room(cx)).await;
         assert_eq!(&answer.part(Bytes::from_static(b"on"), true)[..], b"on", "no answer waits for another's client");
+        assert_eq!(whole.held(), 10, "behind the last part there is nothing");
     }
 }
