@@ -17,8 +17,9 @@ const CONNECTIONS: u64 = 150;
 const SECONDS: &str = "40";
 /// Longest head of a request.
 const HEAD: u64 = 32 * KIB;
-/// What a gateway has read of an answer and not written yet: what is queued for the client, and what is read meanwhile.
-const ON_ITS_WAY: u64 = 64 * KIB + 16 * KIB + 32 * KIB;
+/// What a gateway has read of an answer and not written yet: what is queued for the client, a part behind that, and the next
+/// one, which is read meanwhile.
+const ON_ITS_WAY: u64 = 64 * KIB + 32 * KIB + 32 * KIB;
 /// What a connection takes by itself: its task, and what hyper keeps of it.
 const TASK: u64 = 32 * KIB;
 
