@@ -9,7 +9,6 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::aggregate::legacy;
-use crate::bridge::Bridge;
 use crate::client::{Client, soon, until};
 use crate::crowds::{CONNECTIONS, client, start};
 use crate::endpoints::{ENDPOINTS, open};
@@ -87,24 +86,21 @@ async fn thousands_of_answers_that_nobody_reads_take_no_more_memory_than_may_be_
     let call = |which: usize| {
         let (path, echo) = ENDPOINTS[which % ENDPOINTS.len()];
         let huge = echo.replace("echo", "huge");
-        let body = legacy("tools/call", &json!({"name": huge, "arguments": {"bytes": 1 << 20}}));
+        let body = legacy("tools/call", &json!({"name": huge, "arguments": {"bytes": 1 << 20, "number": which}}));
         let client = &sessions[which % ENDPOINTS.len()];
         async move { client.unread(path, &body).await }
     };
     within_budget(&replica, async {
         let unread: Vec<_> = stream::iter(0..2 * CROWD).map(call).buffer_unordered(64).collect().await;
-        until("each is under way or was told to come back", async || {
-            huge(&bridge) as f64 + replica.metric(OVERLOADED).await == 2.0 * CROWD as f64
-        })
-        .await;
+        let known = async || bridge.called().len() as f64 + replica.metric(OVERLOADED).await;
+        // On a busy machine it takes its time.
+        for share in [0.5, 0.75, 1.0] {
+            let share = share * 2.0 * CROWD as f64;
+            until(&format!("{share} are under way or were told to come back"), async || known().await >= share).await;
+        }
         drop(unread);
     })
     .await;
     go_on(&replica, &sessions).await;
     replica.assert_well().await;
-}
-
-/// Calls of the tool with large answers that have reached the server.
-fn huge(bridge: &Bridge) -> usize {
-    bridge.asked().iter().filter(|(_, body)| body["params"]["name"] == "huge").count()
 }
