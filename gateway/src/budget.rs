@@ -149,6 +149,14 @@ impl Budget {
         self.tell();
     }
 
+    /// Counts `now` in the place of `before`, whether it fits or not.
+    fn recount(&self, before: usize, now: usize) {
+        match now.checked_sub(before) {
+            Some(more) => self.force(more),
+            None => self.give_back(before - now),
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.held() >= self.limit || self.whole.as_ref().is_some_and(|whole| whole.is_full())
     }
@@ -227,10 +235,7 @@ impl Share {
 
     /// Holds `bytes` from now on, whether there is room or not: an answer that has begun goes on.
     pub(crate) fn hold(&mut self, bytes: usize) {
-        match bytes.checked_sub(self.bytes) {
-            Some(more) => self.budget.force(more),
-            None => self.budget.give_back(self.bytes - bytes),
-        }
+        self.budget.recount(self.bytes, bytes);
         self.bytes = bytes;
     }
 }
@@ -318,10 +323,7 @@ impl Answer {
 
     fn reads_ahead(&self, bytes: usize) {
         let before = self.0.ahead.swap(bytes, Ordering::AcqRel);
-        match bytes.checked_sub(before) {
-            Some(more) => self.0.budget.force(more),
-            None => self.0.budget.give_back(before - bytes),
-        }
+        self.0.budget.recount(before, bytes);
     }
 }
 

@@ -13,7 +13,6 @@ use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
 use portolan_tests::mcp::{Events, Session};
 use portolan_tests::wait::{PATIENCE, until};
 use reqwest::StatusCode;
-
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

@@ -52,8 +52,7 @@ impl Lists {
     }
 
     pub(super) fn of(&self, kind: ListKind) -> &Arc<[Item]> {
-        let place = ListKind::ALL.iter().position(|known| *known == kind).unwrap_or_default();
-        &self.items[place]
+        &self.items[kind.place()]
     }
 }
 

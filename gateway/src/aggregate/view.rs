@@ -112,17 +112,13 @@ impl View {
 
     /// The page of `kind` behind `cursor`.
     pub(super) fn page(&self, kind: ListKind, cursor: Option<Cursor>) -> Arc<Page> {
-        self.lists[place(kind)].page(cursor, &self.bounds)
+        self.lists[kind.place()].page(cursor, &self.bounds)
     }
-}
-
-fn place(kind: ListKind) -> usize {
-    ListKind::ALL.iter().position(|known| *known == kind).unwrap_or_default()
 }
 
 impl List {
     fn new(kind: ListKind, parts: &[Part], toolset: Option<&Toolset>, before: Option<&View>) -> Self {
-        let before = before.map(|before| (before, &before.lists[place(kind)]));
+        let before = before.map(|before| (before, &before.lists[kind.place()]));
         let known: HashMap<&str, (&Part, &Shown)> = before.map_or_else(HashMap::new, |(view, list)| {
             let shown = view.parts.iter().filter(|part| part.lists.is_some()).zip(&list.shown);
             shown.map(|(part, shown)| (part.route.as_str(), (part, shown))).collect()

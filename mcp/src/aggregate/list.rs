@@ -24,6 +24,12 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 
+    /// Its place in [`Self::ALL`].
+    #[must_use]
+    pub fn place(self) -> usize {
+        self as usize
+    }
+
     /// The kind that `method` lists.
     #[must_use]
     pub fn of_method(method: &str) -> Option<Self> {
