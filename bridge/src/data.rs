@@ -64,6 +64,11 @@ impl Received<'_> {
     pub(crate) fn owner(&self) -> Option<SessionKey> {
         header(self.headers, wire::CALLER).and_then(SessionKey::parse)
     }
+
+    /// Whether the session that it opens is opened in its client's stead.
+    pub(crate) fn is_in_stead(&self) -> bool {
+        self.headers.contains_key(wire::HANDSHAKE)
+    }
 }
 
 impl Data {
@@ -128,7 +133,7 @@ impl Data {
         if !opens_session(message) {
             return sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
         }
-        sessions.create(key, received.owner()).map_err(|error| match error {
+        sessions.create(key, received.owner(), received.is_in_stead()).map_err(|error| match error {
             CreateError::Exists => {
                 respond::invalid(StatusCode::CONFLICT, "a session of this name is already open", id_of(message))
             }

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::modern::{Head, headers_of};
+use portolan_mcp::session::INITIALIZED;
 use portolan_mcp::sse::Decoder;
 use portolan_mcp::token;
 
@@ -104,7 +105,7 @@ impl HttpPeer {
 
     pub(crate) async fn opened(&self, revision: &str, timeout: Duration) {
         *lock(&self.revision) = HeaderValue::from_str(revision).ok();
-        let body = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        let body = Bytes::from_static(INITIALIZED);
         // A server that is gone fails the next request.
         let _ = tokio::time::timeout(timeout, self.post(body)).await;
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use portolan_mcp::envelope::{Id, Message, Meta, Request, scalar_param};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::{
-    IdKey, Refusal, cancelled, single_line, with_id, with_progress_token_asked, with_progress_token_told,
+    INITIALIZED, IdKey, Refusal, cancelled, single_line, with_id, with_progress_token_asked, with_progress_token_told,
     with_request_id,
 };
 use portolan_mcp::token::SessionKey;
@@ -171,7 +171,7 @@ impl Kept {
     pub(crate) fn opened(&self, result: &Value) {
         self.initialized.get_or_init(|| result.to_string());
         // A server that does not read fails the next request.
-        let _ = self.link.write(Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#));
+        let _ = self.link.write(Bytes::from_static(INITIALIZED));
     }
 
     /// What `initialize` was answered with.

@@ -23,7 +23,7 @@ pub(crate) enum Live {
 impl Live {
     pub(crate) fn key(&self) -> &SessionKey {
         match self {
-            Self::Client(session) => &session.key,
+            Self::Client(session) => &session.named.key,
             Self::Caller(caller) => &caller.key,
         }
     }
@@ -31,7 +31,7 @@ impl Live {
     /// Whose it is, where that is known.
     pub(crate) fn owner(&self) -> Option<&SessionKey> {
         match self {
-            Self::Client(session) => session.owner.as_ref(),
+            Self::Client(session) => session.named.owner.as_ref(),
             Self::Caller(caller) => caller.owner.as_ref(),
         }
     }

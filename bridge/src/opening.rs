@@ -46,6 +46,8 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if !self.is_open {
             self.relay.never_opened(&self.key, &self.session);
+        } else if self.session.is_to_begin() {
+            tokio::spawn(Arc::clone(&self.relay).begin(Arc::clone(&self.session)));
         }
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::modern::VERSION_HEADER;
-use portolan_mcp::session::cancelled;
+use portolan_mcp::session::{INITIALIZED, cancelled};
 use portolan_mcp::token;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire;
@@ -63,18 +63,36 @@ pub(crate) struct Session {
     last_used: Mutex<Instant>,
     in_flight: AtomicUsize,
     over: CancellationToken,
+    /// Of one that is opened in its client's stead, what says that it is open.
+    begun: Option<CancellationToken>,
 }
 
 impl Session {
-    fn of(owner: Option<SessionKey>) -> Arc<Self> {
+    fn of(owner: Option<SessionKey>, in_stead: bool) -> Arc<Self> {
         Arc::new(Self {
             owner,
+            begun: in_stead.then(CancellationToken::new),
             id: Mutex::new(None),
             revision: Mutex::new(None),
             last_used: Mutex::new(Instant::now()),
             in_flight: AtomicUsize::new(0),
             over: CancellationToken::new(),
         })
+    }
+
+    /// Whether it is opened in its client's stead.
+    pub(crate) fn is_to_begin(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Waits until it is open, if that is not its client's matter.
+    async fn until_begun(&self) -> Result<(), Failure> {
+        let Some(begun) = &self.begun else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = begun.cancelled() => Ok(()),
+            () = self.over.cancelled() => Err(Failure::new(Kind::UnknownSession, "the session did not open")),
+        }
     }
 
     fn note_revision(&self, headers: &HeaderMap) {
@@ -204,7 +222,7 @@ impl Relay {
         };
         let response =
             answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
-        let session = Session::of(None);
+        let session = Session::of(None, false);
         let response = match response.into_parts() {
             (head, Content::Rest(_, body)) if listens && head.status.is_success() => {
                 return Ok(relayed::stream(Response::from_parts(head, body), session.over.clone(), || {}));
@@ -228,6 +246,9 @@ impl Relay {
         id: Option<Id>,
     ) -> Pending {
         Box::pin(async move {
+            if !is_initialize {
+                session.until_begun().await?;
+            }
             session.note_revision(&headers);
             let name = lock(&session.id).clone();
             let sent = self.server.send(Method::POST, &headers, name.as_ref(), body).await;
@@ -244,7 +265,7 @@ impl Relay {
     ) -> Result<Arc<Session>, Response<Body>> {
         let message = received.message;
         if self.state.config.sessions.stateless {
-            return Ok(Session::of(None));
+            return Ok(Session::of(None, false));
         }
         let mut sessions = lock(&self.sessions);
         if !is_initialize {
@@ -260,7 +281,7 @@ impl Relay {
         self.state
             .admit_session(held(&sessions, owner.as_ref()) + beside)
             .map_err(|failure| respond::failure(&failure, id_of(message), Some("initialize")))?;
-        let session = Session::of(owner);
+        let session = Session::of(owner, received.is_in_stead());
         sessions.insert(key.clone(), Arc::clone(&session));
         Ok(session)
     }
@@ -306,6 +327,18 @@ impl Relay {
         Ok(relayed::stream(response, over, move || *lock(&session.last_used) = Instant::now()))
     }
 
+    /// The server has opened the session that was asked for in a client's stead.
+    pub(crate) async fn begin(self: Arc<Self>, session: Arc<Session>) {
+        let Some(begun) = &session.begun else { return };
+        let (headers, id) = (message_headers(&session), lock(&session.id).clone());
+        let sent = self.server.send(Method::POST, &headers, id.as_ref(), Bytes::from_static(INITIALIZED));
+        if !matches!(tokio::time::timeout(GOODBYE, sent).await, Ok(Ok(_))) {
+            // Whatever is asked next says why.
+            tracing::debug!("the server did not hear that a session has begun");
+        }
+        begun.cancel();
+    }
+
     /// `initialize` came to nothing.
     pub(crate) fn never_opened(self: &Arc<Self>, key: &SessionKey, session: &Arc<Session>) {
         let mut sessions = lock(&self.sessions);
@@ -342,11 +375,9 @@ impl Relay {
     fn give_up(&self, session: &Session, call: &Call) {
         self.state.counters.timeouts.add(1);
         let Some(id) = call.id.as_ref().filter(|_| call.method.as_deref() != Some("initialize")) else { return };
-        let (server, body, mut headers) = (self.server.clone(), cancelled(id), session.headers());
+        let (server, body, headers) = (self.server.clone(), cancelled(id), message_headers(session));
         let session = lock(&session.id).clone();
         tokio::spawn(async move {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
             let sent = server.send(Method::POST, &headers, session.as_ref(), body);
             // Best effort: the server may be the reason why.
             let _ = tokio::time::timeout(GOODBYE, sent).await;
@@ -388,6 +419,14 @@ impl Relay {
             }
         }
     }
+}
+
+/// The headers of a message that is posted in a client's stead.
+fn message_headers(session: &Session) -> HeaderMap {
+    let mut headers = session.headers();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers
 }
 
 fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey>) -> Held {

@@ -41,11 +41,19 @@ pub(crate) enum PostError {
     Failed(Failure),
 }
 
-/// A session; the registry, the reader task and the streams hold it.
-pub(crate) struct ClientSession {
+/// Which session it is.
+#[derive(Debug)]
+pub(crate) struct Named {
     pub(crate) key: SessionKey,
     /// Who is counted for it, where that is known.
     pub(crate) owner: Option<SessionKey>,
+    /// Whether it is opened in its client's stead: then others than whoever opens it know its name.
+    pub(crate) in_stead: bool,
+}
+
+/// A session; the registry, the reader task and the streams hold it.
+pub(crate) struct ClientSession {
+    pub(crate) named: Named,
     pub(crate) link: Link,
     state: Arc<State>,
     inner: Mutex<Inner>,
@@ -83,22 +91,17 @@ impl Inner {
 
 impl std::fmt::Debug for ClientSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ClientSession({})", self.key)
+        write!(f, "ClientSession({})", self.named.key)
     }
 }
 
 impl ClientSession {
     /// A session on `link`, whose messages are read until the session is over.
-    pub(crate) fn start(
-        state: &Arc<State>,
-        key: SessionKey,
-        owner: Option<SessionKey>,
-        link: Link,
-        inbox: Inbox,
-    ) -> Arc<Self> {
-        link.rename(key.as_str());
+    pub(crate) fn start(state: &Arc<State>, named: Named, link: Link, inbox: Inbox) -> Arc<Self> {
+        link.rename(named.key.as_str());
+        let begin = if named.in_stead { Session::opened_in_stead } else { Session::new };
         let inner = Inner {
-            machine: Session::new(Limits::default()),
+            machine: begin(Limits::default()),
             outlets: HashMap::new(),
             timers: HashMap::new(),
             last_used: Instant::now(),
@@ -106,7 +109,7 @@ impl ClientSession {
             initialize: None,
         };
         let over = CancellationToken::new();
-        let session = Arc::new(Self { key, owner, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
+        let session = Arc::new(Self { named, link, state: Arc::clone(state), inner: Mutex::new(inner), over });
         tokio::spawn(Arc::clone(&session).read(inbox));
         session
     }
@@ -216,7 +219,7 @@ impl ClientSession {
         inner.machine.closed(attachment);
         inner.let_go(attachment);
         let is_opening = inner.initialize == Some(attachment.stream);
-        let nobody_knows_it = is_opening && !inner.outlets.contains_key(&attachment.stream);
+        let nobody_knows_it = is_opening && !self.named.in_stead && !inner.outlets.contains_key(&attachment.stream);
         drop(inner);
         if nobody_knows_it {
             self.never_opened();
@@ -317,7 +320,7 @@ impl ClientSession {
         if let Err(error) = inner.machine.server_line(line, &mut out) {
             self.state.counters.skipped_lines.add(1);
             let text = String::from_utf8_lossy(line);
-            tracing::debug!(session = %self.key, %error, line = shorten(&text, 200), "skipped what is no message");
+            tracing::debug!(session = %self.named.key, %error, line = shorten(&text, 200), "skipped what is no message");
         }
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
         inner.stop_timers();
@@ -355,7 +358,7 @@ impl ClientSession {
             };
             if sent.is_err() {
                 self.state.counters.dropped_messages.add(1);
-                tracing::warn!(session = %self.key, "a client does not read its stream; closed it");
+                tracing::warn!(session = %self.named.key, "a client does not read its stream; closed it");
                 lock(&self.inner).outlets.retain(|_, (holder, _)| !event.is_for(holder));
             }
         }

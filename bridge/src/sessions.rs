@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::caller::CallerSession;
 use crate::link::{Caller, Inbox, Link, Opener};
 use crate::live::Live;
-use crate::session::ClientSession;
+use crate::session::{ClientSession, Named};
 use crate::state::{Held, State, lock};
 
 /// How often idle sessions and dead warm processes are looked for, at most.
@@ -112,6 +112,7 @@ impl Sessions {
         self: &Arc<Self>,
         key: &SessionKey,
         owner: Option<SessionKey>,
+        in_stead: bool,
     ) -> Result<Arc<ClientSession>, CreateError> {
         let mut live = lock(&self.live);
         if live.contains_key(key) {
@@ -119,7 +120,7 @@ impl Sessions {
         }
         self.admit(&live, owner.as_ref()).map_err(CreateError::Failed)?;
         let (link, inbox) = self.take_link().map_err(CreateError::Failed)?;
-        let session = ClientSession::start(&self.state, key.clone(), owner, link, inbox);
+        let session = ClientSession::start(&self.state, Named { key: key.clone(), owner, in_stead }, link, inbox);
         self.keep(&mut live, Live::Client(Arc::clone(&session)));
         Ok(session)
     }

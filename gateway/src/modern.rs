@@ -14,7 +14,6 @@ use portolan_mcp::{
     token::SessionKey,
 };
 use portolan_snapshot::snapshot::Pod;
-use ring::digest;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
@@ -71,12 +70,12 @@ fn pods<'a>(asked: &'a Asked<'_>, caller: &SessionKey, state: Option<&str>) -> R
         Some(Opened::Ours(parked)) => Ok(vec![waiting_at(asked, &parked)?]),
         Some(Opened::Refused) => Err(stale()),
         Some(Opened::Foreign) | None => {
-            let mut pods = session::candidates(asked.entry)?;
-            if settings.sessions == SessionType::Stateful {
-                // What a pod keeps for a caller serves that caller's next request too.
-                pods.sort_by_cached_key(|pod| rank(pod, caller));
+            if settings.sessions != SessionType::Stateful {
+                return session::candidates(asked.entry);
             }
-            Ok(pods)
+            // What a pod keeps for a caller serves that caller's next request too.
+            let pods = asked.entry.route.takers(caller);
+            if pods.is_empty() { Err(session::not_ready(&asked.entry.route)) } else { Ok(pods) }
         }
     }
 }
@@ -89,16 +88,6 @@ fn waiting_at<'a>(asked: &'a Asked<'_>, parked: &Parked) -> Result<&'a Pod, Fail
 fn stale() -> Failure {
     let message = "the call that this requestState belongs to is over; make the call again without requestState";
     Failure::new(Kind::InvalidParams, message)
-}
-
-/// The same order of pods for one caller on every replica, another one for the next (rendezvous hashing).
-pub(crate) fn rank(pod: &Pod, caller: &SessionKey) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(caller.as_str().as_bytes());
-    context.update(pod.uid.as_bytes());
-    let mut rank = [0; 32];
-    rank.copy_from_slice(context.finish().as_ref());
-    rank
 }
 
 struct Sender<'a> {

@@ -58,6 +58,8 @@ pub(crate) enum Purpose<'a> {
     Everyone,
     /// A session of this caller.
     Opening(&'a SessionKey),
+    /// The same, of a session that this caller has with several servers: the bridge finishes what opens it.
+    OpeningPart(&'a SessionKey),
     /// A stream that lasts, and says little.
     Stream,
 }
@@ -129,6 +131,10 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     match call.purpose {
         Purpose::Everyone => _ = headers.insert(wire::SHARED, HeaderValue::from_static("1")),
         Purpose::Opening(caller) => _ = headers.insert(wire::CALLER, value(caller.as_str())?),
+        Purpose::OpeningPart(caller) => {
+            headers.insert(wire::CALLER, value(caller.as_str())?);
+            headers.insert(wire::HANDSHAKE, HeaderValue::from_static("1"));
+        }
         Purpose::Call | Purpose::Stream => {}
     }
     headers.insert(header::HOST, pod.host.clone());

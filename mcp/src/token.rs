@@ -66,6 +66,18 @@ impl SessionKey {
         Self(URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16]).into())
     }
 
+    /// Where the pod `uid` stands in this key's order of pods, which is the same on every replica and another one for the next
+    /// key (rendezvous hashing).
+    #[must_use]
+    pub fn rank(&self, uid: &str) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.0.as_bytes());
+        context.update(uid.as_bytes());
+        let mut rank = [0; 32];
+        rank.copy_from_slice(context.finish().as_ref());
+        rank
+    }
+
     /// Reads a key from a header; `None` unless it has the shape that [`Self::generate`] gives.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -47,6 +47,10 @@ pub const SHARED: HeaderName = HeaderName::from_static("portolan-shared");
 /// Request header of what opens a session: the [`SessionKey::of_caller`] of whoever it is for. Sessions of one caller are
 /// bounded.
 pub const CALLER: HeaderName = HeaderName::from_static("portolan-caller");
+/// Request header of what opens a session in a client's stead: the bridge says `notifications/initialized` when the server
+/// has answered, and lets requests wait that come before. Whoever opened it may be gone by then, and others that have its
+/// name may not know how far it is.
+pub const HANDSHAKE: HeaderName = HeaderName::from_static("portolan-handshake");
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("portolan-timeout-ms");
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that

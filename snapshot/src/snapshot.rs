@@ -10,7 +10,7 @@ use http::HeaderValue;
 use portolan_crds::server::SessionType;
 use portolan_mcp::{
     mac::MacKey,
-    token::{Claims, Keyring},
+    token::{Claims, Keyring, SessionKey},
 };
 use portolan_policy::{api_key::ApiKeys, authorize::Target, hosts::HostRules};
 
@@ -194,8 +194,26 @@ impl Route {
         self.pods_of(self.serving.as_deref()).filter(|pod| pod.ready)
     }
 
+    /// Pods that take a new session of this name, in the order that every replica has for it.
+    #[must_use]
+    pub fn takers(&self, session: &SessionKey) -> Vec<&Pod> {
+        ranked(self.ready_pods(), session)
+    }
+
+    /// Pods that may hold the session of this name, of every revision, in the same order.
+    #[must_use]
+    pub fn holders(&self, session: &SessionKey) -> Vec<&Pod> {
+        ranked(self.pods.values().filter(|pod| pod.serving), session)
+    }
+
     /// Pods of `revision`.
     pub fn pods_of<'a, 'b>(&'a self, revision: Option<&'b str>) -> impl Iterator<Item = &'a Pod> + use<'a, 'b> {
         self.pods.values().filter(move |pod| revision == Some(&*pod.revision))
     }
+}
+
+fn ranked<'a>(pods: impl Iterator<Item = &'a Pod>, session: &SessionKey) -> Vec<&'a Pod> {
+    let mut pods: Vec<&Pod> = pods.collect();
+    pods.sort_by_cached_key(|pod| session.rank(&pod.uid));
+    pods
 }

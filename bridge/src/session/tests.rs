@@ -14,7 +14,8 @@ const SERVER: &str = r#"
 fn session() -> Arc<ClientSession> {
     let (state, process, stdout) = unguarded(SERVER);
     let (link, inbox) = (Link::Process(process), Inbox::Process(stdout));
-    ClientSession::start(&state, SessionKey::generate().expect("random bytes"), None, link, inbox)
+    let named = Named { key: SessionKey::generate().expect("random bytes"), owner: None, in_stead: false };
+    ClientSession::start(&state, named, link, inbox)
 }
 
 fn post(session: &Arc<ClientSession>, body: String, timeout: Duration) -> Posted {

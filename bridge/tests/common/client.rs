@@ -28,7 +28,7 @@ impl Client<'_> {
         self.initialize_with(&[(wire::CALLER, caller.as_str().to_owned())]).await
     }
 
-    async fn initialize_with(&self, headers: &[Header]) -> Reply {
+    pub async fn initialize_with(&self, headers: &[Header]) -> Reply {
         let info = json!({"name": "test", "version": "1"});
         let capabilities = json!({"sampling": {}, "elicitation": {}});
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});

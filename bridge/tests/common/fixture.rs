@@ -28,6 +28,8 @@ pub enum Opens {
     With(&'static str, String),
     /// With these events, after which the stream stays open; who holds the other end hears when it does not.
     Staying(String, mpsc::Sender<()>),
+    /// With a result, once this says so.
+    Once(watch::Receiver<bool>),
     /// Never.
     Never,
 }
@@ -45,6 +47,8 @@ pub struct Fixture {
     pub goodbyes: watch::Receiver<usize>,
     /// Goodbyes that came, all together.
     pub ended: watch::Receiver<usize>,
+    /// Methods of the messages that came.
+    pub said: watch::Receiver<Vec<String>>,
 }
 
 struct Shared {
@@ -55,6 +59,7 @@ struct Shared {
     leaving: AtomicUsize,
     most: watch::Sender<usize>,
     ended: watch::Sender<usize>,
+    said: watch::Sender<Vec<String>>,
     /// How many goodbyes must be under way before one is answered.
     together: usize,
 }
@@ -69,10 +74,21 @@ impl Fixture {
         let opens = watch::Sender::new(Opens::Well);
         let (answers, openings) = (calls.subscribe(), opens.subscribe());
         let (goodbyes, told) = (most.subscribe(), ended.subscribe());
-        let fixture = Self { calls, opens, address, events: events.subscribe(), goodbyes, ended: told };
+        let said = watch::Sender::new(Vec::new());
+        let heard = said.subscribe();
+        let fixture = Self { calls, opens, address, events: events.subscribe(), goodbyes, ended: told, said: heard };
         let (sessions, leaving) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared =
-            Arc::new(Shared { calls: answers, opens: openings, sessions, events, leaving, most, ended, together });
+        let shared = Arc::new(Shared {
+            calls: answers,
+            opens: openings,
+            sessions,
+            events,
+            leaving,
+            most,
+            ended,
+            said,
+            together,
+        });
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
@@ -116,6 +132,8 @@ impl Shared {
             _ => {
                 let body = request.into_body().collect().await.expect("a body").to_bytes();
                 let message: Value = serde_json::from_slice(&body).expect("JSON");
+                let method = message["method"].as_str().unwrap_or_default().to_owned();
+                self.said.send_modify(|said| said.push(method));
                 if message["method"] == "tools/call" { self.call().await } else { self.post(&message).await }
             }
         }
@@ -133,8 +151,11 @@ impl Shared {
         let opens = self.opens.borrow().clone();
         let result = match message["method"].as_str() {
             Some("initialize") => match opens {
-                Opens::Well => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "fixture", "version": "1"}}),
+                Opens::Well => well(),
+                Opens::Once(mut gate) => {
+                    gate.wait_for(|open| *open).await.expect("the test runs");
+                    well()
+                }
                 Opens::With(kind, body) => return self.named(respond(kind, Full::from(body).boxed_unsync())),
                 Opens::Staying(events, open) => {
                     let events = futures::stream::iter([Ok(Frame::data(Bytes::from(events)))]);
@@ -177,6 +198,11 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.0.leaving.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn well() -> Value {
+    json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+        "serverInfo": {"name": "fixture", "version": "1"}})
 }
 
 fn respond(kind: &'static str, body: Body) -> Response<Body> {

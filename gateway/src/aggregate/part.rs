@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use portolan_mcp::{
+    aggregate::{Seek, Step},
     envelope::Message,
     failure::{Failure, Kind},
     members::Members,
@@ -17,7 +18,6 @@ use super::placed::Place;
 use super::{Asked, fetch};
 use crate::gateway::Gateway;
 use crate::message::{is_worth_another_pod, left};
-use crate::modern::rank;
 use crate::pool::Answer;
 use crate::record::Record;
 use crate::recorded::Held;
@@ -27,7 +27,6 @@ use crate::{relay, session};
 
 /// When a caller may come back for whom a server opened no session.
 const COME_BACK: Duration = Duration::from_secs(1);
-const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// The part at one server.
 pub(super) struct Part<'a> {
@@ -61,26 +60,47 @@ impl<'a> Part<'a> {
         held: &mut Held,
     ) -> Result<(Response<Answer>, &'a Pod), Failure> {
         let place = self.place().await;
-        let mut lost = None;
+        let (mut seek, mut step) = Seek::new(self.known(&place));
+        let mut turn = None;
+        let mut failure = session::not_ready(&self.entry.route);
         loop {
-            if let Some(pod) = self.known(&place).filter(|pod| lost != Some(&pod.uid)) {
-                held.pod = Some(self.entry.begin_call(&pod.uid));
-                let response = record.wait(self.send(&Method::POST, pod, body, left(deadline))).await?;
-                if !is_unknown(&response) {
-                    return Ok((response, pod));
+            let next = match step {
+                Step::TakeTurn => {
+                    let taken = record.wait(timeout_at(deadline, place.turn())).await;
+                    turn = Some(taken.map_err(|_| timed_out(self.entry.route.settings.request_timeout))?);
+                    let (holders, takers) = (self.holders()?, self.entry.route.takers(&self.key));
+                    seek.in_turn(self.known(&place), holders, takers)
                 }
-                lost = Some(&pod.uid);
-            }
-            // One request looks for the session or opens it, and this client's others wait for that: none of them may come
-            // before `initialize` is through.
-            let turn = record.wait(timeout_at(deadline, place.turn())).await;
-            let _turn = turn.map_err(|_| timed_out(self.entry.route.settings.request_timeout))?;
-            if self.known(&place).is_some_and(|pod| lost != Some(&pod.uid)) {
-                continue;
-            }
-            let (response, pod) = record.wait(self.find(body, deadline, held)).await?;
-            place.note(&pod.uid);
-            return Ok((response, pod));
+                Step::AskKnown(pod) | Step::Ask(pod) => {
+                    turn = turn.filter(|_| matches!(step, Step::Ask(_)));
+                    held.pod = Some(self.entry.begin_call(&pod.uid));
+                    match record.wait(self.send(&Method::POST, pod, body, left(deadline))).await {
+                        Ok(response) if is_unknown(&response) => {
+                            failure = self.never_began();
+                            seek.unknown()
+                        }
+                        Ok(response) => {
+                            place.note(&pod.uid);
+                            return Ok((response, pod));
+                        }
+                        Err(lost) => {
+                            failure = lost.failure;
+                            seek.unreachable(lost.may_have_begun)
+                        }
+                    }
+                }
+                Step::Open(pod) => match record.wait(self.open(pod, deadline)).await {
+                    Ok(()) => seek.opened(),
+                    Err(refused) => {
+                        failure = refused;
+                        seek.not_opened()
+                    }
+                },
+            };
+            step = match next {
+                Some(step) => step,
+                None => return Err(failure),
+            };
         }
     }
 
@@ -94,7 +114,7 @@ impl<'a> Part<'a> {
         let place = self.place().await;
         let pods = match self.known(&place) {
             Some(pod) => vec![pod],
-            None => self.likely()?,
+            None => self.holders()?,
         };
         for pod in pods {
             let response = self.send(method, pod, body, left(deadline)).await?;
@@ -124,79 +144,42 @@ impl<'a> Part<'a> {
     }
 
     /// Every pod that may hold it, the likeliest first.
-    fn likely(&self) -> Result<Vec<&'a Pod>, Failure> {
-        let mut pods: Vec<&Pod> = self.entry.route.pods.values().filter(|pod| pod.serving).collect();
-        if pods.is_empty() {
-            return Err(session::not_ready(&self.entry.route));
-        }
-        pods.sort_by_cached_key(|pod| rank(pod, &self.key));
-        Ok(pods)
+    fn holders(&self) -> Result<Vec<&'a Pod>, Failure> {
+        let pods = self.entry.route.holders(&self.key);
+        if pods.is_empty() { Err(session::not_ready(&self.entry.route)) } else { Ok(pods) }
     }
 
-    /// Asks every pod in turn, and opens the session where none of them has it. Of a pod that cannot be reached nobody
-    /// knows: it holds up no session that may be elsewhere, or is yet to be opened.
-    async fn find(
-        &self,
-        body: &Bytes,
-        deadline: Instant,
-        held: &mut Held,
-    ) -> Result<(Response<Answer>, &'a Pod), Failure> {
-        for pod in self.likely()? {
-            held.pod = Some(self.entry.begin_call(&pod.uid));
-            match self.send(&Method::POST, pod, body, left(deadline)).await {
-                Ok(response) if is_unknown(&response) => {}
-                Ok(response) => return Ok((response, pod)),
-                Err(lost) if lost.may_have_begun => return Err(lost.failure),
-                Err(_) => {}
-            }
-        }
-        let pod = self.begin(deadline).await?;
-        held.pod = Some(self.entry.begin_call(&pod.uid));
-        Ok((self.send(&Method::POST, pod, body, left(deadline)).await?, pod))
-    }
-
-    /// Opens the session, on the pod that every replica would choose.
-    async fn begin(&self, deadline: Instant) -> Result<&'a Pod, Failure> {
-        let mut pods = session::candidates(self.entry)?;
-        pods.sort_by_cached_key(|pod| rank(pod, &self.key));
+    /// Opens the session at `pod`; that another request opens it is as good. Requests that come before it is open wait there.
+    async fn open(&self, pod: &Pod, deadline: Instant) -> Result<(), Failure> {
         let initialize = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}}"#, self.claims.client);
-        let initialize = Bytes::from(initialize);
         let caller = self.entry.key_of(self.caller);
-        let mut last = session::not_ready(&self.entry.route);
-        for pod in pods {
-            let sent = self.send_for(Purpose::Opening(&caller), &Method::POST, pod, &initialize, left(deadline)).await;
-            let response = match sent {
-                Ok(response) => response,
-                Err(lost) => {
-                    last = lost.failure;
-                    continue;
-                }
-            };
-            // Another replica was first: then it is open.
-            if response.status() == StatusCode::CONFLICT {
-                return Ok(pod);
-            }
-            let (status, failed) = (response.status(), relay::failure_of(response.headers()));
-            let late = |_| timed_out(self.entry.route.settings.request_timeout);
-            let answer = timeout_at(deadline, fetch::read(response)).await.map_err(late)??;
-            let refused = match Message::parse(&answer) {
-                Ok(Message::Response { is_error: false, .. }) => None,
-                Ok(Message::Response { payload, .. }) => Some(fetch::said_by(payload.get())),
-                _ => Some("no answer to initialize".to_owned()),
-            };
-            if status.is_success() && failed.is_none() && refused.is_none() {
-                self.entry.series.session_opened();
-                self.send(&Method::POST, pod, &Bytes::from_static(INITIALIZED), left(deadline)).await?;
-                return Ok(pod);
-            }
-            let kind = failed.unwrap_or(Kind::BadServerReply);
-            let why = refused.unwrap_or_else(|| format!("HTTP status {status}"));
-            last = Failure::new(kind, format!("{} opened no session for this client: {why}", self.entry.route.name));
-            if is_worth_another_pod(kind) {
-                last = last.retry_after(COME_BACK);
-            }
+        let opening = Purpose::OpeningPart(&caller);
+        let response = self.send_for(opening, &Method::POST, pod, &initialize.into(), left(deadline)).await?;
+        if response.status() == StatusCode::CONFLICT {
+            return Ok(());
         }
-        Err(last)
+        let (status, failed) = (response.status(), relay::failure_of(response.headers()));
+        let late = |_| timed_out(self.entry.route.settings.request_timeout);
+        let answer = timeout_at(deadline, fetch::read(response)).await.map_err(late)??;
+        let refused = match Message::parse(&answer) {
+            Ok(Message::Response { is_error: false, .. }) => None,
+            Ok(Message::Response { payload, .. }) => Some(fetch::said_by(payload.get())),
+            _ => Some("no answer to initialize".to_owned()),
+        };
+        if status.is_success() && failed.is_none() && refused.is_none() {
+            self.entry.series.session_opened();
+            return Ok(());
+        }
+        let kind = failed.unwrap_or(Kind::BadServerReply);
+        let why = refused.unwrap_or_else(|| format!("HTTP status {status}"));
+        let failure = Failure::new(kind, format!("{} opened no session for this client: {why}", self.entry.route.name));
+        Err(if is_worth_another_pod(kind) { failure.retry_after(COME_BACK) } else { failure })
+    }
+
+    /// The session was gone as soon as it was open.
+    fn never_began(&self) -> Failure {
+        let message = format!("{} ended its session with this client as it began; ask again", self.entry.route.name);
+        Failure::new(Kind::NotReady, message).retry_after(COME_BACK)
     }
 
     async fn send(

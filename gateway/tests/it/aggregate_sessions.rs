@@ -31,9 +31,10 @@ async fn a_session_is_served_by_any_replica_and_opened_once_at_each_server_that_
     for answer in futures::future::join_all(calls).await {
         assert_eq!(answer.json()["result"], json!({"x": 1}), "{answer:?}");
     }
-    let methods: Vec<_> = a.asked().into_iter().map(|(_, body)| body["method"].clone()).collect();
-    let opened = methods.iter().position(|method| method == "initialize").expect("it was opened");
-    assert_eq!(methods[opened + 1], "notifications/initialized", "{methods:?}");
+    let asked = a.asked();
+    let opened = asked.iter().position(|(_, body)| body["method"] == "initialize").expect("it was opened");
+    assert_eq!(asked[opened].0.headers["portolan-handshake"], "1", "the bridge finishes it");
+    assert_eq!(asked[opened + 1].1["method"], "tools/call");
     let elsewhere = client.clone().at(other.address);
     assert_eq!(call(&elsewhere, "a", "echo").await.status, 200);
     assert_eq!(call(&elsewhere, "b", "echo").await.status, 200);

@@ -6,10 +6,12 @@ mod cursor;
 mod list;
 mod names;
 mod result;
+mod seek;
 mod selection;
 
 pub use cursor::Cursor;
 pub use list::{Item, Kind, Page, PageSize, items, page};
 pub use names::{Member, Owned};
 pub use result::{capabilities, names_resources, of_member, unmarked, with_member_ids};
+pub use seek::{Seek, Step};
 pub use selection::Selection;

@@ -8,6 +8,7 @@
 //! resume exactly where it was, for as long as the ring holds it.
 
 mod asked;
+mod handshake;
 mod key;
 mod replay;
 mod rewrite;
@@ -21,6 +22,8 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use self::asked::Asked;
+pub use self::handshake::INITIALIZED;
+use self::handshake::{Handshake, Held};
 pub use self::key::IdKey;
 use self::replay::Replay;
 pub(crate) use self::rewrite::subscription_of;
@@ -61,12 +64,24 @@ pub struct Session {
     waiting: Queue,
     replay: Replay,
     dropped: u64,
+    handshake: Handshake,
 }
 
 impl Session {
-    /// A session in which nothing has happened yet.
+    /// A session in which nothing has happened yet, and whose client opens it.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        Self::with(limits, Handshake::default())
+    }
+
+    /// One that is opened in its client's stead ([`crate::wire::HANDSHAKE`]): what comes before the server has answered
+    /// `initialize` waits, and `notifications/initialized` goes before it.
+    #[must_use]
+    pub fn opened_in_stead(limits: Limits) -> Self {
+        Self::with(limits, Handshake::in_stead())
+    }
+
+    fn with(limits: Limits, handshake: Handshake) -> Self {
         Self {
             limits,
             last_stream: 0,
@@ -79,6 +94,7 @@ impl Session {
             waiting: Queue::default(),
             replay: Replay::new(limits.replay_events, limits.replay_bytes),
             dropped: 0,
+            handshake,
         }
     }
 
@@ -107,7 +123,7 @@ impl Session {
         match message {
             Message::Request(request) => self.accept_request(request, body, out).map(Accepted::Call),
             Message::Notification { method, params } => {
-                out.push(Output::ToServer(single_line(body)));
+                self.to_server(single_line(body), out);
                 if method == "notifications/cancelled" {
                     let id = params.and_then(|params| scalar_param(params, "requestId"));
                     self.client_cancelled(id.as_ref().map(IdKey::from).as_ref(), out);
@@ -116,7 +132,7 @@ impl Session {
             }
             Message::Response { id, .. } => {
                 if id.as_ref().is_some_and(|id| self.asked.answered(&IdKey::from(id))) {
-                    out.push(Output::ToServer(single_line(body)));
+                    self.to_server(single_line(body), out);
                 }
                 Ok(Accepted::Done)
             }
@@ -133,7 +149,9 @@ impl Session {
         if self.abandoned.contains(&key) || self.calls.values().any(|call| call.key == key) {
             return Err(Refusal::DuplicateId);
         }
-        if self.calls.len() >= self.limits.calls {
+        if self.calls.len() >= self.limits.calls
+            || (&*request.method != "initialize" && self.handshake.is_full(&self.limits))
+        {
             return Err(Refusal::TooManyCalls);
         }
         self.last_stream += 1;
@@ -150,7 +168,10 @@ impl Session {
                 sent: 0,
             },
         );
-        out.push(Output::ToServer(single_line(body)));
+        match &*request.method {
+            "initialize" => out.push(Output::ToServer(single_line(body))),
+            _ => self.to_server(single_line(body), out),
+        }
         self.flush_requests(attachment.stream, out);
         Ok(attachment)
     }
@@ -161,7 +182,7 @@ impl Session {
     /// The line is not a JSON-RPC message; it changed nothing.
     pub fn server_line(&mut self, line: &Bytes, out: &mut Vec<Output>) -> Result<(), EnvelopeError> {
         match Message::parse(line)? {
-            Message::Response { id: Some(id), .. } => self.answer(&IdKey::from(&id), line, out),
+            Message::Response { id: Some(id), is_error, .. } => self.answer(&IdKey::from(&id), line, is_error, out),
             Message::Response { id: None, .. } => self.dropped += 1,
             Message::Request(request) => self.server_request(&request.id, line, out),
             Message::Notification { method, params } => {
@@ -176,9 +197,12 @@ impl Session {
         Ok(())
     }
 
-    fn answer(&mut self, key: &IdKey, line: &Bytes, out: &mut Vec<Output>) {
-        if let Some(stream) = self.calls.iter().find_map(|(stream, call)| (call.key == *key).then_some(*stream)) {
-            self.finish(stream, line.clone(), None, out);
+    fn answer(&mut self, key: &IdKey, line: &Bytes, is_error: bool, out: &mut Vec<Output>) {
+        if let Some((stream, call)) = self.calls.iter().find(|(_, call)| call.key == *key) {
+            if !is_error && &*call.method == "initialize" {
+                self.handshake.answered(out);
+            }
+            self.finish(*stream, line.clone(), None, out);
         } else {
             self.abandoned.retain(|abandoned| abandoned != key);
         }
@@ -281,7 +305,7 @@ impl Session {
         self.abandon(key);
         // `initialize` must not be cancelled (2025-11-25, "Cancellation").
         if &*method != "initialize" {
-            out.push(Output::ToServer(cancelled(&id)));
+            self.to_server(cancelled(&id), out);
         }
         true
     }
@@ -327,6 +351,15 @@ impl Session {
         }
         self.waiting.take();
         self.asked = Asked::default();
+    }
+
+    /// Sends on what the client says, or lets it wait until the session is open.
+    fn to_server(&mut self, line: Bytes, out: &mut Vec<Output>) {
+        match self.handshake.hold(line, &self.limits) {
+            Held::Waits => {}
+            Held::Passes(line) => out.push(Output::ToServer(line)),
+            Held::Dropped => self.dropped += 1,
+        }
     }
 
     fn attach(&mut self, stream: StreamId, after: u64) -> Attachment {

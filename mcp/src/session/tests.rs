@@ -311,3 +311,43 @@ fn when_the_server_is_gone_every_call_is_answered() {
     assert_eq!(streams(&out).len(), 2);
     assert_eq!(out.last(), Some(&Output::Close(StreamId::GET)));
 }
+
+/// What goes to the server, in order.
+fn to_server(out: Vec<Output>) -> Vec<Bytes> {
+    let lines = out.into_iter().filter_map(|output| match output {
+        Output::ToServer(line) => Some(line),
+        _ => None,
+    });
+    lines.collect()
+}
+
+#[test]
+fn what_comes_before_a_session_is_open_that_is_opened_in_its_clients_stead_waits_for_that() {
+    let mut session = Session::opened_in_stead(Limits::default());
+    let (early, note) = (request("1", "tools/call"), notification("notifications/roots/list_changed"));
+    assert_eq!(to_server(accept(&mut session, &early).1), [""; 0], "nobody has asked to open it yet");
+    let initialize = request("0", "initialize");
+    assert_eq!(to_server(accept(&mut session, &initialize).1), [initialize]);
+    assert_eq!(to_server(accept(&mut session, &note).1), [""; 0]);
+    let out = line(&mut session, &answer("0"));
+    assert!(matches!(out.last(), Some(Output::Event(event)) if event.last), "its own answer comes last: {out:?}");
+    assert_eq!(to_server(out), [Bytes::from_static(INITIALIZED), early, note]);
+    let late = request("2", "tools/call");
+    assert_eq!(to_server(accept(&mut session, &late).1), [late], "nothing waits in an open session");
+}
+
+#[test]
+fn no_more_waits_for_a_session_to_open_than_may() {
+    let mut session = Session::opened_in_stead(Limits { queued: 1, ..Limits::default() });
+    let initialize = request("0", "initialize");
+    assert!(accept(&mut session, &initialize).0.is_ok());
+    assert!(accept(&mut session, &request("1", "tools/call")).0.is_ok());
+    assert_eq!(accept(&mut session, &request("2", "tools/call")).0, Err(Refusal::TooManyCalls));
+    assert!(accept(&mut session, &notification("notifications/roots/list_changed")).0.is_ok());
+    assert_eq!(session.take_dropped(), 1);
+    assert_eq!(
+        to_server(line(&mut session, &answer("0"))).len(),
+        2,
+        "the end of the handshake, and the call that waited"
+    );
+}

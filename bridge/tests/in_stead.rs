@@ -1,0 +1,92 @@
+//! Sessions that are opened in a client's stead: whoever has their name may ask before they are open.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
+
+mod common;
+
+use std::path::Path;
+
+use common::client::Client;
+use common::fixture::{Fixture, Opens};
+use common::{PATIENCE, Reply, Rig, until};
+use http::StatusCode;
+use portolan_mcp::wire::{self, ProbeState};
+use serde_json::json;
+
+async fn open_in_stead(client: &Client<'_>) -> Reply {
+    client.initialize_with(&[(wire::HANDSHAKE, "1".to_owned())]).await
+}
+
+/// A rig in front of a server that lets a client wait for `gate`.
+async fn strict(gate: &Path) -> Rig {
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/strict.py");
+    Rig::ready(&[], &["python3".into(), server.into(), gate.to_str().expect("text").into()]).await
+}
+
+#[tokio::test]
+async fn a_call_that_comes_before_the_session_is_open_waits_for_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    let rig = strict(&gate).await;
+    let client = rig.client();
+    let opening = open_in_stead(&client);
+    let early = async {
+        until("it is under way", async || rig.status().await.sessions.active == 1).await;
+        client.call(1, "x", json!({})).await
+    };
+    let opens = async {
+        until("it is under way", async || rig.status().await.sessions.active == 1).await;
+        std::fs::write(&gate, "").expect("written");
+    };
+    let (opened, called, ()) = tokio::join!(opening, early, opens);
+    assert_eq!(opened.messages[0]["result"]["serverInfo"]["name"], "strict");
+    assert_eq!(called.text(), "answered", "{called:?}");
+    let again = open_in_stead(&client).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "it is open");
+}
+
+#[tokio::test]
+async fn a_session_opens_though_whoever_opened_it_has_hung_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    let rig = strict(&gate).await;
+    let client = rig.client();
+    tokio::select! {
+        reply = open_in_stead(&client) => panic!("nobody answered: {reply:?}"),
+        () = until("it is under way", async || rig.status().await.sessions.active == 1) => {}
+    }
+    std::fs::write(&gate, "").expect("written");
+    assert_eq!(client.call(1, "x", json!({})).await.text(), "answered");
+    assert_eq!(rig.status().await.probe.state, ProbeState::Ready);
+}
+
+#[tokio::test]
+async fn an_http_server_hears_that_a_session_has_begun_before_it_hears_anything_in_it() {
+    let mut fixture = Fixture::start(1).await;
+    let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let gate = tokio::sync::watch::Sender::new(false);
+    fixture.opens.send_replace(Opens::Once(gate.subscribe()));
+    fixture.calls.send_replace(Some((
+        StatusCode::OK,
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"answered"}]}}"#.into(),
+    )));
+    let client = rig.client();
+    let opening = open_in_stead(&client);
+    let early = async {
+        until("it is under way", async || rig.status().await.sessions.active == 1).await;
+        client.call(1, "x", json!({})).await
+    };
+    let opens = async {
+        until("it is under way", async || rig.status().await.sessions.active == 1).await;
+        gate.send_replace(true);
+    };
+    let (opened, called, ()) = tokio::join!(opening, early, opens);
+    assert_eq!(opened.messages[0]["result"]["serverInfo"]["name"], "fixture");
+    assert_eq!(called.text(), "answered", "{called:?}");
+    let has_called = |said: &Vec<String>| said.last().is_some_and(|last| last == "tools/call");
+    let heard =
+        tokio::time::timeout(PATIENCE, fixture.said.wait_for(has_called)).await.expect("in time").expect("runs");
+    assert_eq!(heard[heard.len() - 3..], ["initialize", "notifications/initialized", "tools/call"]);
+}
