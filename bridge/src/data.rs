@@ -20,6 +20,7 @@ use portolan_mcp::{mac, wire};
 
 use crate::backend::{Backend, Way};
 use crate::modern;
+use crate::part::Part;
 use crate::respond::{self, Opening};
 use crate::server::{Body, Handler};
 use crate::session::{ClientSession, PostError, Posted};
@@ -65,9 +66,10 @@ impl Received<'_> {
         header(self.headers, wire::CALLER).and_then(SessionKey::parse)
     }
 
-    /// Whether the session that it opens is opened in its client's stead.
-    pub(crate) fn is_in_stead(&self) -> bool {
-        self.headers.contains_key(wire::HANDSHAKE)
+    /// What names the session that it opens in its client's stead.
+    pub(crate) fn part(&self) -> Result<Option<Part>, Response<Body>> {
+        let failed = |failure| respond::failure(&failure, id_of(self.message), self.message.method());
+        Part::of_opening(self.headers).map_err(failed)
     }
 }
 
@@ -120,20 +122,22 @@ impl Data {
         let Received { headers, message, body, timeout } = *received;
         let session = self.session_for(key, received)?;
         let opening = opening(headers, Some(message));
-        match session.post(message, body, timeout) {
-            Ok(Posted::Call(reply)) if opens_session(message) => Ok(respond::initialize(reply, opening).await),
-            Ok(Posted::Call(reply)) => Ok(respond::call(reply, opening).await),
-            Ok(Posted::Done) => Ok(respond::empty(StatusCode::ACCEPTED)),
-            Err(error) => Err(not_taken(&error, id_of(message), message.method())),
-        }
+        let response = match session.post(message, body, timeout) {
+            Ok(Posted::Call(reply)) if opens_session(message) => respond::initialize(reply, opening).await,
+            Ok(Posted::Call(reply)) => respond::call(reply, opening).await,
+            Ok(Posted::Done) => respond::empty(StatusCode::ACCEPTED),
+            Err(error) => return Err(not_taken(&error, id_of(message), message.method())),
+        };
+        Ok(Part::told(session.named.part.as_ref(), response))
     }
 
     fn session_for(&self, key: &SessionKey, received: &Received<'_>) -> Result<Arc<ClientSession>, Response<Body>> {
         let (sessions, message) = (&self.backend.sessions, received.message);
         if !opens_session(message) {
-            return sessions.find(key).ok_or_else(|| unknown_session(id_of(message)));
+            let found = sessions.find(key).filter(|session| session.named.is_meant(received.headers));
+            return found.ok_or_else(|| unknown_session(id_of(message)));
         }
-        sessions.create(key, received.owner(), received.is_in_stead()).map_err(|error| match error {
+        sessions.create(key, received.owner(), received.part()?).map_err(|error| match error {
             CreateError::Exists => {
                 respond::invalid(StatusCode::CONFLICT, "a session of this name is already open", id_of(message))
             }
@@ -146,13 +150,14 @@ impl Data {
             return Err(refused(Kind::MethodNotAllowed, "a stateless server has no standing stream"));
         }
         let session = match (self.backend.sessions.find(key), &self.backend.way) {
-            (Some(session), _) => session,
+            (Some(session), _) if session.named.is_meant(headers) => session,
+            (Some(_), _) => return Err(unknown_session(None)),
             (None, Way::Http(relay)) => return relay.get(key, headers).await,
             (None, _) => return Err(unknown_session(None)),
         };
         let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
         let reply = session.open(last).map_err(|failure| respond::failure(&failure, None, None))?;
-        Ok(respond::events(reply, None, opening(headers, None)))
+        Ok(Part::told(session.named.part.as_ref(), respond::events(reply, None, opening(headers, None))))
     }
 
     fn delete(&self, key: &SessionKey) -> Answer {

@@ -29,6 +29,7 @@ mod memory;
 mod modern;
 mod opening;
 mod outbox;
+mod part;
 mod peer;
 mod place;
 mod post;

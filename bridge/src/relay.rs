@@ -1,5 +1,7 @@
 //! HTTP mode: sessions of the bridge in front of those of a streamable HTTP server.
 
+mod session;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -8,23 +10,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
-use portolan_mcp::modern::VERSION_HEADER;
 use portolan_mcp::session::{INITIALIZED, cancelled};
 use portolan_mcp::token;
 use portolan_mcp::token::SessionKey;
 use portolan_mcp::wire;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::session::{InFlight, Session};
 use crate::awaited::{self, Content, Pending};
 use crate::data::{self, Answer, Received, id_of, unknown_session};
 use crate::opening::Opening;
+use crate::part::Part;
 use crate::relayed::{self, Call};
 use crate::respond::{self, QUICK};
 use crate::server::Body;
@@ -49,88 +50,6 @@ pub(crate) struct Relay {
     sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
     beside: OnceLock<Weak<Sessions>>,
     in_flight: Arc<AtomicUsize>,
-}
-
-/// A client's session with the server.
-#[derive(Debug)]
-pub(crate) struct Session {
-    /// Whose it is, where that is known.
-    owner: Option<SessionKey>,
-    /// The server's name for it, where it gives one.
-    id: Mutex<Option<HeaderValue>>,
-    /// The revision that its client names, which whatever is said of it names too.
-    revision: Mutex<Option<HeaderValue>>,
-    last_used: Mutex<Instant>,
-    in_flight: AtomicUsize,
-    over: CancellationToken,
-    /// Of one that is opened in its client's stead, what says that it is open.
-    begun: Option<CancellationToken>,
-}
-
-impl Session {
-    fn of(owner: Option<SessionKey>, in_stead: bool) -> Arc<Self> {
-        Arc::new(Self {
-            owner,
-            begun: in_stead.then(CancellationToken::new),
-            id: Mutex::new(None),
-            revision: Mutex::new(None),
-            last_used: Mutex::new(Instant::now()),
-            in_flight: AtomicUsize::new(0),
-            over: CancellationToken::new(),
-        })
-    }
-
-    /// Whether it is opened in its client's stead.
-    pub(crate) fn is_to_begin(&self) -> bool {
-        self.begun.is_some()
-    }
-
-    /// Waits until it is open, if that is not its client's matter.
-    async fn until_begun(&self) -> Result<(), Failure> {
-        let Some(begun) = &self.begun else { return Ok(()) };
-        tokio::select! {
-            biased;
-            () = begun.cancelled() => Ok(()),
-            () = self.over.cancelled() => Err(Failure::new(Kind::UnknownSession, "the session did not open")),
-        }
-    }
-
-    fn note_revision(&self, headers: &HeaderMap) {
-        if let Some(revision) = headers.get(VERSION_HEADER) {
-            *lock(&self.revision) = Some(revision.clone());
-        }
-    }
-
-    /// What a message about it says in the client's stead.
-    fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.extend(lock(&self.revision).clone().map(|revision| (VERSION_HEADER, revision)));
-        headers
-    }
-}
-
-/// Counts a call for as long as its answer is under way.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    session: Arc<Session>,
-    all: Arc<AtomicUsize>,
-}
-
-impl InFlight {
-    fn new(session: &Arc<Session>, all: &Arc<AtomicUsize>) -> Self {
-        session.in_flight.fetch_add(1, Ordering::Relaxed);
-        all.fetch_add(1, Ordering::Relaxed);
-        *lock(&session.last_used) = Instant::now();
-        Self { session: Arc::clone(session), all: Arc::clone(all) }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.session.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.all.fetch_sub(1, Ordering::Relaxed);
-        *lock(&self.session.last_used) = Instant::now();
-    }
 }
 
 impl Relay {
@@ -180,7 +99,8 @@ impl Relay {
         let has_sessions = !self.state.config.sessions.stateless;
         let opening = (is_initialize && has_sessions).then(|| Opening::new(self, key, &session));
         let in_flight = InFlight::new(&session, &self.in_flight);
-        let call = Call::of(message, timeout);
+        let (call, part) = (Call::of(message, timeout), session.part.clone());
+        let told = |response| Ok(Part::told(part.as_ref(), response));
         let (key, headers, id) = (key.clone(), headers.clone(), call.id.clone());
         let mut pending = Arc::clone(self).ask(key, Arc::clone(&session), is_initialize, headers, body.clone(), id);
         let (relay, held) = (Arc::clone(self), Arc::clone(&session));
@@ -190,7 +110,7 @@ impl Relay {
             Err(_) => match &call.id {
                 // The head of the answer to `initialize` names the session, and what is not a request has no answer.
                 Some(_) if !is_initialize => {
-                    return Ok(relayed::late(pending, call, in_flight, session.over.clone(), gave_up));
+                    return told(relayed::late(pending, call, in_flight, session.over.clone(), gave_up));
                 }
                 _ => tokio::time::timeout_at(call.deadline, pending).await.unwrap_or_else(|_| {
                     self.give_up(&session, &call);
@@ -199,7 +119,7 @@ impl Relay {
             },
         };
         match answer {
-            Ok(response) => Ok(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
+            Ok(response) => told(relayed::call(response, call, in_flight, session.over.clone(), gave_up, opening)),
             Err(failure) => Err(respond::failure(&failure, call.id.as_ref(), call.method.as_deref())),
         }
     }
@@ -222,7 +142,7 @@ impl Relay {
         };
         let response =
             answer.map_err(|failure| respond::failure(&failure, call.id.as_ref(), call.method.as_deref()))?;
-        let session = Session::of(None, false);
+        let session = Session::of(None, None);
         let response = match response.into_parts() {
             (head, Content::Rest(_, body)) if listens && head.status.is_success() => {
                 return Ok(relayed::stream(Response::from_parts(head, body), session.over.clone(), || {}));
@@ -265,11 +185,12 @@ impl Relay {
     ) -> Result<Arc<Session>, Response<Body>> {
         let message = received.message;
         if self.state.config.sessions.stateless {
-            return Ok(Session::of(None, false));
+            return Ok(Session::of(None, None));
         }
         let mut sessions = lock(&self.sessions);
         if !is_initialize {
-            return sessions.get(key).cloned().ok_or_else(|| unknown_session(id_of(message)));
+            let held = sessions.get(key).filter(|session| Part::is_meant(session.part.as_ref(), received.headers));
+            return held.cloned().ok_or_else(|| unknown_session(id_of(message)));
         }
         if sessions.contains_key(key) {
             let text = "a session of this name is already open";
@@ -281,7 +202,7 @@ impl Relay {
         self.state
             .admit_session(held(&sessions, owner.as_ref()) + beside)
             .map_err(|failure| respond::failure(&failure, id_of(message), Some("initialize")))?;
-        let session = Session::of(owner, received.is_in_stead());
+        let session = Session::of(owner, received.part()?);
         sessions.insert(key.clone(), Arc::clone(&session));
         Ok(session)
     }
@@ -306,7 +227,9 @@ impl Relay {
     }
 
     pub(crate) async fn get(&self, key: &SessionKey, headers: &HeaderMap) -> Answer {
-        let session = lock(&self.sessions).get(key).cloned().ok_or_else(|| unknown_session(None))?;
+        let session = lock(&self.sessions).get(key).cloned();
+        let session = session.filter(|session| Part::is_meant(session.part.as_ref(), headers));
+        let session = session.ok_or_else(|| unknown_session(None))?;
         *lock(&session.last_used) = Instant::now();
         let id = lock(&session.id).clone();
         let sent = self.server.send(Method::GET, headers, id.as_ref(), Bytes::new());
@@ -323,20 +246,20 @@ impl Relay {
             }
             response
         })?;
-        let (over, session) = (session.over.clone(), Arc::clone(&session));
-        Ok(relayed::stream(response, over, move || *lock(&session.last_used) = Instant::now()))
+        let (over, part) = (session.over.clone(), session.part.clone());
+        let response = relayed::stream(response, over, move || *lock(&session.last_used) = Instant::now());
+        Ok(Part::told(part.as_ref(), response))
     }
 
     /// The server has opened the session that was asked for in a client's stead.
     pub(crate) async fn begin(self: Arc<Self>, session: Arc<Session>) {
-        let Some(begun) = &session.begun else { return };
-        let (headers, id) = (message_headers(&session), lock(&session.id).clone());
+        let (headers, id) = (session.message_headers(), lock(&session.id).clone());
         let sent = self.server.send(Method::POST, &headers, id.as_ref(), Bytes::from_static(INITIALIZED));
         if !matches!(tokio::time::timeout(GOODBYE, sent).await, Ok(Ok(_))) {
             // Whatever is asked next says why.
             tracing::debug!("the server did not hear that a session has begun");
         }
-        begun.cancel();
+        session.begun.cancel();
     }
 
     /// `initialize` came to nothing.
@@ -375,7 +298,7 @@ impl Relay {
     fn give_up(&self, session: &Session, call: &Call) {
         self.state.counters.timeouts.add(1);
         let Some(id) = call.id.as_ref().filter(|_| call.method.as_deref() != Some("initialize")) else { return };
-        let (server, body, headers) = (self.server.clone(), cancelled(id), message_headers(session));
+        let (server, body, headers) = (self.server.clone(), cancelled(id), session.message_headers());
         let session = lock(&session.id).clone();
         tokio::spawn(async move {
             let sent = server.send(Method::POST, &headers, session.as_ref(), body);
@@ -419,14 +342,6 @@ impl Relay {
             }
         }
     }
-}
-
-/// The headers of a message that is posted in a client's stead.
-fn message_headers(session: &Session) -> HeaderMap {
-    let mut headers = session.headers();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    headers
 }
 
 fn held(sessions: &HashMap<SessionKey, Arc<Session>>, caller: Option<&SessionKey>) -> Held {

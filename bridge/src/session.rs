@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use portolan_mcp::envelope::{Id, Message};
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::session::{Accepted, Attachment, Event, IdKey, Limits, Output, Refusal, Session, StreamId};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lines::LineError;
 use crate::link::{End, Heard, How, Inbox, Link, timed_out};
+use crate::part::Part;
 use crate::reply::{Delivery, Outlet, Reply};
 use crate::state::{State, lock};
 use crate::stderr::shorten;
@@ -47,8 +49,15 @@ pub(crate) struct Named {
     pub(crate) key: SessionKey,
     /// Who is counted for it, where that is known.
     pub(crate) owner: Option<SessionKey>,
-    /// Whether it is opened in its client's stead: then others than whoever opens it know its name.
-    pub(crate) in_stead: bool,
+    /// Of one that is opened in its client's stead. Others than whoever opens it have its key.
+    pub(crate) part: Option<Part>,
+}
+
+impl Named {
+    /// Whether a request with these headers is meant for it.
+    pub(crate) fn is_meant(&self, headers: &HeaderMap) -> bool {
+        Part::is_meant(self.part.as_ref(), headers)
+    }
 }
 
 /// A session; the registry, the reader task and the streams hold it.
@@ -99,7 +108,7 @@ impl ClientSession {
     /// A session on `link`, whose messages are read until the session is over.
     pub(crate) fn start(state: &Arc<State>, named: Named, link: Link, inbox: Inbox) -> Arc<Self> {
         link.rename(named.key.as_str());
-        let begin = if named.in_stead { Session::opened_in_stead } else { Session::new };
+        let begin = if named.part.is_some() { Session::opened_in_stead } else { Session::new };
         let inner = Inner {
             machine: begin(Limits::default()),
             outlets: HashMap::new(),
@@ -176,13 +185,16 @@ impl ClientSession {
     /// Ends the session: every call is answered with `failure`, and the link is ended.
     /// Only the first end counts.
     pub(crate) fn end(&self, cause: ExitCause, failure: Failure) {
-        let mut inner = lock(&self.inner);
+        self.end_held(&mut lock(&self.inner), cause, failure);
+    }
+
+    fn end_held(&self, inner: &mut Inner, cause: ExitCause, failure: Failure) {
         if inner.ended.is_some() {
             return;
         }
         let mut out = Vec::new();
         inner.machine.end(&failure, &mut out);
-        let _ = self.write_all(&mut inner, out);
+        let _ = self.write_all(inner, out);
         for (_, timer) in inner.timers.drain() {
             timer.abort();
         }
@@ -219,28 +231,25 @@ impl ClientSession {
         inner.machine.closed(attachment);
         inner.let_go(attachment);
         let is_opening = inner.initialize == Some(attachment.stream);
-        let nobody_knows_it = is_opening && !self.named.in_stead && !inner.outlets.contains_key(&attachment.stream);
+        let nobody_knows_it =
+            is_opening && self.named.part.is_none() && !inner.outlets.contains_key(&attachment.stream);
         drop(inner);
         if nobody_knows_it {
-            self.never_opened();
+            self.never_opened(&mut lock(&self.inner));
         }
     }
 
-    fn never_opened(&self) {
-        self.end(ExitCause::NotInitialized, Failure::new(Kind::UnknownSession, "the session was never opened"));
+    fn never_opened(&self, inner: &mut Inner) {
+        let failure = Failure::new(Kind::UnknownSession, "the session was never opened");
+        self.end_held(inner, ExitCause::NotInitialized, failure);
     }
 
     async fn time_out(session: Weak<Self>, stream: StreamId, timeout: Duration) {
         tokio::time::sleep(timeout).await;
         let Some(session) = session.upgrade() else { return };
         let mut inner = lock(&session.inner);
-        let is_initialize = inner.initialize == Some(stream);
         if session.give_up(&mut inner, stream, &timed_out(timeout)) {
             session.state.counters.timeouts.add(1);
-        }
-        drop(inner);
-        if is_initialize {
-            session.never_opened();
         }
     }
 
@@ -268,6 +277,7 @@ impl ClientSession {
                     }
                 }
                 Output::Close(stream) => drop(inner.outlets.remove(&stream)),
+                Output::NeverOpened => self.never_opened(inner),
             }
         }
         inner.stop_timers();
@@ -323,8 +333,12 @@ impl ClientSession {
             tracing::debug!(session = %self.named.key, %error, line = shorten(&text, 200), "skipped what is no message");
         }
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
+        // What goes to the server goes before anything that a client says next; clients may be slow.
+        let (to_server, to_clients) = out.into_iter().partition(|output| matches!(output, Output::ToServer(_)));
+        // A server that does not take it fails the next call.
+        let _ = self.write_all(&mut inner, to_server);
         inner.stop_timers();
-        out
+        to_clients
     }
 
     /// The server did not take a request.
@@ -347,9 +361,10 @@ impl ClientSession {
             let _ = self.write_all(&mut inner, vec![output]);
             return;
         };
-        let (outlet, failed_initialize) = {
+        let outlet = {
             let mut inner = lock(&self.inner);
-            (self.outlet(&mut inner, &event), fails_initialize(&mut inner, &event))
+            inner.initialize = inner.initialize.filter(|stream| !event.last || *stream != event.stream);
+            self.outlet(&mut inner, &event)
         };
         if let Some(outlet) = outlet {
             let sent = tokio::select! {
@@ -361,9 +376,6 @@ impl ClientSession {
                 tracing::warn!(session = %self.named.key, "a client does not read its stream; closed it");
                 lock(&self.inner).outlets.retain(|_, (holder, _)| !event.is_for(holder));
             }
-        }
-        if failed_initialize {
-            self.never_opened();
         }
     }
 
@@ -394,16 +406,6 @@ pub(crate) fn ended(end: &End, next: &str) -> Failure {
 
 fn delivery(event: Event) -> Delivery {
     Delivery { id: Some(event.id()), message: event.message, failure: event.failure, last: event.last, permit: None }
-}
-
-/// Whether `event` answers `initialize` with an error: such a session never opened.
-fn fails_initialize(inner: &mut Inner, event: &Event) -> bool {
-    let is_answer = event.last && inner.initialize == Some(event.stream);
-    if !is_answer {
-        return false;
-    }
-    inner.initialize = None;
-    matches!(Message::parse(&event.message), Ok(Message::Response { is_error: true, .. }))
 }
 
 #[cfg(test)]

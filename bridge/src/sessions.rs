@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::caller::CallerSession;
 use crate::link::{Caller, Inbox, Link, Opener};
 use crate::live::Live;
+use crate::part::Part;
 use crate::session::{ClientSession, Named};
 use crate::state::{Held, State, lock};
 
@@ -112,7 +113,7 @@ impl Sessions {
         self: &Arc<Self>,
         key: &SessionKey,
         owner: Option<SessionKey>,
-        in_stead: bool,
+        part: Option<Part>,
     ) -> Result<Arc<ClientSession>, CreateError> {
         let mut live = lock(&self.live);
         if live.contains_key(key) {
@@ -120,7 +121,7 @@ impl Sessions {
         }
         self.admit(&live, owner.as_ref()).map_err(CreateError::Failed)?;
         let (link, inbox) = self.take_link().map_err(CreateError::Failed)?;
-        let session = ClientSession::start(&self.state, Named { key: key.clone(), owner, in_stead }, link, inbox);
+        let session = ClientSession::start(&self.state, Named { key: key.clone(), owner, part }, link, inbox);
         self.keep(&mut live, Live::Client(Arc::clone(&session)));
         Ok(session)
     }

@@ -90,3 +90,34 @@ async fn an_http_server_hears_that_a_session_has_begun_before_it_hears_anything_
         tokio::time::timeout(PATIENCE, fixture.said.wait_for(has_called)).await.expect("in time").expect("runs");
     assert_eq!(heard[heard.len() - 3..], ["initialize", "notifications/initialized", "tools/call"]);
 }
+
+#[tokio::test]
+async fn each_session_that_one_key_has_had_has_a_name_and_what_is_meant_for_one_reaches_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    let rig = strict(&gate).await;
+    std::fs::write(&gate, "").expect("written");
+    let fixture = Fixture::start(1).await;
+    let http = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    http.until_ready().await;
+    fixture.calls.send_replace(Some((
+        StatusCode::OK,
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.into(),
+    )));
+    for rig in [&rig, &http] {
+        let client = rig.client();
+        let first = open_in_stead(&client).await.headers[wire::PART].to_str().expect("text").to_owned();
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x"}});
+        let meant = |part: &str| [(wire::PART, part.to_owned())];
+        let reply = client.post_with(&call, &meant(&first)).await;
+        assert_eq!((reply.failure(), reply.headers[wire::PART].to_str().expect("text")), (None, &*first), "{reply:?}");
+        assert_eq!(client.delete().await.status, StatusCode::NO_CONTENT);
+        let second = open_in_stead(&client).await.headers[wire::PART].to_str().expect("text").to_owned();
+        assert_ne!(first, second);
+        assert_eq!(client.post_with(&call, &meant(&first)).await.failure(), Some("UnknownSession"));
+        assert_eq!(client.stream(&meant(&first)).await.status(), StatusCode::NOT_FOUND);
+        let plain = rig.open().await;
+        assert_eq!(plain.post_with(&call, &meant(&second)).await.failure(), Some("UnknownSession"), "it is no part");
+    }
+}

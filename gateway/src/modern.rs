@@ -112,6 +112,7 @@ impl<'a> Sender<'a> {
                 method: &Method::POST,
                 headers: self.headers,
                 session: self.caller,
+                part: None,
                 body: self.body.clone(),
                 timeout: left(self.deadline),
                 purpose: self.purpose,

@@ -43,6 +43,8 @@ pub(crate) struct Call<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) session: &'a SessionKey,
+    /// Which of the sessions is meant that had this key.
+    pub(crate) part: Option<&'a HeaderValue>,
     pub(crate) body: Bytes,
     /// How long the caller still waits.
     pub(crate) timeout: Duration,
@@ -126,6 +128,9 @@ fn request(call: &Call<'_>, pod: &Pod, settings: &Settings) -> Result<Request<Fu
     }
     headers.insert(wire::SESSION, value(call.session.as_str())?);
     headers.insert(wire::POD, pod.named.clone());
+    if let Some(part) = call.part {
+        headers.insert(wire::PART, part.clone());
+    }
     headers.insert(mac::HEADER, value(settings.mac.sign(subject, now))?);
     headers.insert(wire::TIMEOUT, timeout.into());
     match call.purpose {

@@ -51,6 +51,9 @@ pub const CALLER: HeaderName = HeaderName::from_static("portolan-caller");
 /// has answered, and lets requests wait that come before. Whoever opened it may be gone by then, and others that have its
 /// name may not know how far it is.
 pub const HANDSHAKE: HeaderName = HeaderName::from_static("portolan-handshake");
+/// Response header of a session that was opened with [`HANDSHAKE`]: a name that no other session of the same key has had,
+/// there or elsewhere. As a request header it says which one is meant; another is [`crate::failure::Kind::UnknownSession`].
+pub const PART: HeaderName = HeaderName::from_static("portolan-part");
 /// Request header: milliseconds after which the caller no longer waits for the answer.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("portolan-timeout-ms");
 /// Response header: the [`crate::failure::Kind`] of an answer that the bridge made in the server's stead. Of an answer that

@@ -14,7 +14,7 @@ const SERVER: &str = r#"
 fn session() -> Arc<ClientSession> {
     let (state, process, stdout) = unguarded(SERVER);
     let (link, inbox) = (Link::Process(process), Inbox::Process(stdout));
-    let named = Named { key: SessionKey::generate().expect("random bytes"), owner: None, in_stead: false };
+    let named = Named { key: SessionKey::generate().expect("random bytes"), owner: None, part: None };
     ClientSession::start(&state, named, link, inbox)
 }
 

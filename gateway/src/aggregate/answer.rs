@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, header};
+use http::{HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use portolan_mcp::{
-    aggregate::{Member, names_resources, of_member, with_member_ids},
+    aggregate::{Member, Origin, names_resources, of_member, with_origin},
     envelope::Message,
     failure::{Failure, Kind},
     members::Members,
@@ -27,22 +27,25 @@ const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 /// A message up to this size waits for no room: it is out again as soon as it is in.
 const SMALL_MESSAGE: usize = 64 * 1024;
 
-/// `response` of the server behind `entry` to a request of `method`; without one, to whatever was asked when the stream
-/// began that goes on here. A message that is held until it is whole waits for room.
+/// `response` of the server behind `entry`, or of its `part` of a client's session, to a request of `method`; without one,
+/// to whatever was asked when the stream began that goes on here. A message that is held until it is whole waits for room.
 ///
 /// # Errors
 /// It is too long, or there was no room for it.
 pub(super) async fn renamed(
     response: Response<Body>,
     entry: &Entry,
+    part: Option<&HeaderValue>,
     method: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
-    renamed_of(response, entry.route.name.as_str(), Share::new(entry.budget.clone()), method).await
+    let part = part.and_then(|part| part.to_str().ok()).unwrap_or_default().to_owned();
+    let names = Names { route: entry.route.name.as_str().to_owned(), part };
+    renamed_of(response, names, Share::new(entry.budget.clone()), method).await
 }
 
 async fn renamed_of(
     mut response: Response<Body>,
-    route: &str,
+    names: Names,
     mut held: Share,
     method: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
@@ -61,27 +64,33 @@ async fn renamed_of(
         return Ok(response);
     };
     response.headers_mut().remove(header::CONTENT_LENGTH);
-    let (names, room) = (Names { route: route.to_owned() }, Room::Held(held));
+    let room = Room::Held(held);
     Ok(response.map(|inner| Renamed { inner, names, reading, room, trailers: None, ended: false }.boxed_unsync()))
 }
 
+/// Who answers.
 struct Names {
     route: String,
+    part: String,
 }
 
 impl Names {
+    fn origin(&self) -> Option<Origin<'_>> {
+        Some(Origin { member: Member::of_route(&self.route)?, part: &self.part })
+    }
+
     /// `message` as the client reads it; `None` where there is nothing to change.
     fn applied(&self, message: &[u8]) -> Option<String> {
-        let member = Member::of_route(&self.route)?;
+        let origin = self.origin()?;
         let text = std::str::from_utf8(message).ok()?;
         match Message::parse(message).ok()? {
             Message::Response { is_error: false, payload, .. } => {
-                let result = of_member(member, payload.get())?;
+                let result = of_member(origin.member, payload.get())?;
                 let mut message = Members::of(text)?;
                 message.set("result", result);
                 Some(message.to_string())
             }
-            Message::Request(_) | Message::Notification { .. } => with_member_ids(text, member),
+            Message::Request(_) | Message::Notification { .. } => with_origin(text, origin),
             Message::Response { .. } => None,
         }
     }
@@ -94,7 +103,7 @@ impl Names {
             Some((id, message)) => sse::encode(id.as_deref(), message.as_bytes()),
             None => event,
         };
-        let shown = Member::of_route(&self.route).map(|member| member.uri(""));
+        let shown = self.origin().map(|origin| origin.marked(""));
         shown.and_then(|shown| with_ids_behind(&event, &shown)).unwrap_or(event)
     }
 }
@@ -255,11 +264,15 @@ mod tests {
         Budget::new(100, Arc::new(Metrics::new().expect("registers")))
     }
 
+    fn names() -> Names {
+        Names { route: "n/s".to_owned(), part: "p".to_owned() }
+    }
+
     async fn through(kind: &'static str, frames: &'static [&'static str]) -> String {
         let frames = frames.iter().map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text.as_bytes()))));
         let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync());
         response.headers_mut().insert(header::CONTENT_TYPE, kind.parse().expect("a value"));
-        let renamed = renamed_of(response, "n/s", Share::new(budget()), Some("tools/call")).await.expect("fits");
+        let renamed = renamed_of(response, names(), Share::new(budget()), Some("tools/call")).await.expect("fits");
         String::from_utf8(renamed.into_body().collect().await.expect("whole").to_bytes().to_vec()).expect("text")
     }
 
@@ -284,13 +297,13 @@ mod tests {
             ],
         )
         .await;
-        let question = r#"{"jsonrpc":"2.0","id":"s.n+7","method":"elicitation/create"}"#;
+        let question = r#"{"jsonrpc":"2.0","id":"s.n+p@7","method":"elicitation/create"}"#;
         let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        assert_eq!(told, format!(": hi\n\nid: s.n+1-1\ndata: {question}\n\nid: s.n+1-2\ndata: {answer}\n\n"));
+        assert_eq!(told, format!(": hi\n\nid: s.n+p@1-1\ndata: {question}\n\nid: s.n+p@1-2\ndata: {answer}\n\n"));
         let primed = through("text/event-stream", &["retry: 1000\nid: 3-0\ndata: \n\n", "data: id: 7\n\n"]).await;
-        assert_eq!(primed, "retry: 1000\nid: s.n+3-0\ndata: \n\ndata: id: 7\n\n");
+        assert_eq!(primed, "retry: 1000\nid: s.n+p@3-0\ndata: \n\ndata: id: 7\n\n");
         let written = through("text/event-stream", &["event: message\r\nid:7\r\ndata: x\r\n\r\n", "id:\n\n"]).await;
-        assert_eq!(written, "event: message\r\nid: s.n+7\r\ndata: x\r\n\r\nid:\n\n", "however an id is written");
+        assert_eq!(written, "event: message\r\nid: s.n+p@7\r\ndata: x\r\n\r\nid:\n\n", "however an id is written");
     }
 
     #[tokio::test]
@@ -300,7 +313,7 @@ mod tests {
         let send = |frame| sender.unbounded_send(Ok(frame)).expect("is read");
         let response = Response::new(StreamBody::new(frames).boxed_unsync());
         let share = Share::new(budget.clone());
-        let mut renamed = renamed_of(response, "n/s", share, Some("tools/call")).await.expect("fits");
+        let mut renamed = renamed_of(response, names(), share, Some("tools/call")).await.expect("fits");
         send(Frame::data(Bytes::from_static(b"{\"n\":")));
         assert!(renamed.body_mut().frame().now_or_never().is_none(), "a message is handed on whole");
         assert!(budget.held() >= 5, "what is held counts, with the room that it takes");
@@ -319,7 +332,7 @@ mod tests {
         let (sender, frames) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, BoxError>>();
         let response = Response::new(StreamBody::new(frames).boxed_unsync());
         let share = Share::new(budget.clone());
-        let mut renamed = renamed_of(response, "n/s", share, Some("tools/call")).await.expect("begins");
+        let mut renamed = renamed_of(response, names(), share, Some("tools/call")).await.expect("begins");
         for _ in 0..3 {
             let part = Bytes::from(vec![b' '; SMALL_MESSAGE]);
             sender.unbounded_send(Ok(Frame::data(part))).expect("is read");

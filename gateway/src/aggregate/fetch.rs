@@ -122,6 +122,7 @@ impl Source<'_> {
             method: &Method::POST,
             headers: &headers,
             session: &everyone,
+            part: None,
             body: body.into(),
             timeout: TIMEOUT,
             purpose: Purpose::Everyone,

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderValue, Method, Response, StatusCode};
 use portolan_mcp::{
-    aggregate::{Kind as ListKind, Owned, unmarked},
+    aggregate::{Kind as ListKind, Origin},
     envelope::{Id, Request, string_param},
     failure::{Failure, Kind},
     members::Members,
     session::with_id,
     token::ManyClaims,
+    wire,
 };
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -62,8 +63,9 @@ impl<'a> Many<'a> {
         let deadline = Instant::now() + entry.route.settings.request_timeout;
         message::enter(&self.asked.of(self.asked.request, entry, permit), deadline, record, held).await?;
         let (response, pod) = self.part(entry).ask(&target.body, deadline, record, held).await?;
+        let part = response.headers().get(wire::PART).cloned();
         let response = hand_back(response, pod, left(deadline), record);
-        record.wait(answer::renamed(response, entry, Some(&request.method))).await
+        record.wait(answer::renamed(response, entry, part.as_ref(), Some(&request.method))).await
     }
 
     /// Takes a notification. What the client tells of its own calls and roots is for every server that it has to do with;
@@ -82,8 +84,8 @@ impl<'a> Many<'a> {
             }
             "notifications/progress" => {
                 let token = params.and_then(|params| string_param(params, "progressToken"));
-                if let Some((owned, body)) = token.as_deref().and_then(|token| with_own_token(token, body)) {
-                    return self.hand_on(owned, &body, record, held).await;
+                if let Some((origin, body)) = token.as_deref().and_then(|token| with_own_token(token, body)) {
+                    return self.hand_on(origin, &body, record, held).await;
                 }
             }
             // The rest is the gateway's own, such as the end of its handshake, or means nothing here.
@@ -102,24 +104,23 @@ impl<'a> Many<'a> {
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
         let text = id.and_then(|id| serde_json::from_str::<String>(id.as_json()).ok());
-        let owned = text.as_deref().and_then(unmarked);
-        let own = owned.and_then(|owned| Id::parse(serde_json::from_str(owned.own).ok()?));
-        let (Some(owned), Some(own)) = (owned, own) else { return Err(nobody_asked()) };
+        let (origin, own) = text.as_deref().and_then(Origin::of_id).ok_or_else(nobody_asked)?;
         let body = with_id(body, &own).ok_or_else(nobody_asked)?;
-        self.hand_on(owned, &body, record, held).await
+        self.hand_on(origin, &body, record, held).await
     }
 
     async fn hand_on(
         &self,
-        owned: Owned<'_>,
+        origin: Origin<'_>,
         body: &Bytes,
         record: &mut Record,
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
-        let (entry, _permit) = self.asked.member(owned.member).ok_or_else(nobody_asked)?;
+        let (entry, _permit) = self.asked.member(origin.member).ok_or_else(nobody_asked)?;
         settle(entry, record, held);
         let deadline = Instant::now() + entry.route.settings.request_timeout;
-        let told = record.wait(self.part(entry).tell(&Method::POST, body, deadline)).await?;
+        let part = self.part(entry).named(origin.part).ok_or_else(nobody_asked)?;
+        let told = record.wait(part.tell(&Method::POST, body, deadline)).await?;
         let (response, pod) =
             told.ok_or_else(|| Failure::new(Kind::InvalidRequest, "the session in which this was asked is over"))?;
         Ok(hand_back(response, pod, left(deadline), record))
@@ -128,22 +129,23 @@ impl<'a> Many<'a> {
     /// Opens the stream of a call again at the server that has it.
     pub(super) async fn resume(
         &self,
-        last: Owned<'_>,
+        (origin, last): (Origin<'_>, &str),
         record: &mut Record,
         held: &mut Held,
     ) -> Result<Response<Body>, Failure> {
         let unknown =
             || Failure::new(Kind::InvalidRequest, "the stream of this Last-Event-ID is over; open one without it");
-        let (entry, _permit) = self.asked.member(last.member).ok_or_else(unknown)?;
+        let (entry, _permit) = self.asked.member(origin.member).ok_or_else(unknown)?;
         settle(entry, record, held);
-        let mut part = self.part(entry);
-        part.headers.insert(LAST_EVENT_ID, HeaderValue::try_from(last.own).map_err(|_| unknown())?);
+        let mut part = self.part(entry).named(origin.part).ok_or_else(unknown)?;
+        part.headers.insert(LAST_EVENT_ID, HeaderValue::try_from(last).map_err(|_| unknown())?);
         let deadline = Instant::now() + entry.route.settings.request_timeout;
         let told = record.wait(part.tell(&Method::GET, &Bytes::new(), deadline)).await?;
         let (response, pod) = told.ok_or_else(unknown)?;
         record.set_answer(response.status(), relay::failure_of(response.headers()));
         let purpose = For::standing(self.gateway.drain.streams.clone().cancelled_owned());
-        record.wait(answer::renamed(relay::answer(response, pod, purpose), entry, None)).await
+        let part = response.headers().get(wire::PART).cloned();
+        record.wait(answer::renamed(relay::answer(response, pod, purpose), entry, part.as_ref(), None)).await
     }
 
     /// Tells every server with which this client has a session, as far as this replica knows.
@@ -162,15 +164,15 @@ impl<'a> Many<'a> {
 }
 
 /// `body` of a notification with the token that a server gave, in the place of what the client knows it by.
-fn with_own_token<'a>(token: &'a str, body: &Bytes) -> Option<(Owned<'a>, Bytes)> {
-    let owned = unmarked(token)?;
+fn with_own_token<'a>(token: &'a str, body: &Bytes) -> Option<(Origin<'a>, Bytes)> {
+    let (origin, own) = Origin::of_id(token)?;
     let mut message = Members::of(std::str::from_utf8(body).ok()?)?;
     let params = message.get("params")?.to_owned();
     let mut params = Members::of(&params)?;
-    params.set("progressToken", owned.own);
+    params.set("progressToken", own.as_json().to_owned());
     let params = params.to_string();
     message.set("params", params);
-    Some((owned, message.to_string().into()))
+    Some((origin, message.to_string().into()))
 }
 
 fn nobody_asked() -> Failure {

@@ -74,7 +74,7 @@ async fn call(
     let message = Message::parse(&target.body)?;
     let one = asked.of(&parts, entry, permit);
     let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
-    record.wait(answer::renamed(response, entry, Some(&request.method))).await
+    record.wait(answer::renamed(response, entry, None, Some(&request.method))).await
 }
 
 /// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.

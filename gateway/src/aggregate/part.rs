@@ -37,6 +37,8 @@ pub(super) struct Part<'a> {
     caller: &'a Identity,
     /// What a request to the server has for headers.
     pub(super) headers: HeaderMap,
+    /// Which of the sessions is meant that the server has had for this client.
+    meant: Option<HeaderValue>,
 }
 
 impl<'a> Part<'a> {
@@ -48,7 +50,13 @@ impl<'a> Part<'a> {
             headers.insert(VERSION_HEADER, revision);
         }
         let key = claims.session.derived(entry.route.name.as_str().as_bytes());
-        Self { gateway, claims, entry, key, caller: asked.caller, headers }
+        Self { gateway, claims, entry, key, caller: asked.caller, headers, meant: None }
+    }
+
+    /// The part of that name and no other; empty where the server names none. `None` if it is no name.
+    pub(super) fn named(self, part: &str) -> Option<Self> {
+        let meant = (!part.is_empty()).then(|| HeaderValue::try_from(part)).transpose().ok()?;
+        Some(Self { meant, ..self })
     }
 
     /// Sends a request to the pod that holds the session; opens it where none does.
@@ -112,14 +120,17 @@ impl<'a> Part<'a> {
         deadline: Instant,
     ) -> Result<Option<(Response<Answer>, &'a Pod)>, Failure> {
         let place = self.place().await;
-        let pods = match self.known(&place) {
-            Some(pod) => vec![pod],
-            None => self.holders()?,
-        };
+        let mut pods = self.holders()?;
+        if let Some(known) = self.known(&place) {
+            // It is no more than likely: another replica may have opened a part elsewhere before it knew of this one.
+            pods.sort_by_key(|pod| pod.uid != known.uid);
+        }
         for pod in pods {
             let response = self.send(method, pod, body, left(deadline)).await?;
             if !is_unknown(&response) {
-                place.note(&pod.uid);
+                if place.pod().is_none() {
+                    place.note(&pod.uid);
+                }
                 return Ok(Some((response, pod)));
             }
         }
@@ -201,7 +212,8 @@ impl<'a> Part<'a> {
         timeout: Duration,
     ) -> Result<Response<Answer>, Lost> {
         let (headers, session) = (&self.headers, &self.key);
-        let call = Call { method, headers, session, body: body.clone(), timeout, purpose };
+        let part = self.meant.as_ref();
+        let call = Call { method, headers, session, part, body: body.clone(), timeout, purpose };
         upstream::send(&call, pod, self.entry).await
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode};
 use portolan_mcp::{
-    aggregate::{Kind as ListKind, Owned},
+    aggregate::{Kind as ListKind, Origin},
     envelope::{Message, Request},
     failure::{Failure, Kind},
     members::Members,
@@ -134,8 +134,8 @@ pub(super) async fn open(
     let claims = find(gateway, asked)?;
     record.set_session(&claims.session);
     let last = asked.request.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-    if let Some(owned) = last.and_then(Owned::of_uri) {
-        return Many { gateway, asked, claims: &claims }.resume(owned, record, held).await;
+    if let Some(last) = last.and_then(Origin::of) {
+        return Many { gateway, asked, claims: &claims }.resume(last, record, held).await;
     }
     record.set_answer(StatusCode::OK, None);
     let told = |kind: ListKind| {

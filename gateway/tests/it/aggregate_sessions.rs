@@ -226,7 +226,7 @@ async fn a_client_takes_its_call_back_and_tells_how_far_its_answer_is() {
         let params = json!({"progressToken": token, "progress": 1});
         json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
     };
-    assert_eq!(told(progress("a.default+7")).await, 202);
+    assert_eq!(told(progress("a.default+@7")).await, 202);
     let (_, body) = a.asked().pop().expect("it arrived");
     assert_eq!(body["params"], json!({"progressToken": 7, "progress": 1}), "under the token that the server gave");
     let reached = a.asked().len();

@@ -107,6 +107,13 @@ async fn a_call_whose_connection_broke_at_one_replica_is_answered_at_another() {
     assert!(whole && text.contains("accept") && !text.contains("elicitation/create"), "{text}");
 }
 
+/// The id of the question that came on a stream.
+fn question_in(events: &str) -> String {
+    let messages = events.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let asked = messages.into_iter().find(|message: &serde_json::Value| message["method"] == "elicitation/create");
+    asked.expect("a question")["id"].as_str().expect("a text").to_owned()
+}
+
 #[tokio::test]
 async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_replica() {
     let bridge = start().await;
@@ -120,10 +127,10 @@ async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_
         asking.read_until("elicitation/create").await;
         let event = id_of(asking.text(), "elicitation/create").to_owned();
         assert!(event.starts_with("everything.default+"), "{event}");
-        let id = r#"everything.default+"question""#;
-        let data = asking.text().lines().find_map(|line| line.strip_prefix("data: ").filter(|data| !data.is_empty()));
-        let question: serde_json::Value = serde_json::from_str(data.expect("a message")).expect("JSON");
-        assert_eq!(question["id"], id, "the question says whose it is");
+        let id = question_in(asking.text());
+        let (whose, own) = id.split_once('@').expect("a part is named");
+        assert!(whose.len() > "everything.default+".len(), "it says which session of the server is meant: {id}");
+        assert_eq!((&whose[..19], own), ("everything.default+", r#""question""#), "the question says whose it is");
         let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"action": "accept"}}).to_string();
         let stream = if breaks {
             drop(asking);
@@ -147,9 +154,7 @@ async fn what_a_server_asks_in_a_call_to_all_is_answered_and_resumed_at_another_
 async fn what_a_server_asks_one_caller_is_neither_seen_nor_answered_in_anothers_session() {
     let bridge = start().await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
-    for (path, tool, id) in
-        [(ROUTE, "ask", "question"), (ALL, "default__everything__ask", r#"everything.default+"question""#)]
-    {
+    for (path, tool) in [(ROUTE, "ask"), (ALL, "default__everything__ask")] {
         let alice = open_at(&gateway.client(), path).await.with("content-type", "application/json");
         let bob = open_at(&gateway.client().key(BOB), path).await;
         let ask = legacy("tools/call", &json!({"name": tool, "arguments": {}}));
@@ -159,11 +164,17 @@ async fn what_a_server_asks_one_caller_is_neither_seen_nor_answered_in_anothers_
         let mut his = bob.clone().with("content-type", "application/json").open(Method::POST, path, ask).await;
         his.read_until("elicitation/create").await;
         let event = id_of(asking.text(), "elicitation/create").to_owned();
-        let answer = |action: &str| json!({"jsonrpc": "2.0", "id": id, "result": {"action": action}}).to_string();
-        assert_eq!(bob.post(path, answer("decline")).await.status, 202);
+        let (hers, own) = (question_in(asking.text()), question_in(his.text()));
+        let answer =
+            |id: &str, action: &str| json!({"jsonrpc": "2.0", "id": id, "result": {"action": action}}).to_string();
+        assert_eq!(hers == own, path == ROUTE, "at one server ids are the server's own");
+        if hers != own {
+            assert_eq!(bob.post(path, answer(&hers, "decline")).await.status, 400, "nobody asked him that");
+        }
+        assert_eq!(bob.post(path, answer(&own, "decline")).await.status, 202);
         let (text, whole) = his.read_to_end().await;
         assert!(whole && text.contains("decline"), "his answer is to his question: {text}");
-        assert_eq!(alice.post(path, answer("accept")).await.status, 202);
+        assert_eq!(alice.post(path, answer(&hers, "accept")).await.status, 202);
         let stolen = bob.clone().with("last-event-id", &event).open(Method::GET, path, "").await;
         assert!(stolen.status == 200 || stolen.status == 400, "{}", stolen.status);
         asking.read_until("accept").await;

@@ -5,6 +5,7 @@
 mod cursor;
 mod list;
 mod names;
+mod origin;
 mod result;
 mod seek;
 mod selection;
@@ -12,6 +13,7 @@ mod selection;
 pub use cursor::Cursor;
 pub use list::{Item, Kind, Page, PageSize, items, page};
 pub use names::{Member, Owned};
-pub use result::{capabilities, names_resources, of_member, unmarked, with_member_ids};
+pub use origin::Origin;
+pub use result::{capabilities, names_resources, of_member, with_origin};
 pub use seek::{Seek, Step};
 pub use selection::Selection;

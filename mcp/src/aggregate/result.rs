@@ -2,8 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Member, Owned};
-use crate::envelope::Id;
+use super::{Member, Origin};
 use crate::members::Members;
 
 /// Capabilities of several servers together: what one of them has, the endpoint has. It says itself when lists change, and
@@ -82,29 +81,21 @@ fn with_uri(member: Member<'_>, json: &str) -> Option<String> {
     Some(members.to_string())
 }
 
-/// An id or a token of `member`, JSON, as a string that says whose it is.
-fn marked(member: Member<'_>, json: &str) -> String {
-    serde_json::Value::from(member.uri(json)).to_string()
+/// An id or a token of `origin`, JSON, as a string that says whose it is.
+fn marked(origin: Origin<'_>, json: &str) -> String {
+    serde_json::Value::from(origin.marked(json)).to_string()
 }
 
-/// What [`with_member_ids`] made of an id or a token of a server: whose it is, and the JSON that it was there.
-#[must_use]
-pub fn unmarked(marked: &str) -> Option<Owned<'_>> {
-    let owned = Owned::of_uri(marked)?;
-    Id::parse(serde_json::from_str(owned.own).ok()?)?;
-    Some(owned)
-}
-
-/// A request or notification of `member` in which ids and tokens of its own say whose they are, so that what a client
+/// A request or notification of `origin` in which ids and tokens of its own say whose they are, so that what a client
 /// says about them finds the way back; `None` where there are none, or `message` is no object.
 #[must_use]
-pub fn with_member_ids(message: &str, member: Member<'_>) -> Option<String> {
+pub fn with_origin(message: &str, origin: Origin<'_>) -> Option<String> {
     let mut members = Members::of(message)?;
     let params = members.get("params").map(ToOwned::to_owned);
     let params = params.as_deref().and_then(Members::of);
-    if let Some(id) = members.get("id").map(|id| marked(member, id)) {
+    if let Some(id) = members.get("id").map(|id| marked(origin, id)) {
         members.set("id", id);
-        if let Some(params) = params.and_then(|params| with_token(params, member)) {
+        if let Some(params) = params.and_then(|params| with_token(params, origin)) {
             members.set("params", params);
         }
         return Some(members.to_string());
@@ -112,16 +103,16 @@ pub fn with_member_ids(message: &str, member: Member<'_>) -> Option<String> {
     // Of what servers tell, this is about a request of their own; progress is about one of the client's.
     (members.string("method").as_deref() == Some("notifications/cancelled")).then_some(())?;
     let mut params = params?;
-    let id = marked(member, params.get("requestId")?);
+    let id = marked(origin, params.get("requestId")?);
     params.set("requestId", id);
     members.set("params", params.to_string());
     Some(members.to_string())
 }
 
-fn with_token(mut params: Members<'_>, member: Member<'_>) -> Option<String> {
+fn with_token(mut params: Members<'_>, origin: Origin<'_>) -> Option<String> {
     let meta = params.get("_meta")?.to_owned();
     let mut meta = Members::of(&meta)?;
-    let token = marked(member, meta.get("progressToken")?);
+    let token = marked(origin, meta.get("progressToken")?);
     meta.set("progressToken", token);
     let meta = meta.to_string();
     params.set("_meta", meta);
@@ -171,23 +162,23 @@ mod tests {
 
     #[test]
     fn what_a_server_asks_and_takes_back_says_whose_it_is() {
-        let marked = |message: &str| with_member_ids(message, MEMBER);
+        let marked = |message: &str| with_origin(message, Origin { member: MEMBER, part: "p" });
         assert_eq!(
             marked(
                 r#"{"id":7,"method":"sampling/createMessage","params":{"_meta":{"progressToken":"t","x":1.0},"y":[ ]}}"#
             )
             .as_deref(),
             Some(
-                r#"{"id":"s.n+7","method":"sampling/createMessage","params":{"_meta":{"progressToken":"s.n+\"t\"","x":1.0},"y":[ ]}}"#
+                r#"{"id":"s.n+p@7","method":"sampling/createMessage","params":{"_meta":{"progressToken":"s.n+p@\"t\"","x":1.0},"y":[ ]}}"#
             )
         );
         assert_eq!(
             marked(r#"{"id":"a","method":"roots/list"}"#).as_deref(),
-            Some(r#"{"id":"s.n+\"a\"","method":"roots/list"}"#)
+            Some(r#"{"id":"s.n+p@\"a\"","method":"roots/list"}"#)
         );
         assert_eq!(
             marked(r#"{"method":"notifications/cancelled","params":{"requestId":7}}"#).as_deref(),
-            Some(r#"{"method":"notifications/cancelled","params":{"requestId":"s.n+7"}}"#)
+            Some(r#"{"method":"notifications/cancelled","params":{"requestId":"s.n+p@7"}}"#)
         );
         for own in [
             r#"{"method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#,
@@ -195,15 +186,6 @@ mod tests {
             "[]",
         ] {
             assert_eq!(marked(own), None, "{own}");
-        }
-    }
-
-    #[test]
-    fn an_id_that_says_whose_it_is_is_read_back_and_nothing_else_is_one() {
-        assert_eq!(unmarked("s.n+7"), Some(Owned { member: MEMBER, own: "7" }));
-        assert_eq!(unmarked(r#"s.n+"a""#), Some(Owned { member: MEMBER, own: r#""a""# }));
-        for other in ["7", "s.n+", "s.n+a", "s.n+{}", "s.n+7 8", "+7", ""] {
-            assert_eq!(unmarked(other), None, "{other}");
         }
     }
 }

@@ -123,7 +123,7 @@ impl Session {
         match message {
             Message::Request(request) => self.accept_request(request, body, out).map(Accepted::Call),
             Message::Notification { method, params } => {
-                self.to_server(single_line(body), out);
+                self.pass_on(single_line(body), out);
                 if method == "notifications/cancelled" {
                     let id = params.and_then(|params| scalar_param(params, "requestId"));
                     self.client_cancelled(id.as_ref().map(IdKey::from).as_ref(), out);
@@ -132,7 +132,7 @@ impl Session {
             }
             Message::Response { id, .. } => {
                 if id.as_ref().is_some_and(|id| self.asked.answered(&IdKey::from(id))) {
-                    self.to_server(single_line(body), out);
+                    self.pass_on(single_line(body), out);
                 }
                 Ok(Accepted::Done)
             }
@@ -170,7 +170,7 @@ impl Session {
         );
         match &*request.method {
             "initialize" => out.push(Output::ToServer(single_line(body))),
-            _ => self.to_server(single_line(body), out),
+            _ => self.pass_on(single_line(body), out),
         }
         self.flush_requests(attachment.stream, out);
         Ok(attachment)
@@ -199,10 +199,14 @@ impl Session {
 
     fn answer(&mut self, key: &IdKey, line: &Bytes, is_error: bool, out: &mut Vec<Output>) {
         if let Some((stream, call)) = self.calls.iter().find(|(_, call)| call.key == *key) {
-            if !is_error && &*call.method == "initialize" {
+            let (stream, opens) = (*stream, &*call.method == "initialize");
+            if opens && !is_error {
                 self.handshake.answered(out);
             }
-            self.finish(*stream, line.clone(), None, out);
+            self.finish(stream, line.clone(), None, out);
+            if opens && is_error {
+                out.push(Output::NeverOpened);
+            }
         } else {
             self.abandoned.retain(|abandoned| abandoned != key);
         }
@@ -304,8 +308,9 @@ impl Session {
         self.finish(stream, failure.answer(Some(&id), Some(&method)).into(), Some(failure.kind), out);
         self.abandon(key);
         // `initialize` must not be cancelled (2025-11-25, "Cancellation").
-        if &*method != "initialize" {
-            self.to_server(cancelled(&id), out);
+        match &*method {
+            "initialize" => out.push(Output::NeverOpened),
+            _ => self.pass_on(cancelled(&id), out),
         }
         true
     }
@@ -314,8 +319,12 @@ impl Session {
     /// server, which will not answer it either.
     pub fn refused(&mut self, key: &IdKey, failure: &Failure, out: &mut Vec<Output>) {
         let Some((stream, call)) = self.calls.iter().find(|(_, call)| call.key == *key) else { return };
+        let (stream, opens) = (*stream, &*call.method == "initialize");
         let answer = failure.answer(Some(&call.id), Some(&call.method));
-        self.finish(*stream, answer.into(), Some(failure.kind), out);
+        self.finish(stream, answer.into(), Some(failure.kind), out);
+        if opens {
+            out.push(Output::NeverOpened);
+        }
     }
 
     /// The client takes a request back. The server need not answer it any more, so nobody waits for that.
@@ -354,7 +363,7 @@ impl Session {
     }
 
     /// Sends on what the client says, or lets it wait until the session is open.
-    fn to_server(&mut self, line: Bytes, out: &mut Vec<Output>) {
+    fn pass_on(&mut self, line: Bytes, out: &mut Vec<Output>) {
         match self.handshake.hold(line, &self.limits) {
             Held::Waits => {}
             Held::Passes(line) => out.push(Output::ToServer(line)),

@@ -351,3 +351,33 @@ fn no_more_waits_for_a_session_to_open_than_may() {
         "the end of the handshake, and the call that waited"
     );
 }
+
+#[test]
+fn a_session_whose_initialize_fails_is_to_be_ended_though_nobody_waits_for_the_answer() {
+    let error = Bytes::from_static(br#"{"jsonrpc":"2.0","id":0,"error":{"code":-32000,"message":"no"}}"#);
+    let failure = Failure::new(Kind::RequestTimeout, "late");
+    let key = IdKey::from(&crate::envelope::Id::number(0));
+    for hangs_up in [false, true] {
+        let begun = || {
+            let mut session = Session::new(Limits::default());
+            let Ok(Accepted::Call(attachment)) = accept(&mut session, &request("0", "initialize")).0 else {
+                panic!("a request has an answer")
+            };
+            if hangs_up {
+                session.closed(attachment);
+            }
+            (session, attachment.stream)
+        };
+        let (mut refusing, _) = begun();
+        assert_eq!(line(&mut refusing, &error).last(), Some(&Output::NeverOpened));
+        let (mut late, stream) = begun();
+        let mut out = Vec::new();
+        assert!(late.give_up(stream, &failure, &mut out));
+        assert_eq!(out.pop(), Some(Output::NeverOpened));
+        let (mut away, _) = begun();
+        away.refused(&key, &failure, &mut out);
+        assert_eq!(out.pop(), Some(Output::NeverOpened));
+        let (mut open, _) = begun();
+        assert!(!line(&mut open, &answer("0")).contains(&Output::NeverOpened));
+    }
+}

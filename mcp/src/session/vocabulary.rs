@@ -75,6 +75,8 @@ pub enum Output {
     Event(Event),
     /// End the connection that holds the stream; nothing more will come on it.
     Close(StreamId),
+    /// End the session: it never opened, and whoever asked for that has been told as far as anyone was there.
+    NeverOpened,
 }
 
 /// How a client's message was taken.

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// The servers, by number.
 pub(crate) const SERVERS: [&str; 2] = ["alpha", "beta"];
+/// The one that runs elsewhere: its pods are relays.
+pub(crate) const REMOTE: usize = 1;
 /// The namespace of both.
 pub(crate) const NAMESPACE: &str = "team";
 
@@ -110,9 +112,13 @@ impl Objects {
             let (state, weight) = if revision == serving { ("Serving", 100) } else { ("Draining", 0) };
             json!({"name": revision_name(server, revision), "state": state, "weight": weight, "generation": 1})
         });
+        let spec = match server {
+            REMOTE => json!({"remote": {"url": "https://mcp.example.com/mcp"}}),
+            _ => json!({"container": {"image": "x", "transport": "Stdio", "command": ["x"]}}),
+        };
         json!({
             "metadata": {"namespace": NAMESPACE, "name": SERVERS[server], "uid": SERVERS[server], "generation": 1},
-            "spec": {"container": {"image": "x", "transport": "Stdio", "command": ["x"]}},
+            "spec": spec,
             "status": {"revisions": revisions.collect::<Vec<_>>()},
         })
     }

@@ -1,17 +1,18 @@
 //! What Portolan promises to clients of both eras, under every order of events that a seed can think of: two gateway
-//! replicas, two servers of either era whose pods come, go, drain and inherit each other's addresses, clients that lose
-//! connections and come back elsewhere, or never.
+//! replicas, two servers of either era, one of which runs elsewhere behind relays, whose pods come, go, drain and inherit
+//! each other's addresses, clients of one server and of all as one, who lose connections and come back elsewhere, or never.
 //!
 //! Nothing here does I/O or reads a clock. What decides is what ships: [`portolan_mcp::session::Session`],
-//! [`portolan_mcp::modern::Mux`] and [`portolan_mcp::translate`] at the bridge, names of sessions and of parked calls, MACs,
-//! and the routes that [`portolan_snapshot::compile()`] makes. A schedule is a seed: the same seed is the same run, to the
-//! last step.
+//! [`portolan_mcp::modern::Mux`] and [`portolan_mcp::translate`] at the bridge, [`portolan_mcp::aggregate::Seek`] at the
+//! gateway's endpoint of all servers, names of sessions, of their parts and of parked calls, MACs, and the routes that
+//! [`portolan_snapshot::compile()`] makes. A schedule is a seed: the same seed is the same run, to the last step.
 
 #![allow(clippy::expect_used, reason = "a panic is the report")]
 
 mod client;
 mod cluster;
 mod network;
+mod parts;
 mod pod;
 mod replica;
 mod run;

@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use portolan_mcp::{modern::Reply, session::Attachment, token::SessionKey};
 
+use crate::parts::{Path, Way};
+
 /// Names a connection of this run.
 pub(crate) type ConnectionId = usize;
 
 /// What a client asks of a gateway.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
-    /// Opens a session.
-    Initialize(Bytes),
+    /// Opens a session, or a part of one in its client's stead.
+    Initialize { body: Bytes, in_stead: bool },
     /// Posts a message: a call, or an answer to the server.
     Post { token: String, body: Bytes },
     /// Opens the standing stream, or resumes one.
@@ -41,6 +43,8 @@ pub(crate) enum Purpose {
     Changes(u64),
     /// To get at what is someone else's.
     Theft,
+    /// To tell a server something on behalf of a client, who does not wait for it.
+    Told,
 }
 
 /// One frame on its way to a client.
@@ -65,8 +69,11 @@ pub(crate) enum Frame {
 pub(crate) enum Stage {
     /// On its way to the replica.
     ToReplica(Ask),
-    /// On its way to an address, which may be another pod's by the time it arrives.
-    ToPod { address: usize, pod: Box<str>, session: SessionKey, mac: String, ask: Ask },
+    /// At the replica, where it waits for its client's turn.
+    Turn,
+    /// On its way to an address, which may be another pod's by the time it arrives. Of the sessions that had one key, `part`
+    /// is meant.
+    ToPod { address: usize, pod: Box<str>, session: SessionKey, part: Option<String>, mac: String, ask: Ask },
     /// At a pod, which holds a stream for it or has nothing more to say.
     AtPod { pod: usize },
     /// Over.
@@ -92,6 +99,12 @@ pub(crate) struct Connection {
     /// A name to give with the answer's head, when it comes.
     pub(crate) name: Option<String>,
     pub(crate) hold: Option<Hold>,
+    /// Of a request to all servers, how it gets to the one that it is for; nothing once it is there.
+    pub(crate) path: Option<(Path, Way)>,
+    /// Whose answer it is, where that has to be said.
+    pub(crate) member: Option<usize>,
+    /// Which of the sessions that had one key answers, as the head of its answer says.
+    pub(crate) part: Option<String>,
     pub(crate) frames: VecDeque<Frame>,
     /// Whether the client's side is gone and the pod does not know yet.
     pub(crate) hung_up: bool,
@@ -109,6 +122,9 @@ impl Connection {
             stage: Stage::ToReplica(ask),
             name: None,
             hold: None,
+            path: None,
+            member: None,
+            part: None,
             frames: VecDeque::new(),
             hung_up: false,
             was_unheard: false,

@@ -8,7 +8,7 @@ use portolan_mcp::{
     mac,
     modern::{Head, headers_of},
     parked::{Opened, ParkingKey},
-    token::{Binding, Claims, SessionKey},
+    token::{Binding, Claims, ManyClaims, SessionKey},
     wire::DATA_PATH,
 };
 use portolan_snapshot::{
@@ -19,6 +19,8 @@ use portolan_snapshot::{
 use crate::{
     cluster::{Cluster, NAMESPACE, SERVERS},
     network::{Ask, Stage},
+    parts::Parts,
+    wire,
 };
 
 /// The time of MACs: clocks agree.
@@ -32,6 +34,8 @@ const MAX_LAG: u64 = 5;
 #[derive(Debug)]
 pub(crate) struct Replica {
     snapshot: Arc<Snapshot>,
+    /// What it knows of sessions with all servers.
+    pub(crate) parts: Parts,
     learnt: u64,
 }
 
@@ -48,7 +52,7 @@ pub(crate) enum Decision {
 
 impl Replica {
     pub(crate) fn new(cluster: &Cluster, now: u64) -> Self {
-        Self { snapshot: cluster.fresh(), learnt: now }
+        Self { snapshot: cluster.fresh(), parts: Parts::default(), learnt: now }
     }
 
     /// The watches have caught up.
@@ -62,10 +66,30 @@ impl Replica {
         now > self.learnt + MAX_LAG
     }
 
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// A name for a session with all servers, which are told of the client what `initialize` says.
+    pub(crate) fn introduce(&self, client: usize, initialize: &[u8], now: u64, rng: &mut Rng) -> String {
+        let claims = ManyClaims {
+            // The order of pods follows from the name, which has to be the same in every run of a seed.
+            session: SessionKey::of_everyone().derived(&rng.u128(..).to_le_bytes()),
+            client: wire::read(initialize).body.to_string().into(),
+            expires: now + LIFETIME,
+        };
+        self.snapshot.keyring.seal(&claims, with_all(&principal(client))).expect("randomness")
+    }
+
+    /// The session with all servers of that name, if it is `client`'s.
+    pub(crate) fn opened(&self, client: usize, token: &str, now: u64) -> Option<ManyClaims> {
+        self.snapshot.keyring.open_as(token, with_all(&principal(client)), now).ok()
+    }
+
     pub(crate) fn decide(&self, client: usize, server: usize, ask: Ask, now: u64, rng: &mut Rng) -> Decision {
         let name = format!("{NAMESPACE}/{}", SERVERS[server]);
         let Some(route) = self.snapshot.routes.get(name.as_str()) else { return Decision::Refuse(404) };
-        let principal = [u8::try_from(client).expect("few clients"); 32];
+        let principal = principal(client);
         let binding = Binding { principal: &principal, route: route.name.as_str() };
         if let Ask::Alone(body) = &ask {
             let body = body.clone();
@@ -124,17 +148,26 @@ fn choose<'a>(route: &'a Route, rng: &mut Rng) -> Option<&'a Pod> {
     rng.choice(pods)
 }
 
-fn to(route: &Route, pod: &Pod, session: SessionKey, ask: Ask) -> Stage {
+fn principal(client: usize) -> [u8; 32] {
+    [u8::try_from(client).expect("few clients"); 32]
+}
+
+/// What names of sessions with all servers are bound to.
+fn with_all(principal: &[u8; 32]) -> Binding<'_> {
+    Binding { principal, route: "*" }
+}
+
+pub(crate) fn to(route: &Route, pod: &Pod, session: SessionKey, ask: Ask) -> Stage {
     let IpAddr::V4(address) = pod.address.ip() else { panic!("the run has IPv4 addresses only") };
     let subject = subject(&ask, &session, &pod.uid);
     let mac = route.settings.mac.sign(subject, NOW_MILLIS);
-    Stage::ToPod { address: usize::from(address.octets()[3]), pod: pod.uid.clone(), session, mac, ask }
+    Stage::ToPod { address: usize::from(address.octets()[3]), pod: pod.uid.clone(), session, part: None, mac, ask }
 }
 
 /// What the MAC of a request speaks for.
 pub(crate) fn subject<'a>(ask: &Ask, session: &'a SessionKey, pod: &'a str) -> mac::Subject<'a> {
     let method = match ask {
-        Ask::Initialize(_) | Ask::Post { .. } | Ask::Alone(_) => "POST",
+        Ask::Initialize { .. } | Ask::Post { .. } | Ask::Alone(_) => "POST",
         Ask::Open { .. } => "GET",
         Ask::Delete { .. } => "DELETE",
     };

@@ -22,7 +22,8 @@ pub(crate) struct Run {
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) owner: usize,
-    pub(crate) server: usize,
+    /// The server that it is for; all of them without one.
+    pub(crate) server: Option<usize>,
     pub(crate) name: Name,
 }
 

@@ -43,10 +43,12 @@ pub enum Seen {
     Exited,
     /// A request that met another pod at the address it was sent to.
     Stranger,
+    /// A part of a session with all servers that was opened.
+    Opened,
 }
 
 /// Every one of them.
-const ALL: [Seen; 20] = [
+const ALL: [Seen; 21] = [
     Seen::Session,
     Seen::Answered,
     Seen::Lost,
@@ -67,6 +69,7 @@ const ALL: [Seen; 20] = [
     Seen::Killed,
     Seen::Exited,
     Seen::Stranger,
+    Seen::Opened,
 ];
 
 /// How often each was seen.

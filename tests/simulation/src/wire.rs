@@ -1,8 +1,10 @@
 //! The messages of a run. Each carries the canary of its client, so that one in the wrong hands is recognised.
 
 use bytes::Bytes;
-use portolan_mcp::modern::meta;
+use portolan_mcp::{aggregate::Member, modern::meta};
 use serde_json::{Value, json};
+
+use crate::cluster::NAMESPACE;
 
 /// The revision of sessions.
 const LEGACY: &str = "2025-11-25";
@@ -84,10 +86,31 @@ pub(crate) fn initialize(session: &str) -> Bytes {
     request(0, "initialize", &params)
 }
 
+/// The name of a client's session with all servers; other sessions and clients have others.
+pub(crate) fn session_with_all(client: usize, number: u64) -> String {
+    format!("all{client}s{number}")
+}
+
+/// Whether that is the name of a session with all servers.
+pub(crate) fn is_of_all(name: &str) -> bool {
+    name.starts_with("all")
+}
+
 /// A call of a session. Every session has the same ids and tokens.
 pub(crate) fn call(session: &str, id: u64) -> Bytes {
     let params = json!({"name": "tool", "canary": canary(session), "call": id, "_meta": {"progressToken": id}});
     request(id, "tools/call", &params)
+}
+
+/// The same in a session with all servers, of a tool of `server`.
+pub(crate) fn call_at(server: &str, session: &str, id: u64) -> Bytes {
+    let params =
+        json!({"name": server_tool(server), "canary": canary(session), "call": id, "_meta": {"progressToken": id}});
+    request(id, "tools/call", &params)
+}
+
+fn server_tool(server: &str) -> String {
+    Member { namespace: NAMESPACE, server }.name("tool")
 }
 
 /// What a request without a session says of its client, which may be one of two programs of the same user.

@@ -261,7 +261,7 @@ impl Caller {
         if let Some(state) = state.clone().filter(|state| state.starts_with(OURS)) {
             run.saw(Seen::Parked);
             run.once(format!("parked under {state}"));
-            run.names.push(Named { owner: self.number, server: self.server, name: Name::Parked(state) });
+            run.names.push(Named { owner: self.number, server: Some(self.server), name: Name::Parked(state) });
         } else {
             run.saw(Seen::Round);
         }

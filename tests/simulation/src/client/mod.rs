@@ -1,9 +1,12 @@
-//! Clients of one server. Each knows what it is owed, and says so when it gets anything else.
+//! Clients. Each knows what it is owed, and says so when it gets anything else.
 
 mod caller;
 mod session;
 
-use self::{caller::Caller, session::SessionClient};
+use self::{
+    caller::Caller,
+    session::{At, SessionClient},
+};
 use crate::{
     network::{Ask, ConnectionId, Frame, Purpose},
     run::Run,
@@ -47,17 +50,23 @@ pub(crate) enum Told {
 
 impl Client {
     pub(crate) fn session(number: usize, server: usize) -> Self {
-        Self::Session(SessionClient::new(number, server))
+        Self::Session(SessionClient::new(number, At::One(server)))
+    }
+
+    /// One of all servers, which calls tools of those.
+    pub(crate) fn session_with_all(number: usize, servers: Vec<usize>) -> Self {
+        Self::Session(SessionClient::new(number, At::All(servers)))
     }
 
     pub(crate) fn caller(number: usize, server: usize) -> Self {
         Self::Caller(Caller::new(number, server))
     }
 
-    pub(crate) fn server(&self) -> usize {
+    /// The server that it asks; all of them without one.
+    pub(crate) fn server(&self) -> Option<usize> {
         match self {
-            Self::Session(client) => client.server,
-            Self::Caller(client) => client.server,
+            Self::Session(client) => client.at.one(),
+            Self::Caller(client) => Some(client.server),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Mood, Told};
 use crate::{
+    cluster::SERVERS,
     network::{Ask, ConnectionId, Frame, Purpose},
     run::{Name, Named, Run},
     server::RESOURCES,
@@ -21,15 +22,33 @@ const MAX_CALLS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct SessionClient {
     number: usize,
-    pub(crate) server: usize,
+    pub(crate) at: At,
     opened: u64,
     session: Option<Open>,
     pub(crate) served: u64,
 }
 
+/// What a client has its session with.
+#[derive(Clone, Debug)]
+pub(crate) enum At {
+    One(usize),
+    /// All servers as one, of which these are called.
+    All(Vec<usize>),
+}
+
+impl At {
+    pub(crate) fn one(&self) -> Option<usize> {
+        match self {
+            Self::One(server) => Some(*server),
+            Self::All(_) => None,
+        }
+    }
+}
+
 /// A session as its client sees it.
 #[derive(Debug)]
 struct Open {
+    at: At,
     name: String,
     token: Option<String>,
     calls: BTreeMap<u64, Call>,
@@ -61,8 +80,8 @@ struct Stream {
 }
 
 impl SessionClient {
-    pub(super) fn new(number: usize, server: usize) -> Self {
-        Self { number, server, opened: 0, session: None, served: 0 }
+    pub(super) fn new(number: usize, at: At) -> Self {
+        Self { number, at, opened: 0, session: None, served: 0 }
     }
 
     pub(super) fn name(&self) -> String {
@@ -90,7 +109,9 @@ impl SessionClient {
         let mut wishes: Vec<Purpose> = Vec::new();
         let broken = session.calls.iter().filter(|(_, call)| call.stream.connection.is_none());
         wishes.extend(broken.map(|(call, _)| Purpose::Call(*call)));
-        if session.listening.connection.is_none() && (may_begin || session.listening.last.is_some()) {
+        // Of all servers, the standing stream says only that lists have changed: nothing there is a matter of these machines.
+        let may_listen = session.at.one().is_some();
+        if may_listen && session.listening.connection.is_none() && (may_begin || session.listening.last.is_some()) {
             wishes.push(Purpose::Listen);
         }
         if !session.to_answer.is_empty() {
@@ -120,9 +141,13 @@ impl SessionClient {
     fn begin(&mut self, run: &mut Run) -> (Purpose, Ask) {
         self.opened += 1;
         run.saw(Seen::Session);
-        let name = format!("c{}s{}", self.number, self.opened);
-        let ask = Ask::Initialize(wire::initialize(&name));
+        let name = match &self.at {
+            At::One(_) => format!("c{}s{}", self.number, self.opened),
+            At::All(_) => wire::session_with_all(self.number, self.opened),
+        };
+        let ask = Ask::Initialize { body: wire::initialize(&name), in_stead: false };
         self.session = Some(Open {
+            at: self.at.clone(),
             name,
             token: None,
             calls: [(0, Call::default())].into(),
@@ -159,7 +184,7 @@ impl SessionClient {
         match frame {
             Frame::Named(name) => {
                 let named = Name::Session(name.clone());
-                run.names.push(Named { owner: self.number, server: self.server, name: named });
+                run.names.push(Named { owner: self.number, server: self.at.one(), name: named });
                 session.token = Some(name);
             }
             Frame::Event { .. } if is_left => {}
@@ -270,9 +295,15 @@ impl Open {
             Purpose::Call(id) if id == self.next_call => {
                 self.next_call += 1;
                 let mut call = Call { is_tool: true, ..Call::default() };
-                let mut body = wire::call(&self.name, id);
+                let mut body = match &self.at {
+                    At::One(_) => wire::call(&self.name, id),
+                    At::All(servers) => {
+                        let server = run.rng.choice(servers).expect("one is there");
+                        wire::call_at(SERVERS[*server], &self.name, id)
+                    }
+                };
                 // Whether a resource is watched is known when nothing under way says otherwise.
-                if run.chaos && self.begun && self.calls.is_empty() && run.rng.bool() {
+                if self.at.one().is_some() && run.chaos && self.begun && self.calls.is_empty() && run.rng.bool() {
                     call.is_tool = false;
                     body = self.watch(id, run);
                 }

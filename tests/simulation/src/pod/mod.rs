@@ -87,7 +87,7 @@ impl Pod {
     /// A request has arrived at this pod's address, whomever it was meant for.
     pub(crate) fn take(&mut self, pod: usize, id: ConnectionId, connections: &mut [Connection], run: &mut Run) {
         let stage = std::mem::replace(&mut connections[id].stage, Stage::AtPod { pod });
-        let Stage::ToPod { pod: meant, session, mac, ask, .. } = stage else {
+        let Stage::ToPod { pod: meant, session, part, mac, ask, .. } = stage else {
             panic!("connection {id} is not on its way to a pod")
         };
         let verified = self.mac.verify(Some(&mac), subject(&ask, &session, &meant), NOW_MILLIS);
@@ -95,15 +95,19 @@ impl Pod {
             run.saw(Seen::Stranger);
             return connections[id].refuse(503);
         }
+        if part.is_some() && self.session(&session).is_some_and(|live| live.part != part) {
+            return connections[id].refuse(404);
+        }
         match ask {
-            Ask::Initialize(_) if self.draining => connections[id].refuse(503),
-            Ask::Initialize(body) => {
+            Ask::Initialize { .. } if self.draining => connections[id].refuse(503),
+            Ask::Initialize { .. } if self.session(&session).is_some() => connections[id].refuse(409),
+            Ask::Initialize { body, in_stead } => {
                 let server = Server::new(self.manner.era, false, run);
                 let link = match self.manner.era {
                     Era::Modern => Link::to_modern(server, self.manner.is_http),
                     Era::Legacy | Era::Both => Link::direct(server, self.manner.is_http),
                 };
-                let live = SessionLive::new(connections[id].of.clone(), link, run);
+                let live = SessionLive::new(connections[id].of.clone(), link, in_stead, run);
                 self.sessions.push((session.clone(), live));
                 self.post(id, &session, &body, connections, run);
             }
@@ -279,6 +283,13 @@ impl Pod {
         match position.checked_sub(self.sessions.len()) {
             None => self.sessions.remove(position).1.end(Kind::ServerExited, connections),
             Some(position) => self.callers.remove(position).1.end(connections),
+        }
+    }
+
+    /// All of them end.
+    pub(crate) fn processes_end(&mut self, connections: &mut [Connection], run: &mut Run) {
+        while !(self.sessions.is_empty() && self.callers.is_empty()) {
+            self.process_ends(connections, run);
         }
     }
 

@@ -27,6 +27,8 @@ const TIGHT: Limits =
 #[derive(Debug)]
 pub(crate) struct SessionLive {
     pub(crate) name: String,
+    /// Of one that is opened in its client's stead, its name: more than one has its key.
+    pub(super) part: Option<String>,
     machine: Session,
     limits: Limits,
     pub(crate) link: Link,
@@ -34,6 +36,7 @@ pub(crate) struct SessionLive {
     calls: Vec<StreamId>,
     /// The stream of `initialize`, until it is answered.
     opening: Option<StreamId>,
+    never_opened: bool,
     /// Taken in and not carried out yet.
     waiting: VecDeque<Output>,
     /// Whether something was dropped at a bound: a call may wait in vain for it.
@@ -41,11 +44,24 @@ pub(crate) struct SessionLive {
 }
 
 impl SessionLive {
-    pub(crate) fn new(name: String, link: Link, run: &mut Run) -> Self {
+    pub(crate) fn new(name: String, link: Link, in_stead: bool, run: &mut Run) -> Self {
         let limits = if run.chance(3) { TIGHT } else { Limits::default() };
         let (holders, calls, waiting) = Default::default();
-        let machine = Session::new(limits);
-        Self { name, machine, limits, link, holders, calls, opening: None, waiting, has_dropped: false }
+        let machine = if in_stead { Session::opened_in_stead(limits) } else { Session::new(limits) };
+        let part = in_stead.then(|| format!("{:x}", run.rng.u32(..)));
+        Self {
+            name,
+            part,
+            machine,
+            limits,
+            link,
+            holders,
+            calls,
+            opening: None,
+            never_opened: false,
+            waiting,
+            has_dropped: false,
+        }
     }
 
     pub(crate) fn post(
@@ -69,7 +85,10 @@ impl SessionLive {
             }
             Ok(Accepted::Done) => connections[id].accept(),
             Err(refusal) => {
-                assert_eq!(self.machine.in_flight(), self.limits.calls, "every call has an id of its own: {refusal}");
+                let is_full = self.machine.in_flight() == self.limits.calls;
+                // Calls that were given up before the session was open wait too.
+                let waits_to_open = self.part.is_some() && self.opening.is_some();
+                assert!(is_full || waits_to_open, "every call has an id of its own: {refusal}");
                 run.saw(Seen::Overloaded);
                 connections[id].refuse(429);
             }
@@ -99,6 +118,7 @@ impl SessionLive {
 
     fn hold(&mut self, id: ConnectionId, key: &SessionKey, attachment: Attachment, connections: &mut [Connection]) {
         let connection = &mut connections[id];
+        connection.part.clone_from(&self.part);
         connection.hold = Some(Hold::Stream(key.clone(), attachment));
         if let Some(name) = connection.name.take() {
             connection.send(Frame::Named(name));
@@ -114,7 +134,7 @@ impl SessionLive {
     pub(crate) fn closed(&mut self, id: ConnectionId, attachment: Attachment) -> bool {
         self.machine.closed(attachment);
         self.holders.retain(|_, (holder, _)| *holder != id);
-        self.opening == Some(attachment.stream) && !self.holders.contains_key(&attachment.stream)
+        self.part.is_none() && self.opening == Some(attachment.stream) && !self.holders.contains_key(&attachment.stream)
     }
 
     /// A call has waited too long. Says whether the session goes with it.
@@ -125,7 +145,7 @@ impl SessionLive {
         assert!(self.machine.give_up(stream, &Failure::new(Kind::RequestTimeout, "late"), &mut out), "it is open");
         run.saw(Seen::TimedOut);
         self.carry_out_all(out, connections);
-        self.opening == Some(stream)
+        self.never_opened
     }
 
     /// It is over: its client said so, or its server is gone.
@@ -161,9 +181,10 @@ impl SessionLive {
         if self.link.is_busy() && run.rng.bool() {
             self.link.step(run);
         } else if let Some(output) = self.waiting.pop_front() {
-            let never_opened = self.is_no(&output);
+            if matches!(&output, Output::Event(event) if event.last && self.opening == Some(event.stream)) {
+                self.opening = None;
+            }
             self.carry_out(output, connections);
-            return never_opened;
         } else if let Some(heard) = self.link.hear() {
             let mut out = Vec::new();
             match heard {
@@ -174,19 +195,14 @@ impl SessionLive {
                 }
             }
             self.has_dropped |= self.machine.take_dropped() > 0;
-            self.waiting.extend(out);
+            for output in out {
+                match output {
+                    Output::ToServer(line) => self.link.write(line),
+                    output => self.waiting.push_back(output),
+                }
+            }
         }
-        false
-    }
-
-    /// Whether this answers `initialize` with an error.
-    fn is_no(&mut self, output: &Output) -> bool {
-        let Output::Event(event) = output else { return false };
-        if !event.last || self.opening != Some(event.stream) {
-            return false;
-        }
-        self.opening = None;
-        matches!(Message::parse(&event.message), Ok(Message::Response { is_error: true, .. }))
+        self.never_opened
     }
 
     fn carry_out_all(&mut self, out: Vec<Output>, connections: &mut [Connection]) {
@@ -204,6 +220,7 @@ impl SessionLive {
                     connections[id].end();
                 }
             }
+            Output::NeverOpened => self.never_opened = true,
         }
     }
 

@@ -35,16 +35,21 @@ pub(crate) struct Legacy {
     /// Questions that were open when their calls ended: an answer may be on its way.
     moot: BTreeSet<u64>,
     watched: BTreeSet<String>,
+    is_begun: bool,
 }
 
 impl Legacy {
     pub(super) fn new(desk: Desk) -> Self {
         let (calls, questions, moot, watched) = Default::default();
-        Self { desk, calls, questions, moot, watched }
+        Self { desk, calls, questions, moot, watched, is_begun: false }
     }
 
     pub(super) fn read(&mut self, said: Said, run: &mut Run) {
         let Said { kind, id, method, body } = said;
+        if kind == Kind::Request && method != "initialize" {
+            let is_open = self.is_begun || !self.desk.is_of_all();
+            assert!(is_open, "a session that is opened in its client's stead is open before {method}");
+        }
         match (kind, method.as_str()) {
             (Kind::Request, "initialize") => {
                 let capabilities = self.desk.capabilities();
@@ -64,7 +69,7 @@ impl Legacy {
             }
             (Kind::Request, "logging/setLevel") => self.desk.answer(&id, &json!({})),
             (Kind::Request, "tools/call") => self.begin(id, &body, run),
-            (Kind::Notification, "notifications/initialized") => {}
+            (Kind::Notification, "notifications/initialized") => self.is_begun = true,
             (Kind::Notification, "notifications/cancelled") => self.cancelled(&body["requestId"].to_string(), run),
             (Kind::Result | Kind::Error, _) => self.told(&id, &body),
             other => panic!("a client of this era does not say {other:?}"),

@@ -47,6 +47,7 @@ impl Server {
             spoken: 0,
             chatter: 0,
             announces: run.rng.bool(),
+            unique: run.rng.u64(..),
         };
         match era {
             Era::Legacy => Self::Legacy(Legacy::new(desk)),
@@ -136,6 +137,8 @@ pub(crate) struct Desk {
     chatter: u32,
     /// Whether it announces changes of its tools.
     announces: bool,
+    /// What no other server says: their other numbers are the same.
+    unique: u64,
 }
 
 impl Desk {
@@ -153,6 +156,11 @@ impl Desk {
         said
     }
 
+    /// Whether it is the part of a session with all servers.
+    fn is_of_all(&self) -> bool {
+        self.owner.as_deref().is_some_and(wire::is_of_all)
+    }
+
     fn answer(&mut self, id: &str, result: &Value) {
         self.ready.push_back(wire::result(id, result));
     }
@@ -168,12 +176,13 @@ impl Desk {
     }
 
     fn log(&mut self, owner: &str) -> Bytes {
-        let params = json!({"level": "info", "data": wire::canary(owner), "number": self.next()});
+        let params = json!({"level": "info", "data": wire::canary(owner), "number": self.next(), "by": self.unique});
         wire::notification("notifications/message", &params)
     }
 
     fn progress(&mut self, owner: &str, token: &Value) -> Bytes {
-        let params = json!({"progressToken": token, "progress": self.next(), "message": wire::canary(owner)});
+        let params =
+            json!({"progressToken": token, "progress": self.next(), "message": wire::canary(owner), "by": self.unique});
         wire::notification("notifications/progress", &params)
     }
 
@@ -181,10 +190,10 @@ impl Desk {
     fn change(&mut self, run: &mut Run) -> (&'static str, Value) {
         let number = self.next();
         if self.announces && run.rng.bool() {
-            return ("notifications/tools/list_changed", json!({"number": number}));
+            return ("notifications/tools/list_changed", json!({"number": number, "by": self.unique}));
         }
         let uri = RESOURCES[run.rng.usize(0..RESOURCES.len())];
-        ("notifications/resources/updated", json!({"uri": uri, "number": number}))
+        ("notifications/resources/updated", json!({"uri": uri, "number": number, "by": self.unique}))
     }
 }
 

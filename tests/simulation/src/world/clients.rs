@@ -65,7 +65,7 @@ impl World {
         let now = self.now();
         let Connection { client, replica, .. } = self.connections[id];
         let Stage::ToReplica(ask) = std::mem::replace(&mut self.connections[id].stage, Stage::Done) else { return };
-        let server = self.clients[client].server();
+        let Some(server) = self.clients[client].server() else { return self.all_servers_decide(id, ask) };
         match self.replicas[replica].decide(client, server, ask, now, &mut self.run.rng) {
             Decision::Forward { stage, name } => {
                 self.connections[id].stage = stage;
@@ -90,8 +90,12 @@ impl World {
 
     pub(super) fn frame_arrives(&mut self, id: ConnectionId) {
         let Some(frame) = self.connections[id].frames.pop_front() else { return };
+        let Some(frame) = self.passes_replica(id, frame) else { return };
         let Connection { purpose, client, .. } = self.connections[id];
         let of = self.connections[id].of.clone();
+        if purpose == Purpose::Told {
+            return;
+        }
         if purpose == Purpose::Theft {
             return match frame {
                 Frame::Refused(400 | 404) => self.run.saw(Seen::Theft),
@@ -108,6 +112,7 @@ impl World {
 
     /// A client was told that its session is gone: then it has to be so.
     fn session_is_unknown(&mut self, client: usize, session: &str) {
+        assert!(self.clients[client].server().is_some(), "{session}: a session with all servers outlives its parts");
         let holders = self.pods.iter().filter(|pod| pod.alive && pod.serves(session));
         let known: Vec<&str> = holders.map(|pod| pod.uid.as_str()).collect();
         assert!(known.is_empty(), "{session} is on {known:?}, and its client is told 404");
@@ -128,6 +133,7 @@ impl World {
     }
 
     pub(super) fn break_off(&mut self, id: ConnectionId) {
+        self.leave_path(id);
         let connection = &mut self.connections[id];
         connection.cut();
         // What was on its way to a pod may still get there: the sender only does not hear of it.

@@ -1,12 +1,13 @@
 //! One run: what may happen next, and which of it does.
 
+mod all_servers;
 mod clients;
 mod ends;
 mod pods;
 
 use crate::{
     client::{Client, Mood},
-    cluster::{Cluster, SERVERS},
+    cluster::{Cluster, REMOTE, SERVERS},
     network::{Connection, ConnectionId, Stage},
     pod::{Manner, Pod},
     replica::Replica,
@@ -17,6 +18,8 @@ use portolan_mcp::revision::Era;
 
 /// Clients of either era.
 const CLIENTS: usize = 2;
+/// Clients of all servers.
+const CLIENTS_OF_ALL: usize = 2;
 const REPLICAS: usize = 2;
 /// Few, so that pods inherit each other's.
 const ADDRESSES: usize = 4;
@@ -63,12 +66,11 @@ pub fn run(seed: u64) -> Tally {
 impl World {
     fn new(seed: u64) -> Self {
         let mut run = Run::new(seed);
-        let manners: Vec<Manner> = SERVERS
-            .iter()
-            .map(|_| Manner {
+        let manners: Vec<Manner> = (0..SERVERS.len())
+            .map(|server| Manner {
                 era: if run.rng.bool() { Era::Legacy } else { Era::Modern },
                 is_shared: run.chance(5),
-                is_http: run.rng.bool(),
+                is_http: server == REMOTE || run.rng.bool(),
             })
             .collect();
         let mut clients = Vec::new();
@@ -81,6 +83,11 @@ impl World {
         // Two callers at one server are what must not be mixed up.
         let server = run.rng.usize(0..SERVERS.len());
         clients.extend((CLIENTS..2 * CLIENTS).map(|number| Client::caller(number, server)));
+        let with_sessions: Vec<usize> = (0..SERVERS.len()).filter(|server| !manners[*server].is_shared).collect();
+        if !with_sessions.is_empty() {
+            let all = 2 * CLIENTS..2 * CLIENTS + CLIENTS_OF_ALL;
+            clients.extend(all.map(|number| Client::session_with_all(number, with_sessions.clone())));
+        }
         let mut world = Self {
             run,
             steps: 0,
@@ -162,6 +169,7 @@ impl World {
         }
         match &self.connections[id].stage {
             Stage::ToReplica(_) => self.replica_decides(id),
+            Stage::Turn => self.turn_may_come(id),
             Stage::ToPod { address, .. } => {
                 let address = *address;
                 self.request_arrives(id, address);

@@ -3,7 +3,7 @@
 use super::{ADDRESSES, REPLICAS, World};
 use crate::{
     client::Client,
-    cluster::{self, Listed, Objects, SERVERS},
+    cluster::{self, Listed, Objects, REMOTE, SERVERS},
     pod::Pod,
     replica::Replica,
     tally::Seen,
@@ -49,9 +49,20 @@ impl World {
 
     pub(super) fn process_ends(&mut self) {
         let alive: Vec<usize> = (0..self.pods.len()).filter(|pod| self.pods[*pod].alive).collect();
-        if let Some(pod) = self.run.rng.choice(alive) {
-            self.pods[pod].process_ends(&mut self.connections, &mut self.run);
+        let Some(pod) = self.run.rng.choice(alive.clone()) else { return };
+        if !self.is_remote(pod) {
+            return self.pods[pod].process_ends(&mut self.connections, &mut self.run);
         }
+        // What runs elsewhere is the same behind all its pods.
+        let relays: Vec<usize> = alive.into_iter().filter(|pod| self.is_remote(*pod)).collect();
+        for pod in relays {
+            self.pods[pod].processes_end(&mut self.connections, &mut self.run);
+        }
+    }
+
+    fn is_remote(&self, pod: usize) -> bool {
+        let uid = &self.pods[pod].uid;
+        self.cluster.objects().pods.iter().any(|listed| listed.uid == *uid && listed.server == REMOTE)
     }
 
     /// A replica goes with all its connections; another takes its place and knows nothing but the cluster.
