@@ -51,6 +51,7 @@ mod sessions;
 mod shared;
 mod state;
 mod stderr;
+mod stdout;
 mod termination;
 mod tools;
 mod translated;

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ServerCommand;
 use crate::descendants::{kill_marked, signal_below};
 use crate::guard::{SPAWN_FAILED, SPAWN_FAILED_CODE};
-use crate::lines::Lines;
 use crate::link::{End, How, NotReading};
 use crate::outbox::{Outbox, Outgoing};
 use crate::state::{State, lock, unix_millis};
 use crate::stderr::{self, LastLine};
+use crate::stdout::Messages;
 
 /// Set in the environment of everything a session starts.
 const MARKER: &str = "PORTOLAN_SESSION";
@@ -55,7 +55,7 @@ pub(crate) struct Process {
 }
 
 /// The server's side of the pipes that its owner reads.
-pub(crate) type Stdout = Lines<ChildStdout>;
+pub(crate) type Stdout = Messages<ChildStdout>;
 
 impl Process {
     /// Starts `command` under a guard; `name` is what logs and exits call it.
@@ -96,7 +96,7 @@ impl Process {
         tokio::spawn(write_lines(stdin, outgoing));
         let process =
             Self { guard: Pid::from_raw(guard), name, stdin: Mutex::new(Some(outbox)), cause, terminate, reaped, end };
-        Ok((process, Lines::new(stdout, state.config.max_message_bytes)))
+        Ok((process, Messages::new(stdout, state.config.max_message_bytes)))
     }
 
     /// From now on logs and exits call it `name`.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
 
 use crate::budget::{Budget, Share};
@@ -16,6 +15,15 @@ use crate::budget::{Budget, Share};
 /// So much of a body has to come before what it says of its length is believed, and a sixteenth of it: saying so alone holds no
 /// room.
 const BELIEVED_BYTES: usize = 32 * 1024;
+
+/// A request's body that was not read yet.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// It comes from the client.
+    Stream(hyper::body::Incoming),
+    /// A part of a batch, whose bytes the batch has counted.
+    Whole(Bytes),
+}
 
 /// A whole body with its share of the budget.
 #[derive(Debug)]
@@ -31,6 +39,10 @@ pub(crate) async fn read(
     time: Duration,
     budget: &Arc<Budget>,
 ) -> Result<Buffered, Failure> {
+    let body = match body {
+        Incoming::Stream(body) => body,
+        Incoming::Whole(bytes) => return Ok(Buffered { bytes, _share: Share::new(budget.clone()) }),
+    };
     // A declared length over the cap is refused before a byte is read.
     if body.size_hint().lower() > cap as u64 {
         return Err(too_large(cap));
@@ -44,7 +56,7 @@ pub(crate) async fn read(
     tokio::time::timeout(time, collected).await.map_err(|_| late())?
 }
 
-async fn collect(mut body: Incoming, cap: usize, budget: &Arc<Budget>) -> Result<Buffered, Failure> {
+async fn collect(mut body: hyper::body::Incoming, cap: usize, budget: &Arc<Budget>) -> Result<Buffered, Failure> {
     let mut share = Share::new(budget.clone());
     let declared = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
     let mut first = Bytes::new();

@@ -9,6 +9,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::admin;
 use crate::aggregate::{Catalog, Placed, Views};
 use crate::authenticate::Authenticator;
+use crate::body::Incoming;
 use crate::budget::Budget;
 use crate::drain::Drain;
 use crate::limit::Gate;
@@ -141,7 +142,7 @@ impl Bound {
         let clients = gateway.clients(self.socket, self.config.bounds);
         let _clients = AbortOnDropHandle::new(tokio::spawn(clients.serve({
             let gateway = gateway.clone();
-            move |peer, request| stack::serve(gateway.clone(), peer, request)
+            move |peer, request| stack::serve(gateway.clone(), peer, request.map(Incoming::Stream))
         })));
         let _admin = self.admin.map(|socket| {
             let listener = gateway.admin(socket, self.config.bounds);

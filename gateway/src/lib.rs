@@ -6,6 +6,7 @@
 mod admin;
 mod aggregate;
 mod authenticate;
+mod batch;
 mod body;
 mod budget;
 #[cfg(feature = "kube")]

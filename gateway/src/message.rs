@@ -1,10 +1,10 @@
 //! POST: one message to a server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
-use hyper::body::Incoming;
 use portolan_mcp::{
     envelope::Message,
     failure::{Failure, Kind},
@@ -15,6 +15,8 @@ use portolan_mcp::{
 use portolan_snapshot::snapshot::Pod;
 use tokio::time::Instant;
 
+use crate::batch::{self, Batch};
+use crate::body::Incoming;
 use crate::gateway::Gateway;
 use crate::pool::Answer;
 use crate::record::Record;
@@ -27,7 +29,7 @@ use crate::{body, modern, negotiate, opening, respond, session};
 
 /// Takes one message and hands back the server's answer.
 pub(crate) async fn post(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     asked: &Asked<'_>,
     incoming: Incoming,
     record: &mut Record,
@@ -41,6 +43,11 @@ pub(crate) async fn post(
     let buffered = record.wait(read).await?;
     // Before anything acts on it: what is decided here is what the server will read.
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
+    if batch::is_batch(&buffered.bytes) {
+        let batch = Batch::read(headers, buffered)?;
+        session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
+        return Ok(batch.serve(gateway, asked.request, record, held).await);
+    }
     let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
     if negotiate::era(headers, &message) == Era::Modern {

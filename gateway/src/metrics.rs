@@ -36,6 +36,8 @@ const METHODS: [&str; 23] = [
 const OTHER: &str = "_OTHER";
 /// What stands for a POSTed answer, which has no method.
 pub(crate) const RESPONSE: &str = "_response";
+/// What stands for a POST of several messages, each of which counts by itself too.
+pub(crate) const BATCH: &str = "_batch";
 /// What stands for the request that opens the stream.
 pub(crate) const STREAM: &str = "_stream";
 /// What stands for the request that ends a session.

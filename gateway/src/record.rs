@@ -126,6 +126,11 @@ impl Record {
         }
     }
 
+    /// From where the client is connected.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     pub(crate) fn set_session(&mut self, session: &SessionKey) {
         self.session = Some(session.clone());
     }

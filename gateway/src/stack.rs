@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_policy::{authorize, hosts::Refusal, identity::Identity};
 
+use crate::body::Incoming;
 use crate::budget::Answer;
 use crate::endpoint;
 use crate::gateway::Gateway;

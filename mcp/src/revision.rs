@@ -8,6 +8,9 @@ pub const LATEST_LEGACY: &str = "2025-11-25";
 /// The revision an HTTP client speaks when it names none (2025-11-25, "Protocol Version Header").
 pub const ASSUMED_WITHOUT_HEADER: &str = "2025-03-26";
 
+/// The only revision with batches: what introduced them was undone by the next one (2025-06-18, "Key Changes").
+pub const BATCHING: &str = "2025-03-26";
+
 /// Revisions with `initialize` and sessions, oldest first.
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 

@@ -12,7 +12,11 @@ const SERVER: &str = r#"
     while read -r more; do :; done"#;
 
 fn session() -> Arc<ClientSession> {
-    let (state, process, stdout) = unguarded(SERVER);
+    session_with(SERVER)
+}
+
+fn session_with(server: &str) -> Arc<ClientSession> {
+    let (state, process, stdout) = unguarded(server);
     let (link, inbox) = (Link::Process(process), Inbox::Process(stdout));
     let named = Named { key: SessionKey::generate().expect("random bytes"), owner: None, part: None };
     ClientSession::start(&state, named, link, inbox)
@@ -96,4 +100,21 @@ async fn a_session_whose_initialize_is_hung_up_on_ends_because_nobody_knows_it()
     let ended = tokio::time::timeout(Duration::from_secs(60), session.link.ended()).await;
     ended.expect("the session ends with its client");
     assert_eq!((kept(&session), session.state.exits.read()[0].cause), ((0, 0), ExitCause::NotInitialized));
+}
+
+#[tokio::test]
+async fn a_server_may_answer_several_calls_at_once() {
+    let answers = r#"
+        read -r call; read -r call
+        echo '[{"jsonrpc":"2.0","id":2,"result":{}}, {"jsonrpc":"2.0","id":1,"result":{}}]'
+        while read -r more; do :; done"#;
+    let session = session_with(answers);
+    let long = Duration::from_secs(60);
+    let replies = [call(&session, 1, long), call(&session, 2, long)];
+    for (id, mut reply) in (1..).zip(replies) {
+        let answer = reply.next().await.expect("an answer");
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+        assert_eq!((answer.message, answer.last), (Bytes::from(expected), true));
+    }
+    end(&session).await;
 }

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode, request::Parts};
-use hyper::body::Incoming;
 use portolan_mcp::{
     aggregate::{Kind as ListKind, Member, Selection},
     envelope::{Message, Request},
@@ -41,6 +40,8 @@ pub(crate) use self::placed::Placed;
 use self::view::View;
 use self::views::Looks;
 pub(crate) use self::views::Views;
+use crate::batch::{self, Batch};
+use crate::body::Incoming;
 use crate::budget::Answer;
 use crate::gateway::Gateway;
 use crate::record::Record;
@@ -152,6 +153,11 @@ async fn post(
     let cap = asked.serving.snapshot.http.max_body_bytes;
     let buffered = record.wait(body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget)).await?;
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
+    if batch::is_batch(&buffered.bytes) {
+        let batch = Batch::read(headers, buffered)?;
+        sessions::find(gateway, asked)?;
+        return Ok(batch.serve(gateway, asked.request, record, held).await);
+    }
     let message = Message::parse(&buffered.bytes)?;
     record.set_message(&message, buffered.bytes.len());
     // Until it is one server's.

@@ -114,7 +114,8 @@ fn binding<'a>(asked: Asked<'a>) -> Binding<'a> {
     Binding { principal: asked.caller.principal(), route: asked.route }
 }
 
-fn find(gateway: &Gateway, asked: Asked<'_>) -> Result<ManyClaims, Failure> {
+/// The session that the request names.
+pub(super) fn find(gateway: &Gateway, asked: Asked<'_>) -> Result<ManyClaims, Failure> {
     let token = session::token(&asked.request.headers)?;
     let opened = asked.serving.snapshot.keyring.open_as(token, binding(asked), unix_time().as_secs());
     opened.map_err(|error| session::refused(error, &gateway.metrics))

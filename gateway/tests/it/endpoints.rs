@@ -123,7 +123,7 @@ async fn what_is_not_one_message_is_an_invalid_request_at_every_endpoint() {
         ids.iter().map(|id| (*id, format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#).into())).collect();
     bodies.extend([
         ("an empty batch", b"[]".to_vec()),
-        ("a batch", [b"[".to_vec(), with(r#""method":"ping""#), b"]".to_vec()].concat()),
+        ("a batch of no message", b"[7]".to_vec()),
         ("an empty object", b"{}".to_vec()),
         ("a string", b"\"ping\"".to_vec()),
         ("null", b"null".to_vec()),

@@ -7,6 +7,7 @@ mod admin;
 mod aggregate;
 mod aggregate_sessions;
 mod aggregate_trouble;
+mod batches;
 mod bounds;
 mod bridge;
 mod budgets;

@@ -108,7 +108,7 @@ async fn a_call_whose_connection_broke_at_one_replica_is_answered_at_another() {
 }
 
 /// The id of the question that came on a stream.
-fn question_in(events: &str) -> String {
+pub fn question_in(events: &str) -> String {
     let messages = events.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
     let asked = messages.into_iter().find(|message: &serde_json::Value| message["method"] == "elicitation/create");
     asked.expect("a question")["id"].as_str().expect("a text").to_owned()
