@@ -20,6 +20,7 @@ use portolan_mcp::{mac, wire};
 
 use crate::backend::{Backend, Way};
 use crate::modern;
+use crate::opening;
 use crate::part::Part;
 use crate::respond::{self, Opening};
 use crate::server::{Body, Handler};
@@ -93,7 +94,8 @@ impl Data {
         if headers.contains_key(wire::SHARED) {
             return modern::shared(&self.state, &self.backend, key, &received).await;
         }
-        if message.is_modern() {
+        // `initialize` opens a session, whatever it says of itself.
+        if message.is_modern() && !opens_session(&message) {
             return modern::post(&self.state, &self.backend, key, &received).await;
         }
         match &self.backend.way {
@@ -102,6 +104,9 @@ impl Data {
             Way::Http(relay) => match self.translates() {
                 Some(shared) => shared.post(key, &received).await,
                 None if self.is_linked(key, &message) => self.post_to_link(key, &received).await,
+                None if opens_session(&message) && Part::is_wanted(&headers) => {
+                    opening::in_stead(Arc::clone(relay), key.clone(), headers.clone(), body.clone(), timeout).await
+                }
                 None => relay.post(key, &received).await,
             },
         }
@@ -211,7 +216,9 @@ pub(crate) fn check_mac<B>(state: &State, request: &Request<B>, session: &str) -
         return Ok(());
     }
     let gone = Failure::new(Kind::ServerUnreachable, "the pod that was meant is gone, another one has its address");
-    Err(respond::failure(&gone.retry_after(Duration::from_secs(1)), None, None))
+    let mut refused = respond::failure(&gone.retry_after(Duration::from_secs(1)), None, None);
+    *refused.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    Err(refused)
 }
 
 /// Reads the body within its bounds of type, size and time.

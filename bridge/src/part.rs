@@ -14,9 +14,14 @@ const LENGTH: usize = 8;
 pub(crate) struct Part(HeaderValue);
 
 impl Part {
+    /// Whether a session that these headers open is opened in its client's stead.
+    pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+        headers.contains_key(wire::HANDSHAKE)
+    }
+
     /// A name for a session that these headers open, if it is opened in its client's stead.
     pub(crate) fn of_opening(headers: &HeaderMap) -> Result<Option<Self>, Failure> {
-        if !headers.contains_key(wire::HANDSHAKE) {
+        if !Self::is_wanted(headers) {
             return Ok(None);
         }
         let internal = || Failure::new(Kind::Internal, "the bridge could not name a session");

@@ -21,6 +21,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
 /// A server that was gone as often as this when it was asked what else it speaks may end over the question.
 const MAX_GONE: u32 = 3;
+/// One that said nothing as often as this answers nothing that it does not know.
+const MAX_SILENT: u32 = 3;
 /// What a client of the sessionless era sends with every request.
 const MODERN_PARAMS: &str = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}"#;
 
@@ -56,6 +58,7 @@ pub(crate) async fn run(state: Arc<State>, backend: Backend, connector: Connecto
         modern: None,
         asks_again: false,
         gone_when_asked: 0,
+        silent_when_asked: 0,
         started: Instant::now(),
     };
     tokio::select! {
@@ -79,6 +82,8 @@ struct Prober {
     asks_again: bool,
     /// How often in a row it was gone when it was asked.
     gone_when_asked: u32,
+    /// How often in a row it said nothing.
+    silent_when_asked: u32,
     started: Instant,
 }
 
@@ -98,6 +103,7 @@ impl Prober {
                     self.failed(&problem, ready_before);
                     // It may be another one when it is back. A process is of the image that it was of.
                     self.asks_again = self.connector.is_cheap();
+                    self.silent_when_asked = 0;
                 }
             }
             self.connector.disconnect(&self.state, ExitCause::Replaced).await;
@@ -224,12 +230,18 @@ impl Prober {
     /// Asks a server that works, once each time that it comes up, whether it speaks the sessionless era too. Readiness does not
     /// wait for the answer, and a server that ends over the question is not asked for ever.
     async fn find_eras(&mut self, peer: &Peer, found: &mut Found) {
-        let is_due = self.modern.is_none() || self.asks_again && self.gone_when_asked < MAX_GONE;
+        let may_answer = self.gone_when_asked < MAX_GONE && self.silent_when_asked < MAX_SILENT;
+        let is_due = (self.modern.is_none() || self.asks_again) && may_answer;
         if is_due && found.server.era != Era::Modern {
-            self.modern.get_or_insert_default();
             let answer = peer.request("server/discover", MODERN_PARAMS, self.state.config.probe.timeout).await;
             let is_gone = matches!(answer, Err(CallError::Over(_) | CallError::Unreachable(..)));
+            if is_gone && !self.connector.is_cheap() {
+                // A process that ends over the question is not started for it again.
+                self.modern.get_or_insert_default();
+            }
+            let is_silent = answer.is_err() && !is_gone;
             self.gone_when_asked = if is_gone { self.gone_when_asked + 1 } else { 0 };
+            self.silent_when_asked = if is_silent { self.silent_when_asked + 1 } else { 0 };
             // What is not answered says nothing else than before.
             if answer.is_ok() {
                 self.modern = Some(modern_revisions(answer));

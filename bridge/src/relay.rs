@@ -76,6 +76,11 @@ impl Relay {
         let _ = self.beside.set(Arc::downgrade(sessions));
     }
 
+    /// The largest message of a server.
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.state.config.max_message_bytes
+    }
+
     /// Messages of clients whose answer is under way.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -211,14 +216,18 @@ impl Relay {
     fn take(
         &self,
         key: &SessionKey,
-        session: &Session,
+        session: &Arc<Session>,
         is_initialize: bool,
         response: Response<Incoming>,
     ) -> Result<Response<Incoming>, Failure> {
         if is_initialize {
             *lock(&session.id) = response.headers().get(token::HEADER).cloned();
         } else if response.status() == StatusCode::NOT_FOUND && lock(&session.id).is_some() {
-            lock(&self.sessions).remove(key);
+            // Another may have been opened under its key since.
+            let mut sessions = lock(&self.sessions);
+            if sessions.get(key).is_some_and(|held| Arc::ptr_eq(held, session)) {
+                sessions.remove(key);
+            }
             session.over.cancel();
             let message = "the server ended the session; open a new one with initialize";
             return Err(Failure::new(Kind::UnknownSession, message));

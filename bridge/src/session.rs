@@ -334,11 +334,25 @@ impl ClientSession {
         }
         self.state.counters.dropped_messages.add(inner.machine.take_dropped());
         // What goes to the server goes before anything that a client says next; clients may be slow.
-        let (to_server, to_clients) = out.into_iter().partition(|output| matches!(output, Output::ToServer(_)));
-        // A server that does not take it fails the next call.
-        let _ = self.write_all(&mut inner, to_server);
+        let mut to_clients = Vec::with_capacity(out.len());
+        for output in out {
+            match output {
+                Output::ToServer(line) => self.write_or_refuse(&mut inner, line, &mut to_clients),
+                output => to_clients.push(output),
+            }
+        }
         inner.stop_timers();
         to_clients
+    }
+
+    /// Writes to the server; a request that it does not take is answered in its stead.
+    fn write_or_refuse(&self, inner: &mut Inner, line: Bytes, out: &mut Vec<Output>) {
+        if let Err(error) = self.link.write(line.clone())
+            && let Ok(Message::Request(request)) = Message::parse(&line)
+        {
+            self.state.counters.refused_calls.add(1);
+            inner.machine.refused(&IdKey::from(&request.id), &error.failure(), out);
+        }
     }
 
     /// The server did not take a request.

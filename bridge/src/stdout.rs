@@ -4,10 +4,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use portolan_mcp::envelope::batched;
 use tokio::io::AsyncRead;
 
 use crate::lines::{LineError, Lines};
+
+/// Messages of one line; a line of more is none.
+const MAX_MESSAGES: usize = 1024;
 
 /// The messages of one process.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl<R: AsyncRead + Unpin> Messages<R> {
             return Ok(Some(message));
         }
         let Some(line) = self.lines.next().await? else { return Ok(None) };
-        match batched(&line) {
+        match messages_of(&line) {
             Some(messages) => {
                 self.rest = messages;
                 Ok(self.rest.pop_front())
@@ -40,11 +43,11 @@ impl<R: AsyncRead + Unpin> Messages<R> {
 }
 
 /// The messages of a batch; `None` where `line` is none, or an empty one, which is nobody's.
-fn batched(line: &Bytes) -> Option<VecDeque<Bytes>> {
+fn messages_of(line: &Bytes) -> Option<VecDeque<Bytes>> {
     if !line.trim_ascii_start().starts_with(b"[") {
         return None;
     }
-    let messages: Vec<&RawValue> = serde_json::from_slice(line).ok()?;
+    let messages = batched(line, MAX_MESSAGES)?;
     let messages: VecDeque<_> = messages.into_iter().map(|message| line.slice_ref(message.get().as_bytes())).collect();
     (!messages.is_empty()).then_some(messages)
 }

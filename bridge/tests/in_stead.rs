@@ -61,6 +61,26 @@ async fn a_session_opens_though_whoever_opened_it_has_hung_up() {
 }
 
 #[tokio::test]
+async fn a_session_with_an_http_server_opens_though_whoever_opened_it_has_hung_up() {
+    let mut fixture = Fixture::start(1).await;
+    let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));
+    rig.until_ready().await;
+    let gate = tokio::sync::watch::Sender::new(false);
+    fixture.opens.send_replace(Opens::Once(gate.subscribe()));
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    fixture.calls.send_replace(Some((StatusCode::OK, "application/json", answer.into())));
+    let (client, before) = (rig.client(), fixture.said.borrow().len());
+    let asked = |said: &Vec<String>| said[before..].iter().any(|method| method == "initialize");
+    tokio::select! {
+        reply = open_in_stead(&client) => panic!("nobody answered: {reply:?}"),
+        heard = tokio::time::timeout(PATIENCE, fixture.said.wait_for(asked)) => drop(heard.expect("in time")),
+    }
+    let (called, _) = tokio::join!(client.call(1, "x", json!({})), async { gate.send_replace(true) });
+    assert_eq!(called.failure(), None, "{called:?}");
+    assert_eq!(rig.status().await.sessions.active, 1);
+}
+
+#[tokio::test]
 async fn an_http_server_hears_that_a_session_has_begun_before_it_hears_anything_in_it() {
     let mut fixture = Fixture::start(1).await;
     let rig = Rig::http(&[], &format!("http://{}/mcp", fixture.address));

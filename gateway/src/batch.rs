@@ -13,11 +13,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, reques
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use portolan_mcp::{
-    envelope::Message,
+    envelope::{Message, batched},
     failure::{Failure, Kind},
     modern::VERSION_HEADER,
     revision, scan,
-    sse::Follower,
+    sse::{self, Follower},
 };
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, MutexGuard, mpsc};
@@ -29,7 +29,7 @@ use crate::negotiate;
 use crate::record::Record;
 use crate::recorded::Held;
 use crate::respond::{self, Body, BoxError};
-use crate::{metrics, stack};
+use crate::{metrics, relay, stack};
 
 /// Messages of one batch.
 const MAX_MESSAGES: usize = 64;
@@ -65,10 +65,8 @@ impl Batch {
             let only = revision::BATCHING;
             return Err(invalid(format!("only revision {only} has batches; send one message per request")));
         }
-        let items: Vec<&RawValue> = serde_json::from_slice(&body.bytes).map_err(|error| invalid(error.to_string()))?;
-        if items.is_empty() || items.len() > MAX_MESSAGES {
-            return Err(invalid(format!("a batch has 1 to {MAX_MESSAGES} messages, and not {}", items.len())));
-        }
+        let items = batched(&body.bytes, MAX_MESSAGES).filter(|items| !items.is_empty());
+        let items = items.ok_or_else(|| invalid(format!("a batch has 1 to {MAX_MESSAGES} messages")))?;
         let read = |(position, item): (usize, &RawValue)| {
             let refused = |why: &str| invalid(format!("message {position} of the batch {why}"));
             // As one message, which the array around it is not.
@@ -117,11 +115,11 @@ impl Batch {
             .iter()
             .map(|(message, expects)| {
                 let response = one(gateway.clone(), peer, head, message.clone());
-                let (stream, expects) = (stream.clone(), *expects);
+                let (stream, message, expects) = (stream.clone(), message.clone(), *expects);
                 AbortOnDropHandle::new(tokio::spawn(async move {
                     let response = response.await;
                     match expects {
-                        Expects::Answer => pass_on(response, &stream).await.map(|()| None),
+                        Expects::Answer => pass_on(response, &message, &stream).await.map(|()| None),
                         Expects::Nothing => Ok(Some(response)),
                     }
                 }))
@@ -134,7 +132,7 @@ impl Batch {
         let mut response = Response::new(Answers { answers, _tasks: tasks, _batch: self }.boxed_unsync());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        relay::set_stream_headers(headers);
         response
     }
 }
@@ -153,16 +151,19 @@ fn one(gateway: Arc<Gateway>, peer: SocketAddr, head: &Parts, message: Bytes) ->
 
 /// What says that a message was taken, or the first that was not.
 async fn taken(tasks: Vec<Task>) -> Response<Body> {
+    let mut not_taken = None;
+    // All of them: what one comes to is no other's matter.
     for task in tasks {
         match task.await {
-            Ok(Ok(Some(response))) if !response.status().is_success() => return response,
+            Ok(Ok(Some(response))) if !response.status().is_success() => _ = not_taken.get_or_insert(response),
             Ok(_) => {}
             Err(_) => {
-                return respond::failure(&Failure::new(Kind::Internal, "the gateway failed on this batch"), None, None);
+                let failure = Failure::new(Kind::Internal, "the gateway failed on this batch");
+                not_taken.get_or_insert_with(|| respond::failure(&failure, None, None));
             }
         }
     }
-    respond::empty(StatusCode::ACCEPTED)
+    not_taken.unwrap_or_else(|| respond::empty(StatusCode::ACCEPTED))
 }
 
 type Task = AbortOnDropHandle<Result<Option<Response<Body>>, Gone>>;
@@ -172,7 +173,7 @@ type Events = mpsc::Sender<Result<Bytes, BoxError>>;
 struct Gone;
 
 /// Writes an answer to the stream of all. Between its first byte and the end of an event nothing else may come.
-async fn pass_on(response: Response<Body>, stream: &Mutex<Events>) -> Result<(), Gone> {
+async fn pass_on(response: Response<Body>, request: &Bytes, stream: &Mutex<Events>) -> Result<(), Gone> {
     let is_stream = negotiate::is_stream(response.headers());
     let mut body = response.into_body();
     let (mut follower, mut turn) = (Follower::default(), None::<MutexGuard<'_, Events>>);
@@ -195,7 +196,8 @@ async fn pass_on(response: Response<Body>, stream: &Mutex<Events>) -> Result<(),
                 }
                 on_one_line(data)
             }
-            // The end of an event may be missing, and what follows would be taken for that.
+            Err(error) if begins => return send(&events, Ok(broken_off(request, &error))).await,
+            // The end of an event is missing, and what follows would be taken for that.
             Err(error) => return send(&events, Err(error)).await,
         };
         follower.push(&data);
@@ -206,6 +208,16 @@ async fn pass_on(response: Response<Body>, stream: &Mutex<Events>) -> Result<(),
         Some(events) => send(&events, Ok(Bytes::from_static(b"\n\n"))).await,
         None => Ok(()),
     }
+}
+
+/// The answer to a request whose own broke off between two events, or before there was anything of it.
+fn broken_off(request: &Bytes, error: &BoxError) -> Bytes {
+    let failure = Failure::new(Kind::BadServerReply, format!("the answer broke off: {error}"));
+    let (id, method) = match Message::parse(request) {
+        Ok(Message::Request(request)) => (Some(request.id), Some(request.method)),
+        _ => (None, None),
+    };
+    sse::encode(None, &failure.answer(id.as_ref(), method.as_deref()))
 }
 
 async fn send(events: &Events, part: Result<Bytes, BoxError>) -> Result<(), Gone> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use portolan_mcp::envelope::Message;
 use portolan_mcp::failure::{Failure, Kind};
 
 use crate::budget::{Budget, Share};
@@ -23,6 +24,16 @@ pub(crate) enum Incoming {
     Stream(hyper::body::Incoming),
     /// A part of a batch, whose bytes the batch has counted.
     Whole(Bytes),
+}
+
+impl Incoming {
+    /// The message that it is, where that is known before it is read; and its length in bytes.
+    pub(crate) fn message(&self) -> Option<(Message<'_>, usize)> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Whole(bytes) => Some((Message::parse(bytes).ok()?, bytes.len())),
+        }
+    }
 }
 
 /// A whole body with its share of the budget.

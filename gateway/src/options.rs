@@ -58,7 +58,7 @@ impl Default for Bounds {
             // Above what load balancers grant their idle connections, so that they close first.
             idle_timeout: Duration::from_secs(75),
             ping_interval: Duration::from_secs(20),
-            body_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(10),
             unread_timeout: Duration::from_secs(60),
             lists_interval: Duration::from_secs(15),
         }

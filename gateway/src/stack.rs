@@ -25,6 +25,10 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
     let (request, body) = request.into_parts();
     // Access log and metrics are outermost: a request leaves one line, however it ends, refused or in a panic too.
     let mut record = Record::open(gateway.metrics.clone(), peer, request.method.clone(), request.uri.path());
+    if let Some((message, bytes)) = body.message() {
+        // Whatever comes of it, the answer says to which of a batch's messages.
+        record.set_message(&message, bytes);
+    }
     // Calls are counted from here on, so that a replica that goes away waits for what it has begun.
     let call = (request.method != Method::GET).then(|| gateway.drain.calls.token());
     let mut held = Held { call, ..Held::default() };

@@ -106,6 +106,7 @@ pub(crate) async fn send(call: &Call<'_>, pod: &Pod, entry: &Entry) -> Result<Re
     };
     match tokio::time::timeout(call.timeout + GRACE, answered).await {
         Ok(Ok(response)) if is_refusal_of_us(&response) => Err(Lost::before(refused(pod))),
+        Ok(Ok(response)) if is_of_another(&response) => Err(Lost::before(gone(pod))),
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => Err(unreachable(pod, &error)),
         Err(_) => Err(Lost::midway(timed_out(call.timeout))),
@@ -178,6 +179,17 @@ pub(crate) fn broke_off() -> Failure {
 fn is_refusal_of_us(response: &Response<Answer>) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && relay::failure_of(response.headers()) == Some(Kind::Unauthenticated)
+}
+
+/// Whether another pod answers, which has the address by now.
+fn is_of_another(response: &Response<Answer>) -> bool {
+    response.status() == StatusCode::MISDIRECTED_REQUEST
+        && relay::failure_of(response.headers()) == Some(Kind::ServerUnreachable)
+}
+
+fn gone(pod: &Pod) -> Failure {
+    let message = format!("the server's pod {} is gone, and another one has its address; ask again", pod.name);
+    Failure::new(Kind::ServerUnreachable, message).retry_after(COME_BACK)
 }
 
 fn refused(pod: &Pod) -> Failure {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Why a body is not one JSON-RPC message.
@@ -141,6 +141,36 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
         deserializer.deserialize_map(Members(PhantomData))
     }
+}
+
+/// The messages of a JSON-RPC batch, as they are written; `None` where `body` is no array, or one of more than `max` things.
+/// Not more than those are read.
+#[must_use]
+pub fn batched(body: &[u8], max: usize) -> Option<Vec<&RawValue>> {
+    struct Bounded(usize);
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {} messages", self.0)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut messages = Vec::new();
+            while let Some(message) = all.next_element()? {
+                if messages.len() == self.0 {
+                    return Err(serde::de::Error::invalid_length(self.0 + 1, &self));
+                }
+                messages.push(message);
+            }
+            Ok(messages)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let messages = json.deserialize_seq(Bounded(max)).ok()?;
+    json.end().ok().map(|()| messages)
 }
 
 /// What is wrong with a body that is not read as members of an envelope.

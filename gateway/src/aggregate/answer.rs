@@ -2,6 +2,7 @@
 //! the server asks says whose question it is.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -9,7 +10,7 @@ use http::{HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use portolan_mcp::{
-    aggregate::{Member, Origin, names_resources, of_member, with_origin},
+    aggregate::{Kind as ListKind, Member, Origin, names_resources, of_member, with_origin},
     envelope::Message,
     failure::{Failure, Kind},
     members::Members,
@@ -18,6 +19,7 @@ use portolan_mcp::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::budget::Share;
+use crate::gateway::Gateway;
 use crate::negotiate;
 use crate::respond::{Body, BoxError};
 use crate::state::Entry;
@@ -33,13 +35,14 @@ const SMALL_MESSAGE: usize = 64 * 1024;
 /// # Errors
 /// It is too long, or there was no room for it.
 pub(super) async fn renamed(
+    gateway: &Arc<Gateway>,
     response: Response<Body>,
     entry: &Entry,
     part: Option<&HeaderValue>,
     method: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
     let part = part.and_then(|part| part.to_str().ok()).unwrap_or_default().to_owned();
-    let names = Names { route: entry.route.name.as_str().to_owned(), part };
+    let names = Names { route: entry.route.name.as_str().to_owned(), part, gateway: Some(Arc::clone(gateway)) };
     renamed_of(response, names, Share::new(entry.budget.clone()), method).await
 }
 
@@ -72,9 +75,19 @@ async fn renamed_of(
 struct Names {
     route: String,
     part: String,
+    /// Whoever wants to know that lists have changed.
+    gateway: Option<Arc<Gateway>>,
 }
 
 impl Names {
+    /// The server says that a list of its own is another one: clients that ask for it now should get that.
+    fn hears_of_change(&self, method: &str) {
+        let is_change = ListKind::ALL.into_iter().any(|kind| kind.changed() == method);
+        if let Some(gateway) = self.gateway.as_ref().filter(|_| is_change) {
+            gateway.catalog.heard(gateway, &self.route);
+        }
+    }
+
     fn origin(&self) -> Option<Origin<'_>> {
         Some(Origin { member: Member::of_route(&self.route)?, part: &self.part })
     }
@@ -90,7 +103,11 @@ impl Names {
                 message.set("result", result);
                 Some(message.to_string())
             }
-            Message::Request(_) | Message::Notification { .. } => with_origin(text, origin),
+            Message::Notification { method, .. } => {
+                self.hears_of_change(&method);
+                with_origin(text, origin)
+            }
+            Message::Request(_) => with_origin(text, origin),
             Message::Response { .. } => None,
         }
     }
@@ -252,8 +269,6 @@ impl HttpBody for Renamed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::budget::Budget;
     use crate::metrics::Metrics;
@@ -265,7 +280,7 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names { route: "n/s".to_owned(), part: "p".to_owned() }
+        Names { route: "n/s".to_owned(), part: "p".to_owned(), gateway: None }
     }
 
     async fn through(kind: &'static str, frames: &'static [&'static str]) -> String {

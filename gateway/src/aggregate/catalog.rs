@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -14,16 +14,18 @@ use portolan_mcp::{
 };
 use portolan_snapshot::RouteName;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::fetch::{self, Lists};
 use crate::gateway::Gateway;
-use crate::state::Entry;
+use crate::state::{Entry, unix_time};
 
 /// How long whoever asks waits for servers of which nothing is known, from when they were asked.
 const FIRST: Duration = Duration::from_secs(2);
 /// How soon a server that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How soon a server that says that its lists have changed is asked again after it was asked last.
+const HEARD: Duration = Duration::from_secs(1);
 /// How long one server may take to tell all it has.
 const WHOLE: Duration = Duration::from_secs(30);
 /// Bytes of all lists of all servers.
@@ -36,6 +38,8 @@ pub(crate) struct Catalog {
     /// How often what is known became something else.
     version: AtomicU64,
     changes: watch::Sender<Changes>,
+    /// Tells counts of this process from those of others.
+    replica: OnceLock<u64>,
     /// Tells that a server answered, or did not.
     answers: watch::Sender<()>,
 }
@@ -45,6 +49,20 @@ pub(crate) struct Catalog {
 pub(super) struct Changes([u64; 4]);
 
 impl Changes {
+    /// As an event's id has it.
+    pub(super) fn as_id(self, replica: u64) -> String {
+        let [tools, prompts, resources, templates] = self.0;
+        format!("{replica:x}.{tools}.{prompts}.{resources}.{templates}")
+    }
+
+    /// Reads an id back that this replica gave.
+    pub(super) fn of_id(id: &str, replica: u64) -> Option<Self> {
+        let mut parts = id.split('.');
+        let of = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let counts: Vec<u64> = parts.map(str::parse).collect::<Result<_, _>>().ok()?;
+        (of == replica).then(|| counts.try_into().ok().map(Self))?
+    }
+
     /// The kinds that changed since `earlier`.
     pub(super) fn since(self, earlier: Self) -> impl Iterator<Item = ListKind> {
         let pairs = self.0.into_iter().zip(earlier.0);
@@ -62,6 +80,8 @@ struct Known {
     /// When it was asked last, and whether that is still under way.
     asked: Option<Instant>,
     is_asked: bool,
+    /// Whether it said that they have changed, and is to be asked for that.
+    is_heard: bool,
     failure: Option<Failure>,
     /// When the lists came.
     came: Option<Instant>,
@@ -130,6 +150,12 @@ impl Part {
 }
 
 impl Catalog {
+    /// What tells this process from others.
+    pub(super) fn replica(&self) -> u64 {
+        // Clocks of replicas may agree to the second, and not to the nanosecond.
+        *self.replica.get_or_init(|| u64::try_from(unix_time().as_nanos()).unwrap_or_default())
+    }
+
     /// Follows what changes.
     pub(super) fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.subscribe()
@@ -179,6 +205,30 @@ impl Catalog {
                 tokio::spawn(async move { gateway.catalog.ask(&gateway, &entry).await });
             }
         }
+    }
+
+    /// A server says that a list of its own has changed: it is asked again at once, or soon where that was just done.
+    pub(super) fn heard(&self, gateway: &Arc<Gateway>, route: &str) {
+        let Ok(serving) = gateway.state.serving() else { return };
+        let Some(entry) = serving.route(route).cloned() else { return };
+        let asked = {
+            let mut known = self.lock();
+            // Of one that nobody has asked for its lists, nobody has an old one.
+            let Some(known) = known.get_mut(route).filter(|known| !known.is_heard) else { return };
+            known.is_heard = true;
+            known.asked
+        };
+        let gateway = Arc::clone(gateway);
+        tokio::spawn(async move {
+            if let Some(asked) = asked {
+                sleep_until(asked + HEARD).await;
+            }
+            if let Some(known) = gateway.catalog.lock().get_mut(&entry.route.name) {
+                known.is_heard = false;
+                known.asked = Some(Instant::now());
+            }
+            gateway.catalog.ask(&gateway, &entry).await;
+        });
     }
 
     /// Forgets servers that are served no more: what they had is gone from the lists.

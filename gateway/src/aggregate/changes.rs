@@ -28,9 +28,19 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a stream says: first of all, at every change of a list, and last of all.
 pub(super) struct Script {
-    pub(super) first: Option<Bytes>,
-    pub(super) told: Box<dyn Fn(ListKind) -> Option<Bytes> + Send + Sync>,
+    pub(super) begins: Begins,
+    pub(super) told: Box<dyn Fn(ListKind) -> Option<String> + Send + Sync>,
     pub(super) farewell: Bytes,
+}
+
+/// How a stream begins.
+pub(super) enum Begins {
+    /// With this; nobody comes back for what was missed.
+    With(Bytes),
+    /// Anew, so that its client can come back for what it missed: by an event that only has an id where clients expect one.
+    Resumable { is_primed: bool },
+    /// Behind the event of this id.
+    After(String),
 }
 
 struct Stream {
@@ -42,16 +52,19 @@ struct Stream {
     seen: Changes,
     closing: CancellationToken,
     script: Script,
+    /// What tells this replica's events from others', where they have ids.
+    replica: Option<u64>,
     /// When what servers have is looked at for those who listen, and the stream gets a comment.
     looks: Interval,
     ended: bool,
 }
 
 /// A stream for who asks, until either side, this replica or the toolset goes.
-pub(super) fn stream(gateway: &Arc<Gateway>, asked: Asked<'_>, mut script: Script) -> Response<Body> {
+pub(super) fn stream(gateway: &Arc<Gateway>, asked: Asked<'_>, script: Script) -> Response<Body> {
     let changes = gateway.catalog.changes();
     let seen = *changes.borrow();
-    let first = script.first.take();
+    let own = gateway.catalog.replica();
+    let replica = (!matches!(script.begins, Begins::With(_))).then_some(own);
     let every = gateway.bounds.lists_interval.max(MIN_INTERVAL);
     let mut looks = tokio::time::interval_at(Instant::now() + every, every);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,9 +76,11 @@ pub(super) fn stream(gateway: &Arc<Gateway>, asked: Asked<'_>, mut script: Scrip
         seen,
         closing: gateway.drain.streams.clone(),
         script,
+        replica,
         looks,
         ended: false,
     };
+    let first = Some(stream.first());
     let frames = stream::unfold((first, stream), |(first, mut stream)| async move {
         let data = match first {
             Some(first) => first,
@@ -90,6 +105,26 @@ enum Became {
 }
 
 impl Stream {
+    fn first(&self) -> Bytes {
+        let missed: Vec<ListKind> = match &self.script.begins {
+            Begins::With(first) => return first.clone(),
+            Begins::Resumable { is_primed: true } => return sse::encode(self.id().as_deref(), b""),
+            Begins::Resumable { is_primed: false } => Vec::new(),
+            // What another replica had told by then nobody here knows: to be told again does no harm.
+            Begins::After(last) => match Changes::of_id(last, self.replica.unwrap_or_default()) {
+                Some(earlier) => self.seen.since(earlier).collect(),
+                None => ListKind::ALL.into(),
+            },
+        };
+        let events = self.events(missed);
+        if events.is_empty() { Bytes::from_static(sse::KEEP_ALIVE) } else { events }
+    }
+
+    /// The id of an event behind which everything is told so far.
+    fn id(&self) -> Option<String> {
+        self.replica.map(|replica| self.seen.as_id(replica))
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
@@ -132,11 +167,16 @@ impl Stream {
     }
 
     fn events(&self, kinds: impl IntoIterator<Item = ListKind>) -> Bytes {
-        let mut methods: Vec<(&str, Bytes)> =
+        let mut methods: Vec<(&str, String)> =
             kinds.into_iter().filter_map(|kind| Some((kind.changed(), (self.script.told)(kind)?))).collect();
         // Resources and their templates are told as one.
         methods.dedup_by_key(|(method, _)| *method);
-        methods.into_iter().map(|(_, event)| event).collect::<Vec<_>>().concat().into()
+        let last = methods.len().saturating_sub(1);
+        let events = methods.into_iter().enumerate().map(|(place, (_, message))| {
+            let id = self.id().filter(|_| place == last);
+            sse::encode(id.as_deref(), message.as_bytes())
+        });
+        events.collect::<Vec<_>>().concat().into()
     }
 
     /// Has the lists asked for again where it is time; who does not answer is no news here.

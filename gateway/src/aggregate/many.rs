@@ -1,11 +1,12 @@
 //! What a client says in its session with all servers, and who is told: the one server that it is about, or all of those
 //! with which the client has to do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use http::{HeaderValue, Method, Response, StatusCode};
 use portolan_mcp::{
     aggregate::{Kind as ListKind, Origin},
@@ -33,6 +34,9 @@ use crate::state::Entry;
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 /// How long servers may take to hear that a session or a call is over.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// Pods that are told something although nobody knows whether it is for them.
+const MAX_TOLD: usize = 128;
+const TOLD_AT_ONCE: usize = 32;
 
 /// One client's session.
 pub(super) struct Many<'a> {
@@ -65,7 +69,7 @@ impl<'a> Many<'a> {
         let (response, pod) = self.part(entry).ask(&target.body, deadline, record, held).await?;
         let part = response.headers().get(wire::PART).cloned();
         let response = hand_back(response, pod, left(deadline), record);
-        record.wait(answer::renamed(response, entry, part.as_ref(), Some(&request.method))).await
+        record.wait(answer::renamed(self.gateway, response, entry, part.as_ref(), Some(&request.method))).await
     }
 
     /// Takes a notification. What the client tells of its own calls and roots is for every server that it has to do with;
@@ -145,16 +149,33 @@ impl<'a> Many<'a> {
         record.set_answer(response.status(), relay::failure_of(response.headers()));
         let purpose = For::standing(self.gateway.drain.streams.clone().cancelled_owned());
         let part = response.headers().get(wire::PART).cloned();
-        record.wait(answer::renamed(relay::answer(response, pod, purpose), entry, part.as_ref(), None)).await
+        record
+            .wait(answer::renamed(self.gateway, relay::answer(response, pod, purpose), entry, part.as_ref(), None))
+            .await
     }
 
-    /// Tells every server with which this client has a session, as far as this replica knows.
+    /// Tells every server with which this client has a session. Where another replica opened that, nobody here knows of it:
+    /// then every pod is told that may have it, unless those are too many.
     pub(super) async fn tell_all(&self, method: &Method, body: &Bytes) {
-        let placed = self.gateway.placed.all(&self.claims.session).await;
-        let members = placed.iter().filter_map(|(route, uid)| Some((self.asked.serving.route(route)?, uid)));
-        join_all(members.map(|(entry, uid)| async move {
-            self.part(entry).tell_pod(method, uid, body, GOODBYE).await;
-        }))
+        let placed: HashMap<String, Box<str>> =
+            self.gateway.placed.all(&self.claims.session).await.into_iter().collect();
+        let serving = self.asked.serving;
+        let known = placed.iter().filter_map(|(route, uid)| {
+            let entry = serving.route(route)?;
+            Some((entry, entry.route.pods.get(uid)?))
+        });
+        let mut members = serving.members_for(self.asked.caller, self.asked.selection());
+        members.retain(|entry| !placed.contains_key(entry.route.name.as_str()));
+        let others = members.into_iter().flat_map(|entry| entry.route.pods.values().map(move |pod| (entry, pod)));
+        let mut others: Vec<_> = others.filter(|(_, pod)| pod.serving).take(MAX_TOLD + 1).collect();
+        if others.len() > MAX_TOLD {
+            self.gateway.metrics.bound_hit("Told");
+            others.clear();
+        }
+        let told = stream::iter(known.chain(others));
+        told.for_each_concurrent(TOLD_AT_ONCE, |(entry, pod)| async move {
+            self.part(entry).tell_pod(method, pod, body, GOODBYE).await;
+        })
         .await;
     }
 

@@ -13,7 +13,7 @@ use portolan_mcp::{
     sse,
 };
 
-use super::changes::{self, Script};
+use super::changes::{self, Begins, Script};
 use super::{Asked, answer, lists, settle, target};
 use crate::gateway::Gateway;
 use crate::record::Record;
@@ -74,7 +74,7 @@ async fn call(
     let message = Message::parse(&target.body)?;
     let one = asked.of(&parts, entry, permit);
     let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
-    record.wait(answer::renamed(response, entry, None, Some(&request.method))).await
+    record.wait(answer::renamed(gateway, response, entry, None, Some(&request.method))).await
 }
 
 /// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.
@@ -103,10 +103,10 @@ fn listen(
         let method = kind.changed();
         let hears = honoured.iter().any(|change| change.method == method);
         let event = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{addressed}}}}}"#);
-        hears.then(|| sse::encode(None, event.as_bytes()))
+        hears.then_some(event)
     };
     let script = Script {
-        first: Some(sse::encode(None, first.as_bytes())),
+        begins: Begins::With(sse::encode(None, first.as_bytes())),
         told: Box::new(told),
         farewell: relay::listen_farewell(&request.id),
     };

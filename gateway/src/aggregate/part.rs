@@ -9,6 +9,7 @@ use portolan_mcp::{
     members::Members,
     modern::VERSION_HEADER,
     token::{ManyClaims, SessionKey},
+    wire,
 };
 use portolan_policy::identity::Identity;
 use portolan_snapshot::snapshot::Pod;
@@ -25,6 +26,8 @@ use crate::state::Entry;
 use crate::upstream::{self, Call, Lost, Purpose, timed_out};
 use crate::{relay, session};
 
+/// The id of what opens a session: none that a client has for a call that waits for that.
+const OPENING: &str = "portolan-opening";
 /// When a caller may come back for whom a server opened no session.
 const COME_BACK: Duration = Duration::from_secs(1);
 
@@ -84,8 +87,15 @@ impl<'a> Part<'a> {
                     held.pod = Some(self.entry.begin_call(&pod.uid));
                     match record.wait(self.send(&Method::POST, pod, body, left(deadline))).await {
                         Ok(response) if is_unknown(&response) => {
-                            failure = self.never_began();
-                            seek.unknown()
+                            let next = seek.unknown();
+                            if next.is_none() {
+                                failure = self.ended("as it began; ask again").retry_after(COME_BACK);
+                            }
+                            next
+                        }
+                        // To the client its whole session would be unknown, and it is not.
+                        Ok(response) if has_ended(&response) => {
+                            return Err(self.ended("in the middle of this request, which may have been carried out"));
                         }
                         Ok(response) => {
                             place.note(&pod.uid);
@@ -125,8 +135,20 @@ impl<'a> Part<'a> {
             // It is no more than likely: another replica may have opened a part elsewhere before it knew of this one.
             pods.sort_by_key(|pod| pod.uid != known.uid);
         }
+        let mut unreachable = None;
         for pod in pods {
-            let response = self.send(method, pod, body, left(deadline)).await?;
+            let response = match self.send(method, pod, body, left(deadline)).await {
+                Ok(response) => response,
+                // Of a pod that cannot be reached nobody knows: another may have it.
+                Err(lost) if !lost.may_have_begun => {
+                    unreachable.get_or_insert(lost.failure);
+                    continue;
+                }
+                Err(lost) => return Err(lost.failure),
+            };
+            if has_ended(&response) {
+                break;
+            }
             if !is_unknown(&response) {
                 if place.pod().is_none() {
                     place.note(&pod.uid);
@@ -134,15 +156,13 @@ impl<'a> Part<'a> {
                 return Ok(Some((response, pod)));
             }
         }
-        Ok(None)
+        unreachable.map_or(Ok(None), Err)
     }
 
-    /// Sends `body` to the pod `uid`, whatever comes of it.
-    pub(super) async fn tell_pod(&self, method: &Method, uid: &str, body: &Bytes, timeout: Duration) {
-        if let Some(pod) = self.entry.route.pods.get(uid) {
-            // Best effort: what is not heard of a session's end ends when nobody uses it.
-            let _ = self.send(method, pod, body, timeout).await;
-        }
+    /// Sends `body` to `pod`, whatever comes of it.
+    pub(super) async fn tell_pod(&self, method: &Method, pod: &Pod, body: &Bytes, timeout: Duration) {
+        // Best effort: what is not heard of a session's end ends when nobody uses it.
+        let _ = self.send(method, pod, body, timeout).await;
     }
 
     async fn place(&self) -> std::sync::Arc<Place> {
@@ -162,7 +182,8 @@ impl<'a> Part<'a> {
 
     /// Opens the session at `pod`; that another request opens it is as good. Requests that come before it is open wait there.
     async fn open(&self, pod: &Pod, deadline: Instant) -> Result<(), Failure> {
-        let initialize = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}}"#, self.claims.client);
+        let initialize =
+            format!(r#"{{"jsonrpc":"2.0","id":"{OPENING}","method":"initialize","params":{}}}"#, self.claims.client);
         let caller = self.entry.key_of(self.caller);
         let opening = Purpose::OpeningPart(&caller);
         let response = self.send_for(opening, &Method::POST, pod, &initialize.into(), left(deadline)).await?;
@@ -187,10 +208,8 @@ impl<'a> Part<'a> {
         Err(if is_worth_another_pod(kind) { failure.retry_after(COME_BACK) } else { failure })
     }
 
-    /// The session was gone as soon as it was open.
-    fn never_began(&self) -> Failure {
-        let message = format!("{} ended its session with this client as it began; ask again", self.entry.route.name);
-        Failure::new(Kind::NotReady, message).retry_after(COME_BACK)
+    fn ended(&self, when: &str) -> Failure {
+        Failure::new(Kind::NotReady, format!("{} ended its session with this client {when}", self.entry.route.name))
     }
 
     async fn send(
@@ -218,7 +237,16 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Whether the pod holds no such session.
+/// Whether the pod holds no such session, and has done nothing.
 fn is_unknown(response: &Response<Answer>) -> bool {
+    is_told_unknown(response) && !response.headers().contains_key(wire::PART)
+}
+
+/// Whether the session took the request, and ended before it was answered.
+fn has_ended(response: &Response<Answer>) -> bool {
+    is_told_unknown(response) && response.headers().contains_key(wire::PART)
+}
+
+fn is_told_unknown(response: &Response<Answer>) -> bool {
     relay::failure_of(response.headers()) == Some(Kind::UnknownSession)
 }

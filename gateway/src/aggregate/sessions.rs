@@ -10,11 +10,12 @@ use portolan_mcp::{
     envelope::{Message, Request},
     failure::{Failure, Kind},
     members::Members,
-    revision, sse,
+    modern::VERSION_HEADER,
+    revision,
     token::{self, Binding, ManyClaims},
 };
 
-use super::changes::{self, Script};
+use super::changes::{self, Begins, Script};
 use super::many::{LAST_EVENT_ID, Many};
 use super::modern::answered;
 use super::{Asked, lists};
@@ -135,16 +136,18 @@ pub(super) async fn open(
     let claims = find(gateway, asked)?;
     record.set_session(&claims.session);
     let last = asked.request.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-    if let Some(last) = last.and_then(Origin::of) {
-        return Many { gateway, asked, claims: &claims }.resume(last, record, held).await;
+    if let Some(call) = last.and_then(Origin::of) {
+        return Many { gateway, asked, claims: &claims }.resume(call, record, held).await;
     }
+    let revision = asked.request.headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
+    let is_primed = revision.is_some_and(revision::is_primed);
+    let begins = last.map_or(Begins::Resumable { is_primed }, |last| Begins::After(last.to_owned()));
     record.set_answer(StatusCode::OK, None);
     let told = |kind: ListKind| {
         let method = kind.changed();
-        Some(sse::encode(None, format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#).as_bytes()))
+        Some(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
     };
-    let first = Some(Bytes::from_static(sse::KEEP_ALIVE));
-    let script = Script { first, told: Box::new(told), farewell: relay::standing_farewell() };
+    let script = Script { begins, told: Box::new(told), farewell: relay::standing_farewell() };
     Ok(changes::stream(gateway, asked, script))
 }
 

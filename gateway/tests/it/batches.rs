@@ -4,11 +4,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::aggregate::{ALL, legacy};
+use crate::bridge::Bridge;
 use crate::client::{Client, soon};
 use crate::endpoints::{ENDPOINTS, World, open};
 use crate::modern::request;
 use crate::real_bridge;
-use crate::world::{Gateway, Objects, ROUTE};
+use crate::world::{Gateway, MAC_KEY, Objects, ROUTE, config};
 
 /// A call of `tool`, by its id.
 fn call(id: u64, tool: &str) -> Value {
@@ -103,6 +104,38 @@ async fn messages_of_a_batch_wait_for_a_place_like_any_other() {
     let answers = messages(&answer.text());
     assert_eq!(answers.len(), 10);
     assert!(answers.iter().all(|answer| answer["result"]["x"] == answer["id"]), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_one_message_of_a_batch_comes_to_is_no_others_matter() {
+    let world = World::start().await;
+    let client = open(&world.gateway.client(), ALL).await;
+    assert_eq!(client.post(ALL, call(1, "default__everything__echo").to_string()).await.status, 200);
+    let nobodys = json!({"jsonrpc": "2.0", "id": 7, "result": {}});
+    let answer = client.post(ALL, json!([nobodys, cancelled(9)]).to_string()).await;
+    assert_eq!(answer.status, 400, "nobody asked: {answer:?}");
+    assert_eq!(world.everything.count("notifications/cancelled"), 1, "the other is carried out all the same");
+    let client = open(&world.gateway.client(), ROUTE).await;
+    let mut broken = call(2, "cut");
+    broken["params"]["arguments"] = json!({"frames": [], "type": "application/json"});
+    let answer = soon(client.post(ROUTE, json!([broken, call(3, "echo")]).to_string())).await;
+    let answers = messages(&answer.text());
+    assert_eq!(answers.len(), 2, "{answer:?}");
+    assert!(answers[0].to_string().contains("broke off") && answers[1]["result"]["x"] == 3, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_message_of_a_batch_that_a_full_gateway_refuses_is_told_so_under_its_id() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let mut config = config();
+    config.bounds.max_requests = 2;
+    let gateway = Gateway::start_with(config, Some(Objects::new(&[&bridge]).inputs())).await;
+    let client = open(&gateway.client(), ROUTE).await;
+    let batch: Value = (2..12).map(|id| call(id, "echo")).collect();
+    let answers = messages(&soon(client.post(ROUTE, batch.to_string())).await.text());
+    let ids: Vec<_> = answers.iter().map(|answer| answer["id"].as_u64()).collect();
+    assert_eq!(ids, (2..12).map(Some).collect::<Vec<_>>(), "every request is answered: {answers:?}");
+    assert!(answers.iter().any(|answer| answer.to_string().contains("Overloaded")), "{answers:?}");
 }
 
 async fn begun(client: &Client, path: &str) -> Client {

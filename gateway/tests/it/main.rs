@@ -5,6 +5,7 @@
 
 mod admin;
 mod aggregate;
+mod aggregate_changes;
 mod aggregate_sessions;
 mod aggregate_trouble;
 mod batches;

@@ -123,16 +123,17 @@ impl Session {
         match message {
             Message::Request(request) => self.accept_request(request, body, out).map(Accepted::Call),
             Message::Notification { method, params } => {
-                self.pass_on(single_line(body), out);
                 if method == "notifications/cancelled" {
                     let id = params.and_then(|params| scalar_param(params, "requestId"));
-                    self.client_cancelled(id.as_ref().map(IdKey::from).as_ref(), out);
+                    self.client_cancelled(id.as_ref().map(IdKey::from).as_ref(), body, out);
+                } else {
+                    self.pass_on(single_line(body), None, out);
                 }
                 Ok(Accepted::Done)
             }
             Message::Response { id, .. } => {
                 if id.as_ref().is_some_and(|id| self.asked.answered(&IdKey::from(id))) {
-                    self.pass_on(single_line(body), out);
+                    self.pass_on(single_line(body), None, out);
                 }
                 Ok(Accepted::Done)
             }
@@ -160,7 +161,7 @@ impl Session {
         self.calls.insert(
             attachment.stream,
             Call {
-                key,
+                key: key.clone(),
                 id: request.id.clone(),
                 method: request.method.as_ref().into(),
                 progress: progress.as_ref().map(IdKey::from),
@@ -170,7 +171,7 @@ impl Session {
         );
         match &*request.method {
             "initialize" => out.push(Output::ToServer(single_line(body))),
-            _ => self.pass_on(single_line(body), out),
+            _ => self.pass_on(single_line(body), Some(&key), out),
         }
         self.flush_requests(attachment.stream, out);
         Ok(attachment)
@@ -306,11 +307,14 @@ impl Session {
         let Some(call) = self.calls.get(&stream) else { return false };
         let (key, id, method) = (call.key.clone(), call.id.clone(), call.method.clone());
         self.finish(stream, failure.answer(Some(&id), Some(&method)).into(), Some(failure.kind), out);
+        if self.handshake.forget(&key) {
+            return true;
+        }
         self.abandon(key);
         // `initialize` must not be cancelled (2025-11-25, "Cancellation").
         match &*method {
             "initialize" => out.push(Output::NeverOpened),
-            _ => self.pass_on(cancelled(&id), out),
+            _ => self.pass_on(cancelled(&id), None, out),
         }
         true
     }
@@ -328,14 +332,20 @@ impl Session {
     }
 
     /// The client takes a request back. The server need not answer it any more, so nobody waits for that.
-    fn client_cancelled(&mut self, key: Option<&IdKey>, out: &mut Vec<Output>) {
+    fn client_cancelled(&mut self, key: Option<&IdKey>, body: &Bytes, out: &mut Vec<Output>) {
+        let was_sent = !key.is_some_and(|key| self.handshake.forget(key));
+        if was_sent {
+            self.pass_on(single_line(body), None, out);
+        }
         let cancelled = self.calls.iter().find(|(_, call)| Some(&call.key) == key);
         let Some((stream, call)) = cancelled.filter(|(_, call)| &*call.method != "initialize") else { return };
         let (stream, key) = (*stream, call.key.clone());
         let failure = Failure::new(Kind::Cancelled, "the request was taken back with notifications/cancelled");
         let answer = failure.answer(Some(&call.id), Some(&call.method));
         self.finish(stream, answer.into(), Some(failure.kind), out);
-        self.abandon(key);
+        if was_sent {
+            self.abandon(key);
+        }
     }
 
     /// What still comes for that id is for nobody.
@@ -363,8 +373,8 @@ impl Session {
     }
 
     /// Sends on what the client says, or lets it wait until the session is open.
-    fn pass_on(&mut self, line: Bytes, out: &mut Vec<Output>) {
-        match self.handshake.hold(line, &self.limits) {
+    fn pass_on(&mut self, line: Bytes, key: Option<&IdKey>, out: &mut Vec<Output>) {
+        match self.handshake.hold(line, key, &self.limits) {
             Held::Waits => {}
             Held::Passes(line) => out.push(Output::ToServer(line)),
             Held::Dropped => self.dropped += 1,

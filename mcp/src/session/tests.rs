@@ -381,3 +381,27 @@ fn a_session_whose_initialize_fails_is_to_be_ended_though_nobody_waits_for_the_a
         assert!(!line(&mut open, &answer("0")).contains(&Output::NeverOpened));
     }
 }
+
+#[test]
+fn a_call_that_nobody_wants_any_more_before_the_session_is_open_is_never_sent() {
+    let mut session = Session::opened_in_stead(Limits::default());
+    assert!(accept(&mut session, &request("\"open\"", "initialize")).0.is_ok());
+    let (late, taken_back, wanted) = (call(&mut session, "1"), call(&mut session, "2"), request("3", "tools/call"));
+    assert!(accept(&mut session, &wanted).0.is_ok());
+    let mut out = Vec::new();
+    assert!(session.give_up(late.stream, &Failure::new(Kind::RequestTimeout, "late"), &mut out));
+    let cancel =
+        Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
+    out.extend(accept(&mut session, &cancel).1);
+    assert_eq!(streams(&out), [late.stream, taken_back.stream], "both are answered");
+    assert_eq!(to_server(line(&mut session, &answer("\"open\""))), [Bytes::from_static(INITIALIZED), wanted]);
+    assert!(accept(&mut session, &request("1", "tools/call")).0.is_ok(), "its id is free: no late answer can come");
+}
+
+#[test]
+fn what_waits_for_a_session_to_open_is_bounded_in_bytes() {
+    let mut session = Session::opened_in_stead(Limits { queued_bytes: 40, ..Limits::default() });
+    assert!(accept(&mut session, &request("\"open\"", "initialize")).0.is_ok());
+    assert!(accept(&mut session, &request("1", "tools/call")).0.is_ok());
+    assert_eq!(accept(&mut session, &request("2", "tools/call")).0, Err(Refusal::TooManyCalls));
+}

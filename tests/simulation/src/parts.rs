@@ -75,8 +75,9 @@ pub(crate) struct Path {
 pub(crate) enum Way {
     /// For a request, which opens the part where no pod has it.
     Seek(Seek<Uid>, Step<Uid>),
-    /// For what is said of a part that is there: the pod that is asked, and those that are asked after it.
-    Tell(Uid, Vec<Uid>),
+    /// For what is said of a part that is there: the pod that is asked, those that are asked after it, and whether one could
+    /// not be reached.
+    Tell(Uid, Vec<Uid>, bool),
 }
 
 impl Path {

@@ -218,7 +218,9 @@ impl ToModern {
     fn introduced(&mut self, client: &Id, is_error: bool, payload: &str, out: &mut Vec<Step>) {
         let client = client.as_json();
         let Some(server) = ServerIntro::of_discover(payload).filter(|_| !is_error) else {
-            let answer = format!(r#"{{"jsonrpc":"2.0","id":{client},"error":{payload}}}"#);
+            let unreadable = r#"{"code":-32603,"message":"the server's answer to server/discover says nothing of it"}"#;
+            let error = if is_error { payload } else { unreadable };
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":{client},"error":{error}}}"#);
             return out.push(Step::ToClient(answer.into()));
         };
         self.server = server;

@@ -102,27 +102,34 @@ impl World {
         if let Some(known) = self.parts(id).known(&path) {
             pods.sort_by_key(|pod| *pod == known);
         }
-        self.connections[id].path = Some((path, Way::Tell(Uid::default(), pods)));
+        self.connections[id].path = Some((path, Way::Tell(Uid::default(), pods, false)));
         self.tell_next(id);
     }
 
     fn tell_next(&mut self, id: ConnectionId) {
-        let Some((path, Way::Tell(asked, pods))) = &mut self.connections[id].path else { return };
-        let Some(pod) = pods.pop() else { return self.give_up(id, 400) };
+        let Some((path, Way::Tell(asked, pods, is_away))) = &mut self.connections[id].path else { return };
+        let status = if *is_away { 503 } else { 400 };
+        let Some(pod) = pods.pop() else { return self.give_up(id, status) };
         asked.clone_from(&pod);
         let stage = to_part(path, &pod, path.ask.clone());
         self.connections[id].stage = stage;
     }
 
-    /// Says something to every part of which this replica knows.
+    /// Says something to every part: where this replica knows of none, to every pod that may have it.
     fn tell_all(&mut self, id: ConnectionId, claims: &Arc<ManyClaims>, ask: &Ask) {
         let Connection { client, replica, ref of, .. } = self.connections[id];
         let of = of.clone();
-        for (server, pod) in self.replicas[replica].parts.all(&claims.session) {
+        let known = self.replicas[replica].parts.all(&claims.session);
+        let mut told = Vec::new();
+        for server in 0..SERVERS.len() {
             let path = self.path(id, claims, server, ask.clone());
-            if path.pod(&pod).is_none() {
-                continue;
-            }
+            let pods = match known.iter().find(|(at, _)| *at == server) {
+                Some((_, pod)) => vec![pod.clone()],
+                None => path.holders(),
+            };
+            told.extend(pods.into_iter().filter(|pod| path.pod(pod).is_some()).map(|pod| (path.clone(), pod)));
+        }
+        for (path, pod) in told {
             self.open.push(self.connections.len());
             let mut told = Connection::new(client, of.clone(), Purpose::Told, replica, ask.clone());
             told.stage = to_part(&path, &pod, ask.clone());
@@ -140,8 +147,10 @@ impl World {
             Step::TakeTurn => Stage::Turn,
             Step::AskKnown(pod) | Step::Ask(pod) => to_part(path, &pod, path.ask.clone()),
             Step::Open(pod) => {
-                let body =
-                    format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}}"#, path.claims.client);
+                let body = format!(
+                    r#"{{"jsonrpc":"2.0","id":"portolan-opening","method":"initialize","params":{}}}"#,
+                    path.claims.client
+                );
                 to_part(path, &pod, Ask::Initialize { body: body.into(), in_stead: true })
             }
         };
@@ -195,12 +204,13 @@ impl World {
                 self.go_on(id, next);
                 None
             }
-            Some((path, Way::Tell(_, pods))) if matches!(frame, Frame::Refused(404)) => {
-                self.connections[id].path = Some((path, Way::Tell(Uid::default(), pods)));
+            Some((path, Way::Tell(_, pods, was_away))) if matches!(frame, Frame::Refused(404 | 503)) => {
+                let is_away = was_away || matches!(frame, Frame::Refused(503));
+                self.connections[id].path = Some((path, Way::Tell(Uid::default(), pods, is_away)));
                 self.tell_next(id);
                 None
             }
-            Some((path, Way::Tell(pod, _))) => {
+            Some((path, Way::Tell(pod, ..))) => {
                 let is_known = self.parts(id).known(&path).is_some();
                 let step = if is_known { Step::TakeTurn } else { Step::Ask(pod) };
                 Some(self.arrived(id, &path, &step, frame))
