@@ -72,6 +72,11 @@ drift: ## Fail when generated files differ from their source
 unit: ## Tests of every crate, without a cluster
 	cargo test --workspace --exclude portolan-tests --all-features --locked
 
+.PHONY: crowds
+crowds: ## Gateway tests of crowds and of callers who share a server, at full size (an hour; CROWD and ROUNDS say otherwise)
+	cargo build --locked -p portolan -p portolan-bridge
+	CROWD=$(or $(CROWD),100000) ROUNDS=$(or $(ROUNDS),62500) cargo test --locked -p portolan-gateway --test it -- crowds tenants --test-threads 1
+
 .PHONY: fuzz-replay
 fuzz-replay: ## Fuzz targets on the stable compiler: their corpora and FUZZ_RUNS seeded changes of each
 	cargo test $(FUZZ) --locked
@@ -118,6 +123,7 @@ cluster-test: ## Suites on the running cluster
 	hack/cluster-install
 	cargo test --locked -p portolan-tests --no-run
 	for suite in $(CLUSTER_SUITES); do tests/kube/run cargo test --locked -p portolan-tests --test $$suite; done
+	tests/kube/run hack/no-panics
 
 .PHONY: chart-test
 chart-test: ## Lint and template tests of the charts

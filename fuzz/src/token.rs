@@ -1,11 +1,12 @@
-//! Session tokens and names of calls that wait: nothing opens that was not sealed, and what was sealed opens for its caller
+//! Session tokens, names of calls that wait, and what else clients send back as they got it: nothing opens that was not sealed, and what was sealed opens for its caller
 //! at its place only.
 
 use std::sync::LazyLock;
 
+use portolan_mcp::aggregate::{Cursor, Member, Origin};
 use portolan_mcp::mac::MacKey;
 use portolan_mcp::parked::{Opened, Parked, ParkingKey};
-use portolan_mcp::token::{Binding, Claims, KEY_LEN, Keyring, SessionKey, TokenError};
+use portolan_mcp::token::{Binding, Claims, KEY_LEN, Keyring, ManyClaims, SessionKey, TokenError};
 
 const ALICE: Binding<'static> = Binding { principal: &[1; 32], route: "default/everything" };
 const NOW: u64 = 1_000;
@@ -30,6 +31,32 @@ pub fn check(input: &[u8]) {
     changed(input);
     says(&text);
     parked(&text);
+    shown(&text);
+}
+
+/// `text` as what a client of several servers sends back: a token, a cursor, or what says where something comes from.
+fn shown(text: &str) {
+    assert!(RING.open_as::<ManyClaims>(text, ALICE, NOW).is_err(), "nobody sealed this");
+    let session = SessionKey::parse("AAECAwQFBgcICQoLDA0ODw").expect("128 bits");
+    let claims = ManyClaims { session, client: text.into(), expires: NOW + 1 };
+    let token = RING.seal(&claims, ALICE).expect("seals");
+    let opened = RING.open_as::<ManyClaims>(&token, ALICE, NOW);
+    assert_eq!(opened, if token.len() > 1024 { Err(TokenError::Malformed) } else { Ok(claims) });
+    assert_eq!(RING.open(&token, ALICE, NOW).ok(), None, "the session of one server is another thing");
+    if let Some(cursor) = Cursor::parse(text) {
+        assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+    }
+    if let Some((origin, own)) = Origin::of(text) {
+        assert_eq!(origin.marked(own), text);
+    }
+    if let Some((origin, id)) = Origin::of_id(text) {
+        assert_eq!(Origin::of_id(&origin.marked(id.as_json())), Some((origin, id)));
+    }
+    let origin = Origin { member: Member { namespace: "n", server: "s" }, part: "p" };
+    assert_eq!(
+        Origin::of(&origin.marked(text)).filter(|_| !text.is_empty()),
+        Some((origin, text)).filter(|_| !text.is_empty())
+    );
 }
 
 static PARKING: LazyLock<ParkingKey> =

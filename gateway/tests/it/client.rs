@@ -21,6 +21,11 @@ use crate::world::ROUTE;
 /// Longest wait for anything: a test that would hang fails.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A number of a test, as it is in every run or as the environment says.
+pub fn sized(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |number| number.parse().expect("a number"))
+}
+
 /// Waits until `condition` holds.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(LIMIT, async {

@@ -1,6 +1,8 @@
 //! Thousands of callers who are refused, or who come once and never again: they leave nothing behind in a gateway, which
 //! runs as a process here so that its memory is its own.
 
+use std::sync::LazyLock;
+
 use futures::stream::{self, StreamExt};
 use http::Method;
 use portolan_tests::api_server::ApiServer;
@@ -11,16 +13,15 @@ use serde_json::json;
 
 use crate::aggregate::legacy;
 use crate::bridge::Bridge;
-use crate::client::{Client, initialize, until};
+use crate::client::{Client, initialize, sized, until};
 use crate::endpoints::{ENDPOINTS, open};
 use crate::modern::{request, saying};
 use crate::offers::Offers;
 use crate::real_bridge::binary;
 use crate::world::{ALICE, MAC_KEY, Objects, ROUTE};
 
-const CROWD: usize = 2000;
-/// How many messages are damaged, where that is not [`CROWD`].
-const DAMAGED: &str = "DAMAGED_MESSAGES";
+/// How many come; the variable `CROWD` says otherwise.
+static CROWD: LazyLock<usize> = LazyLock::new(|| sized("CROWD", 2000));
 const AT_ONCE: usize = 32;
 /// More bytes than an allocator moves by itself, and two KiB for each of the crowd.
 const MOVES_BY_ITSELF: u64 = 4 * 1024 * 1024;
@@ -57,9 +58,9 @@ pub async fn crowd<F: Future<Output = ()>>(count: usize, one: impl Fn(usize) -> 
 /// Does `one` for each of a crowd, after which the gateway holds neither a connection nor memory for any of them.
 async fn leaves_nothing<F: Future<Output = ()>>(replica: &Replica, one: impl Fn(usize) -> F) {
     // What it needs for the first of them it keeps.
-    crowd(CROWD / 4, &one).await;
+    crowd(*CROWD / 4, &one).await;
     let before = replica.resident();
-    crowd(CROWD, &one).await;
+    crowd(*CROWD, &one).await;
     until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
     let grown = replica.resident().saturating_sub(before);
     assert!(grown < MOVES_BY_ITSELF, "{grown} bytes more than before");
@@ -101,7 +102,7 @@ async fn sessions_that_nobody_comes_back_to_are_nothing_to_a_gateway() {
         assert_eq!(answer.status, 200, "{answer:?}");
     };
     leaves_nothing(&replica, abandoned).await;
-    assert_eq!(bridge.sessions(), CROWD / 4 + CROWD, "each was the bridge's to keep, and is its to end");
+    assert_eq!(bridge.sessions(), *CROWD / 4 + *CROWD, "each was the bridge's to keep, and is its to end");
     replica.assert_well().await;
 }
 
@@ -146,7 +147,7 @@ fn damaged(seed: usize, tool: &str) -> Vec<u8> {
 
 /// Sends damaged messages to every endpoint, none of which breaks anything.
 async fn damage(replica: &Replica) {
-    let count = std::env::var(DAMAGED).map_or(CROWD, |count| count.parse().expect("a number"));
+    let count = *CROWD;
     let sessions: Vec<Client> =
         stream::iter(ENDPOINTS).then(|(path, _)| open_owned(client(replica), path)).collect().await;
     let sent = async |seed: usize| {

@@ -1,19 +1,21 @@
 //! Callers who share a server, and do not see each other there: in front of the real bridge, whatever they call their
 //! requests and whichever way they come.
 
+use std::sync::LazyLock;
+
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::aggregate::{ALL, legacy};
-use crate::client::Client;
+use crate::client::{Client, sized};
 use crate::endpoints::open;
 use crate::modern::{request, saying};
 use crate::real_bridge::{id_of, start, start_with};
 use crate::world::{ALICE, BOB, Gateway, Objects, ROUTE};
 
-/// How often each caller calls in each way at each replica.
-const ROUNDS: usize = 60;
+/// How often each caller calls in each way at each replica; the variable `ROUNDS` says otherwise.
+static ROUNDS: LazyLock<usize> = LazyLock::new(|| sized("ROUNDS", 60));
 const OF_ALL: &str = "default__everything__echo";
 
 /// One way to call `echo`.
@@ -63,7 +65,7 @@ async fn what_two_callers_ask_one_process_at_once_never_crosses_although_every_i
     }
     // An id stands for one call at a time in each session, and for as many at the process as there are ways.
     let visits = ways.iter().map(|(who, way)| async move {
-        for round in 0..ROUNDS {
+        for round in 0..*ROUNDS {
             let canary = format!("{who}-{round}");
             let answer = way.call(&canary).await;
             let heard = (&answer["id"], &answer["result"]["structuredContent"]["canary"]);

@@ -33,6 +33,22 @@ fn the_status_says_what_the_serving_revision_is_and_where_it_is_reached() {
 }
 
 #[test]
+fn the_status_says_which_eras_a_server_speaks() {
+    use portolan_crds::server::Era;
+    use portolan_mcp::revision;
+
+    for (found, shown) in
+        [(revision::Era::Legacy, Era::Legacy), (revision::Era::Modern, Era::Modern), (revision::Era::Both, Era::Both)]
+    {
+        let mut observed = answering();
+        for report in observed.reports.values_mut() {
+            report.as_mut().unwrap().probe.server.as_mut().unwrap().era = found;
+        }
+        assert_eq!(status(&fixtures::stdio(), &observed, "everything-new").server.unwrap().era, shown);
+    }
+}
+
+#[test]
 fn what_a_server_said_is_remembered_while_its_revision_serves_and_no_longer() {
     let mut server = fixtures::stdio();
     server.status = Some(status(&server, &answering(), "everything-new"));
