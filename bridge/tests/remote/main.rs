@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report")]
 
 mod authority;
+mod certificates;
 mod server;
 
 use std::time::Duration;

@@ -86,7 +86,7 @@ async fn a_stream_of_changes_that_broke_is_resumed_with_what_was_missed_at_any_r
     };
     let missed = resume(&one, &first).await;
     assert!(missed.text().contains("tools/list_changed") && !missed.text().contains("prompts"), "{}", missed.text());
-    assert_eq!(ids(&missed), [last.clone()]);
+    assert_eq!(ids(&missed), std::slice::from_ref(&last));
     assert!(!resume(&one, &last).await.text().contains("list_changed"), "nothing was missed");
     let unknown = resume(&other, &last).await;
     assert!(unknown.text().contains("tools/list_changed"), "who cannot know tells it again: {}", unknown.text());

@@ -18,6 +18,7 @@ mod client_http2;
 mod crowds;
 mod drain;
 mod endpoints;
+mod eras;
 mod frames;
 mod handles;
 mod http1_bounds;

@@ -108,7 +108,7 @@ async fn json_that_is_not_one_json_rpc_message_is_400() {
     for body in [
         "[]",
         "{}",
-        r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+        r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#,
         r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"a","result":{}}"#,
