@@ -337,7 +337,7 @@ impl ClientSession {
         let mut to_clients = Vec::with_capacity(out.len());
         for output in out {
             match output {
-                Output::ToServer(line) => self.write_or_refuse(&mut inner, line, &mut to_clients),
+                Output::ToServer(line) => self.write_or_refuse(&mut inner, &line, &mut to_clients),
                 output => to_clients.push(output),
             }
         }
@@ -346,9 +346,9 @@ impl ClientSession {
     }
 
     /// Writes to the server; a request that it does not take is answered in its stead.
-    fn write_or_refuse(&self, inner: &mut Inner, line: Bytes, out: &mut Vec<Output>) {
+    fn write_or_refuse(&self, inner: &mut Inner, line: &Bytes, out: &mut Vec<Output>) {
         if let Err(error) = self.link.write(line.clone())
-            && let Ok(Message::Request(request)) = Message::parse(&line)
+            && let Ok(Message::Request(request)) = Message::parse(line)
         {
             self.state.counters.refused_calls.add(1);
             inner.machine.refused(&IdKey::from(&request.id), &error.failure(), out);
