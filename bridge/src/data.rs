@@ -94,8 +94,7 @@ impl Data {
         if headers.contains_key(wire::SHARED) {
             return modern::shared(&self.state, &self.backend, key, &received).await;
         }
-        // `initialize` opens a session, whatever it says of itself.
-        if message.is_modern() && !opens_session(&message) {
+        if message.is_modern() {
             return modern::post(&self.state, &self.backend, key, &received).await;
         }
         match &self.backend.way {
