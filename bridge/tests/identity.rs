@@ -23,14 +23,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use portolan_mcp::envelope::Message;
 use portolan_mcp::modern::{Head, VERSION_HEADER, headers_of};
-use portolan_mcp::sse::Decoder;
+use portolan_mcp::sse::{self, Decoder};
 use portolan_mcp::wire;
 use serde_json::{Value, json};
 
 /// Cases of each test.
 const CASES: usize = 100;
-/// How often a case is asked again whose JSON came so late that it became an event.
-const TRIES: usize = 20;
+/// What is read of one message before its head goes on.
+const LOOKED_AT: usize = 64 * 1024;
 /// Says in a message that it is one of a case. Nothing else here is called that.
 const MARK: &str = "\"x-case\"";
 /// Stands for the end of a line until that is chosen.
@@ -327,28 +327,32 @@ impl Upstream {
         rig
     }
 
-    /// Lets a client say `asked` and hear `told`, and looks at what arrived on either side.
-    async fn passes(&self, client: &Client<'_>, asked: &str, told: Option<&Told>, headers: &[Header]) {
+    /// Lets a client say `asked` and hear `told`, and looks at what arrived on either side. Says whether it came as it was,
+    /// and not as an event because it came late.
+    async fn passes(&self, client: &Client<'_>, asked: &str, told: Option<&Told>, headers: &[Header]) -> bool {
         *self.told.lock().unwrap() = told.cloned();
-        let mut tries = 0;
-        let came = loop {
-            self.seen.lock().unwrap().clear();
-            let came = post(client, asked, headers).await;
-            assert_eq!(self.seen.lock().unwrap().iter().map(|seen| text(seen)).collect::<Vec<_>>(), [asked]);
-            // On a busy machine, JSON may come so late that it is an event.
-            if !came.is_events() || told.is_none_or(|told| told.kind.starts_with("text")) {
-                break came;
-            }
-            tries += 1;
-            assert!(tries < TRIES, "JSON is passed as events: {:?}", text(&came.body));
+        self.seen.lock().unwrap().clear();
+        let came = post(client, asked, headers).await;
+        assert_eq!(self.seen.lock().unwrap().iter().map(|seen| text(seen)).collect::<Vec<_>>(), [asked]);
+        let Some(told) = told else {
+            assert_eq!((came.status, text(&came.body)), (StatusCode::ACCEPTED, ""));
+            return true;
         };
-        match told {
-            None => assert_eq!((came.status, text(&came.body)), (StatusCode::ACCEPTED, "")),
-            Some(told) => {
-                assert_eq!((came.status, text(&came.body)), (told.status, text(&told.body())), "{asked:?}");
-                assert!(came.is_events() || came.kind == told.kind, "{}", came.kind);
-            }
-        }
+        let is_late = came.is_events() && !told.kind.starts_with("text");
+        let expected = if is_late { as_event(&told.body()) } else { told.body() };
+        let body = if is_late { text(&came.body).replace(": keep-alive\n\n", "") } else { text(&came.body).to_owned() };
+        assert_eq!((came.status, &*body), (told.status, text(&expected)), "{asked:?}");
+        assert!(came.is_events() || came.kind == told.kind, "{}", came.kind);
+        !is_late
+    }
+}
+
+/// The event that a message becomes which came too late for the head of its answer: its line breaks go, as those of the
+/// event would be others.
+fn as_event(message: &Bytes) -> Bytes {
+    match message.len() > LOOKED_AT {
+        true => format!("data: {}\n\n", text(message).replace(['\n', '\r'], " ")).into(),
+        false => sse::encode(None, message),
     }
 }
 
@@ -474,14 +478,17 @@ async fn passes_in_a_session(answer: impl Fn(&mut Writer, &str) -> Told) {
     let client = rig.open().await;
     let (mut ours, mut theirs) = (Writer::new(ANYWHERE), Writer::new(ANYWHERE));
     let headers = [(VERSION_HEADER, "2025-11-25".to_owned())];
+    let mut as_it_was = 0;
     for case in 1..=CASES {
         if case % 10 == 0 {
             upstream.passes(&client, &ours.asked(None), None, &headers).await;
         }
         let id = ours.id(case);
         let asked = format!("{}{}{}", ours.space(), ours.asked(Some(&id)), ours.space());
-        upstream.passes(&client, &asked, Some(&answer(&mut theirs, &id)), &headers).await;
+        let passed = upstream.passes(&client, &asked, Some(&answer(&mut theirs, &id)), &headers).await;
+        as_it_was += usize::from(passed);
     }
+    assert!(as_it_was > 0, "all came late");
 }
 
 #[tokio::test]
