@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use portolan_mcp::envelope::batched;
+use portolan_mcp::envelope::{batched, is_batch};
 use tokio::io::AsyncRead;
 
 use crate::lines::{LineError, Lines};
@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> Messages<R> {
 
 /// The messages of a batch; `None` where `line` is none, or an empty one, which is nobody's.
 fn messages_of(line: &Bytes) -> Option<VecDeque<Bytes>> {
-    if !line.trim_ascii_start().starts_with(b"[") {
+    if !is_batch(line) {
         return None;
     }
     let messages = batched(line, MAX_MESSAGES)?;

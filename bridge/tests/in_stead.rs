@@ -17,6 +17,22 @@ async fn open_in_stead(client: &Client<'_>) -> Reply {
     client.initialize_with(&[(wire::HANDSHAKE, "1".to_owned())]).await
 }
 
+/// Opens a session of `client` and lets it call before that is open; `opens` then lets the server answer `initialize`. Both
+/// answers.
+async fn with_an_early_call(rig: &Rig, client: &Client<'_>, opens: impl FnOnce()) -> (Reply, Reply) {
+    let under_way = async || until("it is under way", async || rig.status().await.sessions.active == 1).await;
+    let early = async {
+        under_way().await;
+        client.call(1, "x", json!({})).await
+    };
+    let opens = async {
+        under_way().await;
+        opens();
+    };
+    let (opened, called, ()) = tokio::join!(open_in_stead(client), early, opens);
+    (opened, called)
+}
+
 /// A rig in front of a server that lets a client wait for `gate`.
 async fn strict(gate: &Path) -> Rig {
     let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/strict.py");
@@ -29,16 +45,8 @@ async fn a_call_that_comes_before_the_session_is_open_waits_for_that() {
     let gate = folder.path().join("gate");
     let rig = strict(&gate).await;
     let client = rig.client();
-    let opening = open_in_stead(&client);
-    let early = async {
-        until("it is under way", async || rig.status().await.sessions.active == 1).await;
-        client.call(1, "x", json!({})).await
-    };
-    let opens = async {
-        until("it is under way", async || rig.status().await.sessions.active == 1).await;
-        std::fs::write(&gate, "").expect("written");
-    };
-    let (opened, called, ()) = tokio::join!(opening, early, opens);
+    let opens = || std::fs::write(&gate, "").expect("written");
+    let (opened, called) = with_an_early_call(&rig, &client, opens).await;
     assert_eq!(opened.messages[0]["result"]["serverInfo"]["name"], "strict");
     assert_eq!(called.text(), "answered", "{called:?}");
     let again = open_in_stead(&client).await;
@@ -93,16 +101,7 @@ async fn an_http_server_hears_that_a_session_has_begun_before_it_hears_anything_
         r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"answered"}]}}"#.into(),
     )));
     let client = rig.client();
-    let opening = open_in_stead(&client);
-    let early = async {
-        until("it is under way", async || rig.status().await.sessions.active == 1).await;
-        client.call(1, "x", json!({})).await
-    };
-    let opens = async {
-        until("it is under way", async || rig.status().await.sessions.active == 1).await;
-        gate.send_replace(true);
-    };
-    let (opened, called, ()) = tokio::join!(opening, early, opens);
+    let (opened, called) = with_an_early_call(&rig, &client, || _ = gate.send_replace(true)).await;
     assert_eq!(opened.messages[0]["result"]["serverInfo"]["name"], "fixture");
     assert_eq!(called.text(), "answered", "{called:?}");
     let has_called = |said: &Vec<String>| said.last().is_some_and(|last| last == "tools/call");

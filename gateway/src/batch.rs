@@ -17,6 +17,7 @@ use portolan_mcp::{
     failure::{Failure, Kind},
     modern::VERSION_HEADER,
     revision, scan,
+    session::on_one_line,
     sse::{self, Follower},
 };
 use serde_json::value::RawValue;
@@ -45,11 +46,6 @@ pub(crate) struct Batch {
 enum Expects {
     Answer,
     Nothing,
-}
-
-/// Whether a body is a batch.
-pub(crate) fn is_batch(body: &[u8]) -> bool {
-    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
 }
 
 impl Batch {
@@ -222,15 +218,6 @@ fn broken_off(request: &Bytes, error: &BoxError) -> Bytes {
 
 async fn send(events: &Events, part: Result<Bytes, BoxError>) -> Result<(), Gone> {
     events.send(part).await.map_err(|_| Gone)
-}
-
-/// JSON whose lines are one: what breaks them is white space there.
-fn on_one_line(json: Bytes) -> Bytes {
-    let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    if !json.iter().any(breaks) {
-        return json;
-    }
-    json.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect()
 }
 
 /// The answers on their way to the client. When that hangs up, what is still under way is let go.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
 use portolan_mcp::{
-    envelope::Message,
+    envelope::{Message, is_batch},
     failure::{Failure, Kind},
     revision::Era,
     scan,
@@ -15,7 +15,7 @@ use portolan_mcp::{
 use portolan_snapshot::snapshot::Pod;
 use tokio::time::Instant;
 
-use crate::batch::{self, Batch};
+use crate::batch::Batch;
 use crate::body::Incoming;
 use crate::gateway::Gateway;
 use crate::pool::Answer;
@@ -43,7 +43,7 @@ pub(crate) async fn post(
     let buffered = record.wait(read).await?;
     // Before anything acts on it: what is decided here is what the server will read.
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
-    if batch::is_batch(&buffered.bytes) {
+    if is_batch(&buffered.bytes) {
         let batch = Batch::read(headers, buffered)?;
         session::find(headers, asked.snapshot, asked.entry, asked.caller.principal(), &gateway.metrics)?;
         return Ok(batch.serve(gateway, asked.request, record, held).await);

@@ -143,6 +143,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// Whether `body` is an array, which a JSON-RPC batch is.
+#[must_use]
+pub fn is_batch(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'[')
+}
+
 /// The messages of a JSON-RPC batch, as they are written; `None` where `body` is no array, or one of more than `max` things.
 /// Not more than those are read.
 #[must_use]
@@ -187,7 +193,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Says why the body is not exactly one JSON-RPC 2.0 message.
     pub fn parse(body: &'a [u8]) -> Result<Self, EnvelopeError> {
-        if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        if is_batch(body) {
             return Err(EnvelopeError::Batch);
         }
         // As text, so that bytes which are none are refused wherever they stand, in members that nobody knows too.

@@ -37,7 +37,8 @@ pub const ABANDON: &str = "/v1/abandon";
 /// Request header: the session's key.
 pub const SESSION: HeaderName = HeaderName::from_static("portolan-session");
 /// Request header: UID of the pod that is meant. Another one that has its address by now refuses with
-/// status 421 and [`crate::failure::Kind::ServerUnreachable`]: a session must not begin or be looked for where its name does not point.
+/// status 421 and [`crate::failure::Kind::ServerUnreachable`]: a session must not begin or be looked for where its name
+/// does not point.
 pub const POD: HeaderName = HeaderName::from_static("portolan-pod");
 /// Environment variable from which a bridge knows its pod's UID.
 pub const POD_VARIABLE: &str = "PORTOLAN_POD_UID";

@@ -24,7 +24,7 @@ use std::time::Duration;
 use http::{Method, Response, StatusCode, request::Parts};
 use portolan_mcp::{
     aggregate::{Kind as ListKind, Member, Selection},
-    envelope::{Message, Request},
+    envelope::{Message, Request, is_batch},
     failure::{Failure, Kind},
     revision::Era,
     scan,
@@ -40,7 +40,7 @@ pub(crate) use self::placed::Placed;
 use self::view::View;
 use self::views::Looks;
 pub(crate) use self::views::Views;
-use crate::batch::{self, Batch};
+use crate::batch::Batch;
 use crate::body::Incoming;
 use crate::budget::Answer;
 use crate::gateway::Gateway;
@@ -153,7 +153,7 @@ async fn post(
     let cap = asked.serving.snapshot.http.max_body_bytes;
     let buffered = record.wait(body::read(incoming, cap, gateway.bounds.body_timeout, &gateway.budget)).await?;
     scan::scan(&buffered.bytes).map_err(|error| Failure::new(Kind::Malformed, error.to_string()))?;
-    if batch::is_batch(&buffered.bytes) {
+    if is_batch(&buffered.bytes) {
         let batch = Batch::read(headers, buffered)?;
         sessions::find(gateway, asked)?;
         return Ok(batch.serve(gateway, asked.request, record, held).await);

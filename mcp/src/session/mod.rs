@@ -28,8 +28,8 @@ pub use self::key::IdKey;
 use self::replay::Replay;
 pub(crate) use self::rewrite::subscription_of;
 pub use self::rewrite::{
-    cancelled, cancelled_because, single_line, with_id, with_progress_token_asked, with_progress_token_told,
-    with_request_id, with_subscription_id,
+    cancelled, cancelled_because, on_one_line, single_line, with_id, with_progress_token_asked,
+    with_progress_token_told, with_request_id, with_subscription_id,
 };
 use self::vocabulary::parse_event_id;
 pub use self::vocabulary::{Accepted, Attachment, Event, Limits, Output, Refusal, StreamId, UnknownStream};

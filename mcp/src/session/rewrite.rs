@@ -9,11 +9,17 @@ use crate::envelope::{Id, Object};
 /// `body` as one line: JSON holds raw line breaks only between tokens, where a space means the same.
 #[must_use]
 pub fn single_line(body: &Bytes) -> Bytes {
-    let trimmed = body.slice_ref(body.trim_ascii());
-    if !trimmed.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        return trimmed;
+    on_one_line(body.slice_ref(body.trim_ascii()))
+}
+
+/// JSON, or a part of some, whose lines are one: what breaks them is white space there.
+#[must_use]
+pub fn on_one_line(json: Bytes) -> Bytes {
+    let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    if !json.iter().any(breaks) {
+        return json;
     }
-    trimmed.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+    json.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect()
 }
 
 /// `body` with its id replaced by `id`, every other byte as it was; `None` where there is no id to replace.
