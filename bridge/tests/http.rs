@@ -240,22 +240,27 @@ async fn goodbyes_of_idle_sessions_do_not_wait_for_each_other() {
 #[tokio::test]
 async fn thousands_of_sessions_that_nobody_comes_back_to_are_ended_here_and_at_the_server_and_leave_nothing() {
     const SESSIONS: usize = 1000;
+    // Less than a KiB of each session: what stays for ever grows with every crowd, while the most that was in use at
+    // once, which an allocator keeps, depends on how busy the machine is.
+    const CROWDS: usize = 6;
+    const FLAT_KIB: u64 = SESSIONS as u64;
     let mut fixture = Fixture::start(1).await;
     let rig =
         Rig::http(&["--max-sessions", "1000", "--idle-timeout", "2s"], &format!("http://{}/mcp", fixture.address));
     rig.until_ready().await;
-    let mut resident = Vec::new();
-    // What the bridge needs for the first of them it keeps.
-    for crowd in 1..=2 {
+    let mut resident: Vec<u64> = Vec::new();
+    for crowd in 1..=CROWDS {
         let opened = stream::iter(0..SESSIONS).map(|_| rig.open()).buffer_unordered(32);
         assert_eq!(opened.count().await, SESSIONS);
         let all = fixture.ended.wait_for(|ended| *ended == crowd * SESSIONS);
         assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "the server heard all goodbyes");
         assert_eq!(rig.status().await.sessions.active, 0);
         resident.push(resident_kib(rig.pid()));
+        if resident.windows(2).any(|pair| pair[1].saturating_sub(pair[0]) < FLAT_KIB) {
+            return;
+        }
     }
-    let grown = resident[1].saturating_sub(resident[0]);
-    assert!(grown < 4 * 1024, "{resident:?} KiB");
+    panic!("every crowd left something: {resident:?} KiB");
 }
 
 #[tokio::test]
