@@ -10,8 +10,8 @@ use moka::future::Cache;
 use portolan_mcp::token::SessionKey;
 use tokio::sync::{Mutex as Turns, MutexGuard as Turn};
 
-/// Sessions that are remembered.
-const MAX_SESSIONS: u64 = 100_000;
+/// Parts of sessions that are remembered, of all sessions together; each takes less than a KiB.
+const MAX_PARTS: u64 = 50_000;
 /// For how long after they were used last.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
@@ -47,17 +47,20 @@ impl Place {
 
 impl Placed {
     pub(crate) fn new() -> Self {
-        Self(Cache::builder().max_capacity(MAX_SESSIONS).time_to_idle(IDLE).build())
+        let parts = |_: &SessionKey, places: &Places| u32::try_from(lock(places).len()).unwrap_or(u32::MAX).max(1);
+        Self(Cache::builder().max_capacity(MAX_PARTS).weigher(parts).time_to_idle(IDLE).build())
     }
 
     /// The place of the session's part at `route`.
     pub(super) async fn at(&self, session: &SessionKey, route: &str) -> Arc<Place> {
         let places = self.0.get_with_by_ref(session, async { Places::default() }).await;
-        let mut places = lock(&places);
-        if let Some(place) = places.get(route) {
+        if let Some(place) = lock(&places).get(route) {
             return place.clone();
         }
-        places.entry(route.to_owned()).or_default().clone()
+        let place = lock(&places).entry(route.to_owned()).or_default().clone();
+        // Weighed anew.
+        self.0.insert(session.clone(), places).await;
+        place
     }
 
     /// Everything that is known of a session: routes, and UIDs of pods.
@@ -75,4 +78,27 @@ impl Placed {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sessions_of_many_parts_take_no_more_room_than_many_of_one() {
+        let placed = Placed::new();
+        for _ in 0..MAX_PARTS / 50 + 100 {
+            let session = SessionKey::generate().expect("random bytes");
+            for part in 0..50 {
+                placed.at(&session, &format!("default/{part}")).await.note("pod");
+            }
+            assert_eq!(placed.all(&session).await.len(), 50, "what was used just now is remembered");
+        }
+        placed.0.run_pending_tasks().await;
+        let mut kept = 0;
+        for (_, places) in &placed.0 {
+            kept += lock(&places).len() as u64;
+        }
+        assert!(kept <= MAX_PARTS && kept > MAX_PARTS / 2, "{kept}");
+    }
 }
