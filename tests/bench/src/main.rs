@@ -46,6 +46,8 @@ enum Suite {
     Echo(echo::EchoArgs),
     /// A tool call through others and through the gateway, each on a core of its own
     Peers(peers::PeersArgs),
+    /// Calls of one server beside the trouble of others
+    Beside(peers::beside::BesideArgs),
     /// Memory of the gateway, and of gateway and bridge, under load that does not end
     Soak(peers::soak::SoakArgs),
     /// From `kubectl apply` to the first successful call, by phase (in the test cluster)
@@ -71,6 +73,7 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
     match suite {
         Suite::Echo(args) => echo::run(args).await,
         Suite::Peers(args) => peers::run(args).await,
+        Suite::Beside(args) => peers::beside::run(args).await,
         Suite::Soak(args) => peers::soak::run(args).await,
         Suite::Start(args) => cluster::start::run(args).await,
         Suite::Idle(args) => cluster::idle::run(args).await,

@@ -22,6 +22,9 @@ pub(super) const API_KEY: &str = "ptl_bench";
 pub(super) const POD: &str = "pod-server-0";
 /// Where the first server is served.
 pub(super) const PATH: &str = "/default/server-0/mcp";
+const TROUBLED: &str = "troubled";
+/// Where the one in trouble is.
+pub(super) const TROUBLED_PATH: &str = "/default/troubled/mcp";
 
 /// What is started.
 #[derive(Args, Debug)]
@@ -35,6 +38,9 @@ pub(crate) struct AloneArgs {
     /// Servers, all of them in that place
     #[arg(long, default_value_t = 1)]
     servers: usize,
+    /// Where one more server is, which is in trouble
+    #[arg(long)]
+    troubled: SocketAddr,
     /// Lets everyone in
     #[arg(long)]
     anonymous: bool,
@@ -64,7 +70,8 @@ pub(crate) fn run(args: &AloneArgs) -> anyhow::Result<()> {
 
 /// The objects of a cluster with so many servers.
 fn inputs(args: &AloneArgs) -> Value {
-    let names: Vec<String> = (0..args.servers).map(|number| format!("server-{number}")).collect();
+    let numbered = (0..args.servers).map(|number| format!("server-{number}"));
+    let names: Vec<String> = numbered.chain([TROUBLED.to_owned()]).collect();
     let revision = |name: &str| format!("{name}-aaaaaaaa");
     let servers = names.iter().map(|name| {
         json!({
@@ -78,15 +85,16 @@ fn inputs(args: &AloneArgs) -> Value {
         })
     });
     let slices = names.iter().map(|name| {
+        let pod = if name == TROUBLED { args.troubled } else { args.pod };
         json!({
             "metadata": {
                 "namespace": "default", "name": format!("{name}-0"),
                 "labels": {"portolan.dev/server": name, "portolan.dev/revision": revision(name)},
             },
             "addressType": "IPv4",
-            "ports": [{"name": "data", "port": args.pod.port()}],
+            "ports": [{"name": "data", "port": pod.port()}],
             "endpoints": [{
-                "addresses": [args.pod.ip().to_string()],
+                "addresses": [pod.ip().to_string()],
                 "conditions": {"ready": true, "serving": true, "terminating": false},
                 "targetRef": {"kind": "Pod", "name": format!("pod-{name}"), "uid": format!("pod-{name}")},
             }],

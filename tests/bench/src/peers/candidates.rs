@@ -84,11 +84,17 @@ pub(super) struct Stand {
 }
 
 impl Stand {
-    /// Starts `candidate` in front of a server of its own; `servers` of them where it can tell them apart.
+    /// Starts `candidate` in front of a server of its own; `servers` of them where it can tell them apart. A gateway alone
+    /// has another one, at `troubled` if that is said.
     ///
     /// # Errors
     /// One of them does not listen in time.
-    pub(super) async fn start(candidate: Candidate, cores: Cores, servers: usize) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        candidate: Candidate,
+        cores: Cores,
+        servers: usize,
+        troubled: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let server_at = free_address()?;
         let mut command = vec![binary("portolan-echo"), "http".into(), server_at.to_string()];
@@ -99,7 +105,8 @@ impl Stand {
         listens(server_at).await?;
         let listen = free_address()?;
         let mut candidates = Vec::new();
-        for (command, at) in commands(candidate, listen, server_at, folder.path(), servers)? {
+        let behind = Behind { server: server_at, servers, troubled: troubled.unwrap_or(server_at) };
+        for (command, at) in commands(candidate, listen, behind, folder.path())? {
             candidates.push(children::start(&mut process::on(cores.candidate, &command), SUITE)?);
             listens(at).await?;
         }
@@ -132,16 +139,25 @@ impl Stand {
 
 type Commands = Vec<(Vec<String>, SocketAddr)>;
 
-/// What to start, in order, and where each listens.
-fn commands(
-    candidate: Candidate,
-    listen: SocketAddr,
+/// What a candidate is in front of.
+#[derive(Clone, Copy)]
+struct Behind {
     server: SocketAddr,
-    folder: &Path,
+    /// How often the gateway knows it.
     servers: usize,
-) -> anyhow::Result<Commands> {
+    troubled: SocketAddr,
+}
+
+/// What to start, in order, and where each listens.
+fn commands(candidate: Candidate, listen: SocketAddr, behind: Behind, folder: &Path) -> anyhow::Result<Commands> {
+    let Behind { server, servers, troubled } = behind;
     let alone = |pod: SocketAddr| {
-        let flags = [("--listen", listen.to_string()), ("--pod", pod.to_string()), ("--servers", servers.to_string())];
+        let flags = [
+            ("--listen", listen.to_string()),
+            ("--pod", pod.to_string()),
+            ("--servers", servers.to_string()),
+            ("--troubled", troubled.to_string()),
+        ];
         let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         let open = (candidate == Candidate::Anonymous).then(|| "--anonymous".to_owned());
         [binary("portolan-bench"), "alone".into()].into_iter().chain(flags).chain(open).collect()

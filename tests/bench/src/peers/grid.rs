@@ -40,20 +40,32 @@ const KB_100: Tool = Tool::Blob(100_000);
 const MIB: Tool = Tool::Blob(1 << 20);
 
 /// With candidates on a core of their own.
-pub(super) const SPLIT: [Load; 18] = [
+pub(super) const SPLIT: [Load; 30] = [
     load("echo", json(Tool::Echo), 1),
     load("echo", json(Tool::Echo), 8),
-    load("echo", json(Tool::Echo), 32),
+    OF_ANONYMOUS,
     load("echo", json(Tool::Echo), 256),
+    load("echo, events", events(Tool::Echo), 1),
+    load("echo, events", events(Tool::Echo), 8),
     load("echo, events", events(Tool::Echo), 32),
+    load("echo, events", events(Tool::Echo), 256),
+    load("echo, 2026-07-28", modern(Tool::Echo), 1),
+    load("echo, 2026-07-28", modern(Tool::Echo), 8),
     load("echo, 2026-07-28", modern(Tool::Echo), 32),
+    load("echo, 2026-07-28", modern(Tool::Echo), 256),
+    load("1 KB", json(KB), 1),
+    load("1 KB", json(KB), 8),
     load("1 KB", json(KB), 32),
+    load("1 KB", json(KB), 256),
     load("100 KB", json(KB_100), 1),
+    load("100 KB", json(KB_100), 8),
     load("100 KB", json(KB_100), 32),
+    load("100 KB", json(KB_100), 256),
     load("100 KB, events", events(KB_100), 32),
     load("100 KB, 2026-07-28", modern(KB_100), 32),
     load("1 MiB", json(MIB), 1),
     load("1 MiB", json(MIB), 8),
+    load("1 MiB", json(MIB), 32),
     load("1 MiB, events", events(MIB), 8),
     load("1 MiB, 2026-07-28", modern(MIB), 8),
     Load { name: "echo, 50 servers", work: json(Tool::Echo), clients: 32, servers: 50 },
@@ -62,7 +74,7 @@ pub(super) const SPLIT: [Load; 18] = [
 ];
 
 /// What shows how much of the cost is telling callers apart.
-const OF_ANONYMOUS: Load = SPLIT[2];
+const OF_ANONYMOUS: Load = load("echo", json(Tool::Echo), 32);
 
 /// With everything on one core, so that nothing waits for a core to wake up.
 pub(super) const SAME: [Load; 1] = [load("echo, one core", json(Tool::Echo), 1)];
@@ -110,7 +122,7 @@ pub(super) async fn measure(
         }
         // Each load finds a candidate that has seen none before, so that the memory is its own.
         process::pin(cores.harness)?;
-        let stand = Stand::start(candidate, cores, load.servers).await?;
+        let stand = Stand::start(candidate, cores, load.servers, None).await?;
         let cell = cell(&stand, load, lasting).await;
         stand.end().await?;
         cells.push((*load, cell.map_err(|error| error.context(format!("{}, {}", candidate.name(), load.name)))?));

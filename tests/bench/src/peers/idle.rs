@@ -21,6 +21,8 @@ pub(super) enum Held {
     Connections,
     /// Sessions with a connection and an open standing stream each.
     Streams,
+    /// Streams of changes, of the era without sessions.
+    Listens,
 }
 
 impl Held {
@@ -29,6 +31,7 @@ impl Held {
             Self::Sessions => "sessions",
             Self::Connections => "connections",
             Self::Streams => "standing streams",
+            Self::Listens => "streams of 2026-07-28",
         }
     }
 }
@@ -49,7 +52,7 @@ pub(super) struct Kept {
 /// Opens `count` of `held` in front of `candidate`, looks at its memory, and closes them.
 pub(super) async fn measure(candidate: Candidate, cores: Cores, held: Held, count: usize) -> anyhow::Result<Kept> {
     process::pin(cores.harness)?;
-    let stand = Stand::start(candidate, cores, 1).await?;
+    let stand = Stand::start(candidate, cores, 1, None).await?;
     let kept = kept(&stand, held, count).await;
     stand.end().await?;
     kept
@@ -78,6 +81,13 @@ async fn kept(stand: &Stand, held: Held, count: usize) -> anyhow::Result<Kept> {
                 if held == Held::Streams {
                     streams.push(client.listen().await?);
                 }
+                clients.push(client);
+            }
+        }
+        Held::Listens => {
+            for _ in 0..count {
+                let mut client = Client::connect(&stand.through).await?;
+                streams.push(client.subscribe().await?);
                 clients.push(client);
             }
         }

@@ -10,10 +10,11 @@ use futures::future::try_join_all;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use portolan_mcp::revision::{self, LATEST_LEGACY};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::mcp::{INITIALIZED, initialize, reply};
@@ -23,6 +24,7 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const MODERN: &str = revision::MODERN[0];
+const LISTEN: &str = "subscriptions/listen";
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"portolan-bench","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
 /// Length of a text that is said back.
 const TEXT: usize = 64;
@@ -30,6 +32,8 @@ const TEXT: usize = 64;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Of an answer, before it is read: an answer of 1 MiB comes in few pieces.
 const BUFFER: usize = 2 * 1024 * 1024;
+/// Of what is not read, in bytes.
+const NARROW: u32 = 16 * 1024;
 
 /// Where calls go.
 #[derive(Clone, Debug)]
@@ -101,21 +105,38 @@ struct Answer {
 impl Client {
     /// Connects, and opens a session where `work` needs one.
     pub(super) async fn open(target: &Target, work: Work) -> anyhow::Result<Self> {
-        let mut client = Self::connect(target).await?;
-        if work.modern {
-            let name = HeaderValue::from_str(&client.tool(work))?;
-            client.headers.insert(VERSION, HeaderValue::from_static(MODERN));
-            client.headers.insert(METHOD, HeaderValue::from_static("tools/call"));
-            client.headers.insert(NAME, name);
-        } else {
-            client.open_session().await?;
-        }
-        Ok(client)
+        Self::connect(target).await?.prepared(work).await
+    }
+
+    /// The same on a socket that takes little of what is not read.
+    pub(super) async fn open_narrow(target: &Target, work: Work) -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(NARROW)?;
+        Self::on(socket.connect(target.address).await?, target).await?.prepared(work).await
     }
 
     /// Connects.
     pub(super) async fn connect(target: &Target) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(target.address).await?;
+        Self::on(TcpStream::connect(target.address).await?, target).await
+    }
+
+    async fn prepared(mut self, work: Work) -> anyhow::Result<Self> {
+        if work.modern {
+            self.sessionless("tools/call");
+            self.headers.insert(NAME, HeaderValue::from_str(&self.tool(work))?);
+        } else {
+            self.open_session().await?;
+        }
+        Ok(self)
+    }
+
+    /// As the era without sessions says what a request is about.
+    fn sessionless(&mut self, method: &'static str) {
+        self.headers.insert(VERSION, HeaderValue::from_static(MODERN));
+        self.headers.insert(METHOD, HeaderValue::from_static(method));
+    }
+
+    async fn on(stream: TcpStream, target: &Target) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         let (sender, connection) = Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(async move {
@@ -150,17 +171,49 @@ impl Client {
     }
 
     /// Opens the session's standing stream and leaves it open.
-    pub(super) async fn listen(&mut self) -> anyhow::Result<hyper::body::Incoming> {
-        let mut request = self.request(Method::GET, String::new())?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        self.sender.ready().await?;
-        let answer =
-            tokio::time::timeout(LIMIT, self.sender.send_request(request)).await.context("no stream in time")??;
-        ensure!(answer.status() == StatusCode::OK, "GET: HTTP {}", answer.status());
-        Ok(answer.into_body())
+    pub(super) async fn listen(&mut self) -> anyhow::Result<Incoming> {
+        self.start(Method::GET, String::new()).await
+    }
+
+    /// Opens a stream of changes and leaves it open.
+    pub(super) async fn subscribe(&mut self) -> anyhow::Result<Incoming> {
+        self.sessionless(LISTEN);
+        self.next += 1;
+        let request = format!(
+            r#"{{"jsonrpc":"2.0","id":{},"method":"{LISTEN}","params":{{"notifications":{{"toolsListChanged":true}},{META}}}}}"#,
+            self.next
+        );
+        self.start(Method::POST, request).await
     }
 
     async fn call(&mut self, work: Work, text: &str) -> anyhow::Result<()> {
+        let request = self.message(work, text);
+        let answer = self.exchange(Method::POST, request).await?;
+        let body = text_of(&answer)?;
+        ensure!(answer.status == StatusCode::OK, "HTTP {}: {}", answer.status, reply::start(body));
+        let result = reply::result(body, &self.next.to_string())?;
+        match work.tool {
+            Tool::Echo => reply::check_echo(result, text),
+            Tool::Blob(bytes) => reply::check_length(result, bytes),
+        }
+    }
+
+    /// Calls, and leaves unread what is answered.
+    pub(super) async fn begin(&mut self, work: Work) -> anyhow::Result<Incoming> {
+        let message = self.message(work, "");
+        self.start(Method::POST, message).await
+    }
+
+    /// Calls, and tells whether that is answered with an error.
+    pub(super) async fn fails(&mut self, work: Work) -> anyhow::Result<bool> {
+        let request = self.message(work, "");
+        let answer = self.exchange(Method::POST, request).await?;
+        let said = reply::result(text_of(&answer)?, &self.next.to_string());
+        Ok(answer.status != StatusCode::OK || said.and_then(|result| reply::check_echo(result, "")).is_err())
+    }
+
+    /// The next call.
+    fn message(&mut self, work: Work, text: &str) -> String {
         self.next += 1;
         let id = self.next;
         let name = self.tool(work);
@@ -170,17 +223,9 @@ impl Client {
             Tool::Blob(bytes) => format!(r#""bytes":{bytes}{sse}"#),
         };
         let (comma, meta) = if work.modern { (",", META) } else { ("", "") };
-        let request = format!(
+        format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}","arguments":{{{arguments}}}{comma}{meta}}}}}"#
-        );
-        let answer = self.exchange(Method::POST, request).await?;
-        let body = text_of(&answer)?;
-        ensure!(answer.status == StatusCode::OK, "HTTP {}: {}", answer.status, reply::start(body));
-        let result = reply::result(body, &id.to_string())?;
-        match work.tool {
-            Tool::Echo => reply::check_echo(result, text),
-            Tool::Blob(bytes) => reply::check_length(result, bytes),
-        }
+        )
     }
 
     fn tool(&self, work: Work) -> String {
@@ -197,6 +242,16 @@ impl Client {
         *request.uri_mut() = self.target.path.parse()?;
         *request.headers_mut() = self.headers.clone();
         Ok(request)
+    }
+
+    /// Until the answer begins.
+    async fn start(&mut self, method: Method, body: String) -> anyhow::Result<Incoming> {
+        let request = self.request(method, body)?;
+        self.sender.ready().await?;
+        let answer =
+            tokio::time::timeout(LIMIT, self.sender.send_request(request)).await.context("no answer in time")??;
+        ensure!(answer.status() == StatusCode::OK, "HTTP {}", answer.status());
+        Ok(answer.into_body())
     }
 
     async fn exchange(&mut self, method: Method, body: String) -> anyhow::Result<Answer> {

@@ -1,6 +1,7 @@
 //! Suite `peers`: a tool call through others and through Portolan, the same load in turn, each on a core of its own.
 
 pub(crate) mod alone;
+pub(crate) mod beside;
 mod candidates;
 mod counted;
 mod grid;
@@ -123,6 +124,7 @@ fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
                 (Held::Sessions, count),
                 (Held::Connections, open),
                 (Held::Streams, open),
+                (Held::Listens, open),
             ]
         }
         Candidate::Bridged => vec![(Held::Sessions, count / 10), (Held::Sessions, count)],
@@ -266,6 +268,7 @@ fn figures(rows: &[Row], kept: &[(Candidate, Kept)], token: f64) -> Vec<Figure> 
             0.75,
         ),
         kib("gateway, per standing stream", each(Gateway, Held::Streams), 32.0),
+        kib("gateway, per stream of 2026-07-28", each(Gateway, Held::Listens), 32.0),
         Figure { what: "opening a session token".into(), value: Some(token), target: 5.0, unit: "µs" },
     ]
 }

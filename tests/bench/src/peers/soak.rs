@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &SoakArgs) -> anyhow::Result<Section> {
     let mut all = Vec::new();
     for candidate in [Candidate::Gateway, Candidate::Bridged] {
         process::pin(SPLIT.harness)?;
-        let stand = Stand::start(candidate, SPLIT, 1).await?;
+        let stand = Stand::start(candidate, SPLIT, 1, None).await?;
         let soaked = soak(&stand, candidate, args).await;
         stand.end().await?;
         all.push(soaked?);

@@ -1,0 +1,162 @@
+//! Suite `beside`: what a caller of one server notices of the trouble of others.
+
+mod trouble;
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::candidates::{Candidate, Stand};
+use super::load::{self, Client, Seen, Target, Work};
+use super::{MIB, SPLIT, alone, process};
+use crate::machine::Machine;
+use crate::report::{Figure, Section, Table, decimal};
+use crate::stats::{median, percentile};
+use trouble::Trouble;
+
+/// Between what goes on and what is measured, and after its end.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How much is measured.
+#[derive(Args, Debug)]
+pub(crate) struct BesideArgs {
+    /// Rounds; in each, calls are measured without the trouble and beside it
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long each is measured, in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Clients that call all the time
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+}
+
+/// One round.
+struct Round {
+    without: Seen,
+    beside: Seen,
+}
+
+/// What was seen of one trouble.
+struct Noticed {
+    trouble: Trouble,
+    rounds: Vec<Round>,
+    /// The most that the gateway had, bytes.
+    peak: f64,
+}
+
+/// Measures, one trouble after the other.
+pub(crate) async fn run(args: &BesideArgs) -> anyhow::Result<Section> {
+    let mut machine = Machine::look().await?;
+    let mut all = Vec::new();
+    for trouble in Trouble::ALL {
+        process::pin(SPLIT.harness)?;
+        let noticed = beside(trouble, args).await.map_err(|error| error.context(trouble.name()))?;
+        eprintln!("bench: beside {}", trouble.name());
+        all.push(noticed);
+    }
+    machine.done()?;
+    Ok(Section {
+        id: "beside",
+        machine,
+        figures: all.iter().filter(|noticed| noticed.trouble != Trouble::Nothing).map(Noticed::figure).collect(),
+        tables: vec![table(&all)],
+        notes: notes(args),
+    })
+}
+
+async fn beside(trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> {
+    let (listener, address) = trouble::listener().await?;
+    // Who reads slowly needs a server that answers: the one that everyone else has.
+    let beside = (trouble != Trouble::Unread).then_some(address);
+    let server = tokio::spawn(trouble.serve(listener));
+    let stand = Stand::start(Candidate::Gateway, SPLIT, 1, beside).await?;
+    let noticed = rounds(&stand, trouble, args).await;
+    stand.end().await?;
+    server.abort();
+    noticed
+}
+
+async fn rounds(stand: &Stand, trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> {
+    let troubled = Target { path: alone::TROUBLED_PATH, ..stand.through.clone() };
+    let mut clients = Vec::with_capacity(args.clients);
+    for _ in 0..args.clients {
+        clients.push(Client::open(&stand.through, Work::ECHO).await?);
+    }
+    let lasting = Duration::from_secs_f64(args.seconds);
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds {
+        load::call(&mut clients, Work::ECHO, SETTLE).await?;
+        let without = load::call(&mut clients, Work::ECHO, lasting).await?;
+        let mut going = trouble.begin(stand, &troubled).await?;
+        load::call(&mut clients, Work::ECHO, SETTLE).await?;
+        let beside = load::call(&mut clients, Work::ECHO, lasting).await?;
+        going.check()?;
+        drop(going);
+        rounds.push(Round { without, beside });
+    }
+    Ok(Noticed { trouble, rounds, peak: stand.usage()?.peak })
+}
+
+impl Noticed {
+    /// The middle of `field` over rounds.
+    fn middle(&self, field: impl Fn(&Round) -> f64) -> f64 {
+        median(&self.rounds.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    fn p99_ratio(&self) -> f64 {
+        self.middle(|round| micros(&round.beside, 0.99) / micros(&round.without, 0.99))
+    }
+
+    fn figure(&self) -> Figure {
+        let what = format!("p99 beside {} ÷ without", self.trouble.name());
+        Figure { what, value: Some(self.p99_ratio()), target: 1.05, unit: "×" }
+    }
+}
+
+fn micros(seen: &Seen, share: f64) -> f64 {
+    percentile(&seen.latencies, share).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
+}
+
+fn rps(seen: &Seen) -> f64 {
+    seen.calls() / seen.took.as_secs_f64()
+}
+
+fn table(all: &[Noticed]) -> Table {
+    let rows = all.iter().map(|noticed| {
+        let middle = |field: fn(&Round) -> f64, places| decimal(noticed.middle(field), places);
+        vec![
+            noticed.trouble.name(),
+            middle(|round| rps(&round.without), 0),
+            middle(|round| rps(&round.beside), 0),
+            middle(|round| micros(&round.without, 0.5), 0),
+            middle(|round| micros(&round.beside, 0.5), 0),
+            middle(|round| micros(&round.without, 0.99), 0),
+            middle(|round| micros(&round.beside, 0.99), 0),
+            decimal(noticed.p99_ratio(), 2),
+            decimal(noticed.peak / MIB, 1),
+        ]
+    });
+    Table {
+        caption: "Calls of one server, without and beside".into(),
+        columns: vec!["beside", "rps", "beside", "p50 µs", "beside", "p99 µs", "beside", "p99 ratio", "peak MiB"],
+        rows: rows.collect(),
+    }
+}
+
+fn notes(args: &BesideArgs) -> Vec<String> {
+    vec![
+        format!(
+            "{} clients with a session each call `echo` of one server as fast as they are answered, through a gateway on a core of \
+             its own, {} times {} s without the trouble and as long beside it, in turn; every answer is checked. Medians of the \
+             rounds; the ratio is the median of the rounds' ratios.",
+            args.clients,
+            args.rounds,
+            decimal(args.seconds, 1)
+        ),
+        "*Nothing* is the same without any trouble: how far two looks at the same thing differ on this machine.".into(),
+        "Those who make trouble share the core of the clients and the server that are measured, so what they need to make it \
+         is in what is seen."
+            .into(),
+    ]
+}
