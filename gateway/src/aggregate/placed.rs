@@ -54,10 +54,13 @@ impl Placed {
     /// The place of the session's part at `route`.
     pub(super) async fn at(&self, session: &SessionKey, route: &str) -> Arc<Place> {
         let places = self.0.get_with_by_ref(session, async { Places::default() }).await;
-        if let Some(place) = lock(&places).get(route) {
-            return place.clone();
-        }
-        let place = lock(&places).entry(route.to_owned()).or_default().clone();
+        let place = {
+            let mut known = lock(&places);
+            if let Some(place) = known.get(route) {
+                return place.clone();
+            }
+            known.entry(route.to_owned()).or_default().clone()
+        };
         // Weighed anew.
         self.0.insert(session.clone(), places).await;
         place

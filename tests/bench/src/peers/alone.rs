@@ -22,9 +22,8 @@ pub(super) const API_KEY: &str = "ptl_bench";
 pub(super) const POD: &str = "pod-server-0";
 /// Where the first server is served.
 pub(super) const PATH: &str = "/default/server-0/mcp";
-const TROUBLED: &str = "troubled";
-/// Where the one in trouble is.
-pub(super) const TROUBLED_PATH: &str = "/default/troubled/mcp";
+/// Where the second one is, if there is one.
+pub(super) const SECOND_PATH: &str = "/default/server-1/mcp";
 
 /// What is started.
 #[derive(Args, Debug)]
@@ -38,9 +37,9 @@ pub(crate) struct AloneArgs {
     /// Servers, all of them in that place
     #[arg(long, default_value_t = 1)]
     servers: usize,
-    /// Where one more server is, which is in trouble
+    /// Where the last of them is, when it is not in that place
     #[arg(long)]
-    troubled: SocketAddr,
+    last: Option<SocketAddr>,
     /// Lets everyone in
     #[arg(long)]
     anonymous: bool,
@@ -70,8 +69,7 @@ pub(crate) fn run(args: &AloneArgs) -> anyhow::Result<()> {
 
 /// The objects of a cluster with so many servers.
 fn inputs(args: &AloneArgs) -> Value {
-    let numbered = (0..args.servers).map(|number| format!("server-{number}"));
-    let names: Vec<String> = numbered.chain([TROUBLED.to_owned()]).collect();
+    let names: Vec<String> = (0..args.servers).map(|number| format!("server-{number}")).collect();
     let revision = |name: &str| format!("{name}-aaaaaaaa");
     let servers = names.iter().map(|name| {
         json!({
@@ -84,8 +82,8 @@ fn inputs(args: &AloneArgs) -> Value {
             "status": {"revisions": [{"name": revision(name), "state": "Serving", "weight": 100, "generation": 1}]},
         })
     });
-    let slices = names.iter().map(|name| {
-        let pod = if name == TROUBLED { args.troubled } else { args.pod };
+    let slices = names.iter().enumerate().map(|(number, name)| {
+        let pod = args.last.filter(|_| number + 1 == args.servers).unwrap_or(args.pod);
         json!({
             "metadata": {
                 "namespace": "default", "name": format!("{name}-0"),

@@ -84,8 +84,8 @@ pub(super) struct Stand {
 }
 
 impl Stand {
-    /// Starts `candidate` in front of a server of its own; `servers` of them where it can tell them apart. A gateway alone
-    /// has another one, at `troubled` if that is said.
+    /// Starts `candidate` in front of a server of its own; `servers` of them where it can tell them apart, of
+    /// which a gateway's last one is at `last` if that is said.
     ///
     /// # Errors
     /// One of them does not listen in time.
@@ -93,7 +93,7 @@ impl Stand {
         candidate: Candidate,
         cores: Cores,
         servers: usize,
-        troubled: Option<SocketAddr>,
+        last: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let server_at = free_address()?;
@@ -105,7 +105,7 @@ impl Stand {
         listens(server_at).await?;
         let listen = free_address()?;
         let mut candidates = Vec::new();
-        let behind = Behind { server: server_at, servers, troubled: troubled.unwrap_or(server_at) };
+        let behind = Behind { server: server_at, servers, last };
         for (command, at) in commands(candidate, listen, behind, folder.path())? {
             candidates.push(children::start(&mut process::on(cores.candidate, &command), SUITE)?);
             listens(at).await?;
@@ -145,20 +145,17 @@ struct Behind {
     server: SocketAddr,
     /// How often the gateway knows it.
     servers: usize,
-    troubled: SocketAddr,
+    /// Where the last of these is, when it is not there.
+    last: Option<SocketAddr>,
 }
 
 /// What to start, in order, and where each listens.
 fn commands(candidate: Candidate, listen: SocketAddr, behind: Behind, folder: &Path) -> anyhow::Result<Commands> {
-    let Behind { server, servers, troubled } = behind;
+    let Behind { server, servers, last } = behind;
     let alone = |pod: SocketAddr| {
-        let flags = [
-            ("--listen", listen.to_string()),
-            ("--pod", pod.to_string()),
-            ("--servers", servers.to_string()),
-            ("--troubled", troubled.to_string()),
-        ];
-        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        let flags = [("--listen", listen.to_string()), ("--pod", pod.to_string()), ("--servers", servers.to_string())];
+        let last = last.map(|last| ("--last", last.to_string()));
+        let flags = flags.into_iter().chain(last).flat_map(|(name, value)| [name.to_owned(), value]);
         let open = (candidate == Candidate::Anonymous).then(|| "--anonymous".to_owned());
         [binary("portolan-bench"), "alone".into()].into_iter().chain(flags).chain(open).collect()
     };

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::candidates::{Candidate, Cores, Stand};
 use super::counted::Stats;
-use super::load::{self, Client, Target, Tool, Work};
+use super::load::{self, Target, Tool, Work};
 use super::process;
-use crate::stats::{median, percentile};
+use crate::stats::median;
 
 /// One kind of load.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,11 +137,11 @@ async fn cell(stand: &Stand, load: &Load, lasting: Lasting) -> anyhow::Result<Ce
     let calls = through.seen.calls();
     let in_flight = super::float(load.clients * load.work.tool.bytes());
     Ok(Cell {
-        direct_rps: direct.rps(),
-        rps: through.rps(),
-        p50: through.at(0.5),
-        p99: through.at(0.99),
-        added: through.at(0.5) - direct.at(0.5),
+        direct_rps: direct.seen.rps(),
+        rps: through.seen.rps(),
+        p50: through.seen.at(0.5),
+        p99: through.seen.at(0.99),
+        added: through.seen.at(0.5) - direct.seen.at(0.5),
         cpu: through.cpu / calls * 1e4,
         peak: through.peak,
         held: (through.peak - idle.rss) / in_flight,
@@ -158,21 +158,8 @@ struct Run {
     peak: f64,
 }
 
-impl Run {
-    fn rps(&self) -> f64 {
-        self.seen.calls() / self.seen.took.as_secs_f64()
-    }
-
-    fn at(&self, share: f64) -> f64 {
-        percentile(&self.seen.latencies, share).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
-    }
-}
-
 async fn run(stand: &Stand, target: &Target, load: &Load, lasting: Lasting) -> anyhow::Result<Run> {
-    let mut clients = Vec::with_capacity(load.clients);
-    for _ in 0..load.clients {
-        clients.push(Client::open(target, load.work).await?);
-    }
+    let mut clients = load::clients(target, load.work, load.clients).await?;
     load::call(&mut clients, load.work, lasting.before).await?;
     let before = Stats::of(target.server).await?;
     let began = stand.usage()?;
@@ -183,6 +170,6 @@ async fn run(stand: &Stand, target: &Target, load: &Load, lasting: Lasting) -> a
 }
 
 /// The middle of `field` over rounds.
-pub(super) fn middle(cells: &[Cell], field: impl Fn(&Cell) -> f64) -> f64 {
-    median(&cells.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+pub(super) fn middle<T>(rounds: &[T], field: impl Fn(&T) -> f64) -> f64 {
+    median(&rounds.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
 }

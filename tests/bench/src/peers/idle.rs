@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use hyper::body::Incoming;
+
 use super::candidates::{Candidate, Cores, Stand};
 use super::counted::Stats;
-use super::load::{Client, Work};
+use super::load::{Client, Target, Work};
 use super::process;
 
 /// Until what was opened has settled.
@@ -34,6 +36,48 @@ impl Held {
             Self::Listens => "streams of 2026-07-28",
         }
     }
+
+    /// Opens so many of it at `target`.
+    ///
+    /// # Errors
+    /// One is refused.
+    pub(super) async fn open(self, target: &Target, count: usize) -> anyhow::Result<Open> {
+        let mut clients = Vec::new();
+        let mut streams = Vec::new();
+        match self {
+            Self::Sessions => {
+                for _ in 0..SHARED {
+                    clients.push(Client::connect(target).await?);
+                }
+                for number in 0..count {
+                    clients[number % SHARED].open_session().await?;
+                }
+            }
+            Self::Connections | Self::Streams => {
+                for _ in 0..count {
+                    let mut client = Client::open(target, Work::ECHO).await?;
+                    if self == Self::Streams {
+                        streams.push(client.listen().await?);
+                    }
+                    clients.push(client);
+                }
+            }
+            Self::Listens => {
+                for _ in 0..count {
+                    let mut client = Client::connect(target).await?;
+                    streams.push(client.subscribe().await?);
+                    clients.push(client);
+                }
+            }
+        }
+        Ok(Open { clients, streams })
+    }
+}
+
+/// What is held open until it is dropped.
+pub(super) struct Open {
+    pub(super) clients: Vec<Client>,
+    pub(super) streams: Vec<Incoming>,
 }
 
 /// What was kept.
@@ -64,38 +108,11 @@ async fn kept(stand: &Stand, held: Held, count: usize) -> anyhow::Result<Kept> {
     let counted = Stats::of(stand.through.server).await?;
     tokio::time::sleep(SETTLE).await;
     let before = stand.usage()?.rss;
-    let mut clients = Vec::new();
-    let mut streams = Vec::new();
-    match held {
-        Held::Sessions => {
-            for _ in 0..SHARED {
-                clients.push(Client::connect(&stand.through).await?);
-            }
-            for number in 0..count {
-                clients[number % SHARED].open_session().await?;
-            }
-        }
-        Held::Connections | Held::Streams => {
-            for _ in 0..count {
-                let mut client = Client::open(&stand.through, Work::ECHO).await?;
-                if held == Held::Streams {
-                    streams.push(client.listen().await?);
-                }
-                clients.push(client);
-            }
-        }
-        Held::Listens => {
-            for _ in 0..count {
-                let mut client = Client::connect(&stand.through).await?;
-                streams.push(client.subscribe().await?);
-                clients.push(client);
-            }
-        }
-    }
+    let holding = held.open(&stand.through, count).await?;
     tokio::time::sleep(SETTLE).await;
     let open = stand.usage()?.rss;
     let at_server = Stats::of(stand.through.server).await?.since(&counted).initialized;
-    drop((streams, clients));
+    drop(holding);
     tokio::time::sleep(SETTLE).await;
     let after = stand.usage()?.rss;
     Ok(Kept { held, count, each: (open - before) / super::float(count), rss: [before, open, after], at_server })

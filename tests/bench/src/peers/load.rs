@@ -18,6 +18,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::mcp::{INITIALIZED, initialize, reply};
+use crate::stats::percentile;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -285,6 +286,25 @@ impl Seen {
     pub(super) fn calls(&self) -> f64 {
         self.latencies.len() as f64
     }
+
+    /// Calls per second.
+    pub(super) fn rps(&self) -> f64 {
+        self.calls() / self.took.as_secs_f64()
+    }
+
+    /// What `share` (0 to 1) of the calls did not exceed, in microseconds.
+    pub(super) fn at(&self, share: f64) -> f64 {
+        percentile(&self.latencies, share).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
+    }
+}
+
+/// So many clients, each with a session where `work` needs one.
+pub(super) async fn clients(target: &Target, work: Work, count: usize) -> anyhow::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        clients.push(Client::open(target, work).await?);
+    }
+    Ok(clients)
 }
 
 /// Calls for so long, each client as soon as its last call was answered. Any call that fails ends it.

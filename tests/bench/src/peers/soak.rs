@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::candidates::{Candidate, Stand};
-use super::load::{self, Client, Work};
+use super::load::{self, Work};
 use super::{MIB, SPLIT, process};
 use crate::machine::Machine;
 use crate::report::{Figure, Section, Table, decimal};
@@ -60,10 +60,7 @@ pub(crate) async fn run(args: &SoakArgs) -> anyhow::Result<Section> {
 }
 
 async fn soak(stand: &Stand, candidate: Candidate, args: &SoakArgs) -> anyhow::Result<Soaked> {
-    let mut clients = Vec::with_capacity(args.clients);
-    for _ in 0..args.clients {
-        clients.push(Client::open(&stand.through, Work::ECHO).await?);
-    }
+    let mut clients = load::clients(&stand.through, Work::ECHO, args.clients).await?;
     let (began, lasting) = (Instant::now(), Duration::from_secs(args.seconds));
     let mut soaked = Soaked { candidate, calls: 0.0, memory: Vec::new() };
     while began.elapsed() < lasting {

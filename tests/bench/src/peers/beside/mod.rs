@@ -2,16 +2,18 @@
 
 mod trouble;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::net::TcpListener;
 
 use super::candidates::{Candidate, Stand};
-use super::load::{self, Client, Seen, Target, Work};
+use super::grid::middle;
+use super::load::{self, Seen, Target, Work};
 use super::{MIB, SPLIT, alone, process};
 use crate::machine::Machine;
 use crate::report::{Figure, Section, Table, decimal};
-use crate::stats::{median, percentile};
 use trouble::Trouble;
 
 /// Between what goes on and what is measured, and after its end.
@@ -66,11 +68,12 @@ pub(crate) async fn run(args: &BesideArgs) -> anyhow::Result<Section> {
 }
 
 async fn beside(trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> {
-    let (listener, address) = trouble::listener().await?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
     // Who reads slowly needs a server that answers: the one that everyone else has.
     let beside = (trouble != Trouble::Unread).then_some(address);
     let server = tokio::spawn(trouble.serve(listener));
-    let stand = Stand::start(Candidate::Gateway, SPLIT, 1, beside).await?;
+    let stand = Stand::start(Candidate::Gateway, SPLIT, 2, beside).await?;
     let noticed = rounds(&stand, trouble, args).await;
     stand.end().await?;
     server.abort();
@@ -78,11 +81,8 @@ async fn beside(trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> 
 }
 
 async fn rounds(stand: &Stand, trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> {
-    let troubled = Target { path: alone::TROUBLED_PATH, ..stand.through.clone() };
-    let mut clients = Vec::with_capacity(args.clients);
-    for _ in 0..args.clients {
-        clients.push(Client::open(&stand.through, Work::ECHO).await?);
-    }
+    let troubled = Target { path: alone::SECOND_PATH, ..stand.through.clone() };
+    let mut clients = load::clients(&stand.through, Work::ECHO, args.clients).await?;
     let lasting = Duration::from_secs_f64(args.seconds);
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
@@ -99,13 +99,8 @@ async fn rounds(stand: &Stand, trouble: Trouble, args: &BesideArgs) -> anyhow::R
 }
 
 impl Noticed {
-    /// The middle of `field` over rounds.
-    fn middle(&self, field: impl Fn(&Round) -> f64) -> f64 {
-        median(&self.rounds.iter().map(field).collect::<Vec<_>>()).unwrap_or(f64::NAN)
-    }
-
     fn p99_ratio(&self) -> f64 {
-        self.middle(|round| micros(&round.beside, 0.99) / micros(&round.without, 0.99))
+        middle(&self.rounds, |round| round.beside.at(0.99) / round.without.at(0.99))
     }
 
     fn figure(&self) -> Figure {
@@ -114,25 +109,17 @@ impl Noticed {
     }
 }
 
-fn micros(seen: &Seen, share: f64) -> f64 {
-    percentile(&seen.latencies, share).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
-}
-
-fn rps(seen: &Seen) -> f64 {
-    seen.calls() / seen.took.as_secs_f64()
-}
-
 fn table(all: &[Noticed]) -> Table {
     let rows = all.iter().map(|noticed| {
-        let middle = |field: fn(&Round) -> f64, places| decimal(noticed.middle(field), places);
+        let at = |field: fn(&Round) -> f64, places| decimal(middle(&noticed.rounds, field), places);
         vec![
             noticed.trouble.name(),
-            middle(|round| rps(&round.without), 0),
-            middle(|round| rps(&round.beside), 0),
-            middle(|round| micros(&round.without, 0.5), 0),
-            middle(|round| micros(&round.beside, 0.5), 0),
-            middle(|round| micros(&round.without, 0.99), 0),
-            middle(|round| micros(&round.beside, 0.99), 0),
+            at(|round| round.without.rps(), 0),
+            at(|round| round.beside.rps(), 0),
+            at(|round| round.without.at(0.5), 0),
+            at(|round| round.beside.at(0.5), 0),
+            at(|round| round.without.at(0.99), 0),
+            at(|round| round.beside.at(0.99), 0),
             decimal(noticed.p99_ratio(), 2),
             decimal(noticed.peak / MIB, 1),
         ]

@@ -2,7 +2,6 @@
 //! nobody.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::super::candidates::Stand;
+use super::super::idle::Held;
 use super::super::load::{Client, Target, Tool, Work};
 
 /// Callers of a server that is in trouble.
@@ -99,15 +99,10 @@ impl Trouble {
                 going.dribble(&stand.through, whole).await?;
             }
             Self::Idle => {
-                let mut one = Client::connect(&stand.through).await?;
-                for _ in 0..SESSIONS {
-                    one.open_session().await?;
-                }
-                going.clients.push(one);
-                for _ in 0..STREAMS {
-                    let mut client = Client::open(&stand.through, Work::ECHO).await?;
-                    going.unread.push(client.listen().await?);
-                    going.clients.push(client);
+                for (held, count) in [(Held::Sessions, SESSIONS), (Held::Streams, STREAMS)] {
+                    let open = held.open(&stand.through, count).await?;
+                    going.clients.extend(open.clients);
+                    going.unread.extend(open.streams);
                 }
             }
         }
@@ -212,11 +207,4 @@ fn head(target: &Target) -> String {
     let Target { address, path, key, .. } = target;
     let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{key}")
-}
-
-/// Where the troubled server is to listen.
-pub(super) async fn listener() -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
 }
