@@ -1,4 +1,4 @@
-//! Third-party servers, unmodified, on one machine through `portolan dev`, called by third-party clients.
+//! Third-party servers, unmodified, on one machine through `portolan dev`, called by third-party clients in both eras.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
 use portolan_tests::mcp::Session;
-use portolan_tests::thirdparty::{CLIENTS, Place, Server, assert_serves, server};
+use portolan_tests::thirdparty::{Place, Server, assert_serves, in_each_era, server};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn every_client_uses(name: &str) {
     write(folder.path(), &server);
     let mut dev = Dev::start(folder.path());
     let url = dev.ready(name).await;
-    for client in CLIENTS {
+    for client in in_each_era() {
         assert_serves(&server, client, &url, None).await;
     }
     assert!(dev.end(Signal::SIGTERM).await.success());

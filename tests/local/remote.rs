@@ -1,4 +1,5 @@
-//! Third-party servers that run by themselves, reached by URL through `portolan dev`, called by third-party clients.
+//! Third-party servers that run by themselves, reached by URL through `portolan dev`, called by third-party clients in both
+//! eras.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -11,10 +12,15 @@ use portolan_tests::dev::Dev;
 use portolan_tests::mcp::Session;
 use portolan_tests::paths;
 use portolan_tests::ports::free_port;
-use portolan_tests::thirdparty::{CLIENTS, Place, assert_serves, client, server};
+use portolan_tests::thirdparty::{
+    Place, assert_calls, assert_serves, client, in_each_era, prefix_of_all, server, url_of_all,
+};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
+
+/// The server's name.
+const ELSEWHERE: &str = "elsewhere";
 
 /// Starts a program of the third-party servers and waits until it listens on `port`. It ends with what is returned.
 async fn start(program: &Path, args: &[&str], env: &[(&str, &str)], port: u16) -> Child {
@@ -51,19 +57,21 @@ fn write(folder: &Path, objects: &[Value]) {
 }
 
 fn remote(remote: &Value) -> Value {
-    json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer", "metadata": {"name": "elsewhere"},
+    json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer", "metadata": {"name": ELSEWHERE},
         "spec": {"remote": remote}})
 }
 
-/// Serves `objects` by `portolan dev` and lets every client use what is known of `server`.
+/// Serves `objects` by `portolan dev` and lets every client use what is known of the server `name`, at its own endpoint and
+/// at that of all.
 async fn every_client_uses(name: &str, objects: &[Value]) {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), objects);
     let mut dev = Dev::start(folder.path());
-    let url = dev.ready("elsewhere").await;
+    let url = dev.ready(ELSEWHERE).await;
     let server = server(name, Place::Local("/tmp"));
-    for client in CLIENTS {
+    for client in in_each_era() {
         assert_serves(&server, client, &url, None).await;
+        assert_calls(&server, client, &url_of_all(&url, ELSEWHERE), None, &prefix_of_all(ELSEWHERE)).await;
     }
     assert!(dev.end(Signal::SIGTERM).await.success());
 }
@@ -130,10 +138,17 @@ async fn every_client_uses_a_fastmcp_server_elsewhere() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), &[remote(&json!({"url": format!("http://127.0.0.1:{port}/mcp")}))]);
     let mut dev = Dev::start(folder.path());
-    let url = dev.ready("elsewhere").await;
-    for name in CLIENTS {
-        let answer = client(name, &url, None, &["call", "add", r#"{"a":2,"b":40}"#]).await.expect("answers");
-        assert_eq!((&answer["isError"], &answer["text"]), (&json!(false), &json!("The sum is 42.")), "{name}");
+    let url = dev.ready(ELSEWHERE).await;
+    for by in in_each_era() {
+        for (url, prefix) in [(url.clone(), String::new()), (url_of_all(&url, ELSEWHERE), prefix_of_all(ELSEWHERE))] {
+            let call = ["call", &format!("{prefix}add"), r#"{"a":2,"b":40}"#];
+            let answer = client(by, &url, None, &call).await.expect("answers");
+            assert_eq!(
+                (&answer["isError"], &answer["text"]),
+                (&json!(false), &json!("The sum is 42.")),
+                "{by} at {url}"
+            );
+        }
     }
     assert!(dev.end(Signal::SIGTERM).await.success());
 }
@@ -157,12 +172,12 @@ async fn what_is_wrong_with_a_remote_is_its_row_and_mending_its_file_serves_it()
     for (spec, reason, words) in wrong {
         write(folder.path(), &[remote(&spec)]);
         let dev = dev.get_or_insert_with(|| Dev::start(folder.path()));
-        let line = dev.line(reason, |line| line["name"] == "elsewhere" && line["reason"] == reason).await;
+        let line = dev.line(reason, |line| line["name"] == ELSEWHERE && line["reason"] == reason).await;
         assert!(line["message"].as_str().is_some_and(|message| message.contains(words)), "{line}");
     }
     let mut dev = dev.expect("started");
     write(folder.path(), &[remote(&json!({"url": plain}))]);
-    let url = dev.ready("elsewhere").await;
+    let url = dev.ready(ELSEWHERE).await;
     let session = Session::open(&url, None).await.expect("a session");
     session.call(1, "echo", json!({"message": "hi"})).await.expect("answers");
     assert!(dev.end(Signal::SIGTERM).await.success());

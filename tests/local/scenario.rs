@@ -9,7 +9,9 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
 use portolan_tests::ports::free_port;
-use portolan_tests::thirdparty::{CLIENTS, Place, Server, assert_calls, client, scenario, server, servers};
+use portolan_tests::thirdparty::{
+    Place, Server, assert_calls, client, in_each_era, prefix_of_all, scenario, server, servers, url_of_all,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -55,18 +57,12 @@ impl Serving {
     /// The endpoint of all of them.
     fn all(&self) -> String {
         let (server, url) = &self.servers[0];
-        let gateway = url.strip_suffix(&format!("/default/{}/mcp", server.name)).expect("ends with the route");
-        format!("{gateway}/mcp")
+        url_of_all(url, &server.name)
     }
 
     async fn end(self) {
         assert!(self.dev.end(Signal::SIGTERM).await.success());
     }
-}
-
-/// The name of a server's tools at the endpoint of all, but for their own.
-fn prefix(server: &Server) -> String {
-    format!("default__{}__", server.name)
 }
 
 async fn everything() -> Serving {
@@ -87,7 +83,7 @@ async fn plays(name: &str, options: &[&str], check: impl Fn(&Value)) {
     let serving = everything().await;
     let all = serving.all();
     for (server, url) in &serving.servers {
-        let prefix = prefix(server);
+        let prefix = prefix_of_all(&server.name);
         for (era, revision) in ERAS {
             let own: Vec<&str> = options.iter().copied().chain(["--era", era]).collect();
             play(name, url, &own, revision, &check).await;
@@ -190,17 +186,17 @@ async fn every_client_lists_all_servers_as_one_and_calls_each_of_them() {
     let serving = Serving::start(servers(Place::Local(&scratch))).await;
     let all = serving.all();
     let shown = |(server, _): &(Server, String)| {
-        let prefix = prefix(server);
+        let prefix = prefix_of_all(&server.name);
         // What a server shows to some clients only is in no list for everyone.
         server.tools.iter().map(|tool| format!("{prefix}{tool}")).collect::<Vec<_>>()
     };
     let mut tools: Vec<String> = serving.servers.iter().flat_map(shown).collect();
     tools.sort();
-    for name in CLIENTS {
-        let listed = client(name, &all, None, &["list-tools"]).await.expect("the client lists tools");
-        assert_eq!(listed["tools"], json!(tools), "{name}");
+    for by in in_each_era() {
+        let listed = client(by, &all, None, &["list-tools"]).await.expect("the client lists tools");
+        assert_eq!(listed["tools"], json!(tools), "{by}");
         for (server, _) in &serving.servers {
-            assert_calls(server, name, &all, None, &prefix(server)).await;
+            assert_calls(server, by, &all, None, &prefix_of_all(&server.name)).await;
         }
     }
     serving.end().await;

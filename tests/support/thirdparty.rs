@@ -1,6 +1,7 @@
 //! Servers and clients that nobody here wrote, at the versions pinned in `tests/thirdparty`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::process::Stdio;
 
 use serde::Deserialize;
@@ -8,8 +9,38 @@ use serde_json::{Map, Value, json};
 
 use crate::paths;
 
-/// The clients, by the name that `tests/thirdparty/client` knows them by.
-pub const CLIENTS: [&str; 3] = ["python-mcp", "fastmcp", "inspector"];
+/// The clients, each with the protocol era that it chooses itself.
+pub const CLIENTS: [Client; 3] = [Client::new("python-mcp"), Client::new("fastmcp"), Client::new("inspector")];
+
+/// The protocol eras, by the name that `tests/thirdparty/client` and `scenario` know them by.
+const ERAS: [&str; 2] = ["legacy", "modern"];
+
+/// Every client in every era.
+pub fn in_each_era() -> impl Iterator<Item = Client> {
+    CLIENTS.into_iter().flat_map(|client| ERAS.map(|era| Client { era: Some(era), ..client }))
+}
+
+/// A client.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// What `tests/thirdparty/client` knows it by.
+    pub name: &'static str,
+    /// Only this era, where one is given.
+    pub era: Option<&'static str>,
+}
+
+impl Client {
+    const fn new(name: &'static str) -> Self {
+        Self { name, era: None }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let era = self.era.map(|era| format!(" ({era})")).unwrap_or_default();
+        write!(to, "{}{era}", self.name)
+    }
+}
 
 /// Where a server runs: its arguments name other folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +194,12 @@ impl Call {
 ///
 /// # Errors
 /// The client failed; the error carries what it printed.
-pub async fn client(client: &str, url: &str, token: Option<&str>, command: &[&str]) -> Result<Value, String> {
+pub async fn client(client: Client, url: &str, token: Option<&str>, command: &[&str]) -> Result<Value, String> {
     let mut process = tokio::process::Command::new(paths::repo("tests/thirdparty/client"));
-    process.arg(client).arg(url);
+    process.arg(client.name).arg(url);
+    if let Some(era) = client.era {
+        process.args(["--era", era]);
+    }
     if let Some(token) = token {
         process.arg("--header").arg(format!("Authorization: Bearer {token}"));
     }
@@ -197,28 +231,44 @@ async fn answer(mut process: tokio::process::Command, what: &str) -> Result<Valu
     serde_json::from_str(&said).map_err(|error| format!("{what} printed no JSON ({error}): {said}"))
 }
 
+/// Where all servers are one, of the gateway that serves the server `name` of the namespace `default` at `url`.
+///
+/// # Panics
+/// That is no URL of such a server.
+#[must_use]
+pub fn url_of_all(url: &str, name: &str) -> String {
+    let gateway = url.strip_suffix(&format!("/default/{name}/mcp")).expect("ends with the route");
+    format!("{gateway}/mcp")
+}
+
+/// What the names of that server's tools begin with there.
+#[must_use]
+pub fn prefix_of_all(name: &str) -> String {
+    format!("default__{name}__")
+}
+
 /// Lists a server's tools with a client and makes its known call; panics with what differs.
 ///
 /// # Panics
 /// The client does not see what the catalogue promises.
-pub async fn assert_serves(server: &Server, client_name: &str, url: &str, token: Option<&str>) {
-    let listed = client(client_name, url, token, &["list-tools"]).await.expect("the client lists tools");
-    assert_eq!(listed["tools"], json!(server.tools_for(client_name)), "{} with {client_name}", server.name);
-    assert_calls(server, client_name, url, token, "").await;
+pub async fn assert_serves(server: &Server, by: Client, url: &str, token: Option<&str>) {
+    let listed = client(by, url, token, &["list-tools"]).await.expect("the client lists tools");
+    assert_eq!(listed["tools"], json!(server.tools_for(by.name)), "{} with {by}", server.name);
+    assert_calls(server, by, url, token, "").await;
 }
 
 /// Makes a server's known call with a client, at an endpoint where its tools have names with `prefix`.
 ///
 /// # Panics
 /// The client is not answered what the catalogue promises.
-pub async fn assert_calls(server: &Server, client_name: &str, url: &str, token: Option<&str>, prefix: &str) {
+pub async fn assert_calls(server: &Server, by: Client, url: &str, token: Option<&str>, prefix: &str) {
     for call in server.setup_calls.iter().chain([&server.known_call]) {
         let arguments = Value::from(call.arguments.clone()).to_string();
-        let answer = client(client_name, url, token, &["call", &format!("{prefix}{}", call.tool), &arguments])
+        let answer = client(by, url, token, &["call", &format!("{prefix}{}", call.tool), &arguments])
             .await
             .expect("the client calls");
-        assert_eq!(answer["isError"], false, "{} with {client_name}: {answer}", server.name);
+        assert_eq!(answer["isError"], false, "{} with {by}: {answer}", server.name);
         let text = answer["text"].as_str().unwrap_or_default();
-        assert!(text.contains(&call.expect_contains), "{} with {client_name}: {text}", server.name);
+        assert!(text.contains(&call.expect_contains), "{} with {by}: {text}", server.name);
     }
 }

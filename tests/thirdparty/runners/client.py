@@ -19,8 +19,12 @@ class InspectorFailed(Exception):
         self.status = status
 
 
+def mode(options) -> dict:
+    return {"mode": common.ERAS[options.era]} if options.era else {}
+
+
 async def python_mcp(options) -> dict:
-    async with common.sdk_client(options.url, options.header) as client:
+    async with common.sdk_client(options.url, options.header, **mode(options)) as client:
         if options.command == "list-tools":
             return {"tools": await common.all_tools(client)}
         result = await client.call_tool(options.tool, options.arguments)
@@ -35,7 +39,7 @@ async def fastmcp(options) -> dict:
         return common.http_client(headers=headers, timeout=timeout, auth=auth)
 
     transport = StreamableHttpTransport(options.url, headers=dict(options.header), httpx_client_factory=http_client)
-    async with Client(transport) as client:
+    async with Client(transport, **mode(options)) as client:
         if options.command == "list-tools":
             return {"tools": sorted(tool.name for tool in await client.list_tools())}
         result = await client.call_tool(options.tool, options.arguments, raise_on_error=False)
@@ -46,6 +50,8 @@ async def inspector(options) -> dict:
     command = [str(layout.require(layout.node())), str(layout.require(layout.INSPECTOR)), "--cli", options.url,
                "--transport", "http", "--format", "json", "--quiet", "--stored-auth-only",
                "--connect-timeout", str(int(options.timeout * 1000))]
+    if options.era:
+        command += ["--protocol-era", options.era]
     for name, value in options.header:
         command += ["--header", f"{name}: {value}"]
     if options.command == "list-tools":
@@ -84,6 +90,7 @@ def main():
     parser = common.parser()
     parser.add_argument("client", choices=CLIENTS)
     common.add_endpoint(parser)
+    parser.add_argument("--era", choices=common.ERAS)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list-tools")
     call = commands.add_parser("call")

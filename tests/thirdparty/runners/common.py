@@ -11,6 +11,8 @@ from typing import Any
 
 MOST_PAGES = 100
 TIMED_OUT = 3
+# By what the SDK's `mode` calls them.
+ERAS = {"legacy": "legacy", "modern": "2026-07-28"}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,11 +10,9 @@ import mcp_types as types
 
 from runners import common
 
-ERAS = {"legacy": "legacy", "modern": "2026-07-28"}
-
 
 def connect(options, **callbacks):
-    return common.sdk_client(options.url, options.header, mode=ERAS[options.era], **callbacks)
+    return common.sdk_client(options.url, options.header, mode=common.ERAS[options.era], **callbacks)
 
 
 def call(client, options, tool: str, arguments: dict, **more):
@@ -126,7 +124,7 @@ def main():
     parser.add_argument("name", choices=SCENES)
     common.add_endpoint(parser)
     parser.add_argument("--count", type=int, default=4, metavar="N")
-    parser.add_argument("--era", choices=ERAS, default="legacy")
+    parser.add_argument("--era", choices=common.ERAS, default="legacy")
     parser.add_argument("--prefix", default="", metavar="TEXT")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use super::candidates::{Candidate, Stand};
 use super::grid::middle;
-use super::load::{self, Seen, Target, Work};
+use super::load::{self, Client, Seen, Target, Work};
 use super::{MIB, SPLIT, alone, process};
 use crate::machine::Machine;
 use crate::report::{Figure, Section, Table, decimal};
@@ -35,8 +35,15 @@ pub(crate) struct BesideArgs {
 
 /// One round.
 struct Round {
-    without: Seen,
-    beside: Seen,
+    without: Pair,
+    beside: Pair,
+}
+
+/// The same calls twice, one after the other.
+struct Pair {
+    through: Seen,
+    /// To the server itself: of what is made on the core of clients and server, it shows as much.
+    direct: Seen,
 }
 
 /// What was seen of one trouble.
@@ -82,15 +89,16 @@ async fn beside(trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> 
 
 async fn rounds(stand: &Stand, trouble: Trouble, args: &BesideArgs) -> anyhow::Result<Noticed> {
     let troubled = Target { path: alone::SECOND_PATH, ..stand.through.clone() };
-    let mut clients = load::clients(&stand.through, Work::ECHO, args.clients).await?;
-    let lasting = Duration::from_secs_f64(args.seconds);
+    let mut callers = Callers {
+        through: load::clients(&stand.through, Work::ECHO, args.clients).await?,
+        direct: load::clients(&stand.direct, Work::ECHO, args.clients).await?,
+        lasting: Duration::from_secs_f64(args.seconds),
+    };
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
-        load::call(&mut clients, Work::ECHO, SETTLE).await?;
-        let without = load::call(&mut clients, Work::ECHO, lasting).await?;
+        let without = callers.call().await?;
         let mut going = trouble.begin(stand, &troubled).await?;
-        load::call(&mut clients, Work::ECHO, SETTLE).await?;
-        let beside = load::call(&mut clients, Work::ECHO, lasting).await?;
+        let beside = callers.call().await?;
         going.check()?;
         drop(going);
         rounds.push(Round { without, beside });
@@ -98,9 +106,32 @@ async fn rounds(stand: &Stand, trouble: Trouble, args: &BesideArgs) -> anyhow::R
     Ok(Noticed { trouble, rounds, peak: stand.usage()?.peak })
 }
 
+/// Those whose calls are measured.
+struct Callers {
+    through: Vec<Client>,
+    direct: Vec<Client>,
+    lasting: Duration,
+}
+
+impl Callers {
+    async fn call(&mut self) -> anyhow::Result<Pair> {
+        load::call(&mut self.through, Work::ECHO, SETTLE).await?;
+        let through = load::call(&mut self.through, Work::ECHO, self.lasting).await?;
+        let direct = load::call(&mut self.direct, Work::ECHO, self.lasting).await?;
+        Ok(Pair { through, direct })
+    }
+}
+
+impl Round {
+    /// What of the calls that `of` chooses is beside the trouble for each that is without.
+    fn ratio(&self, of: fn(&Pair) -> &Seen, share: f64) -> f64 {
+        of(&self.beside).at(share) / of(&self.without).at(share)
+    }
+}
+
 impl Noticed {
     fn p99_ratio(&self) -> f64 {
-        middle(&self.rounds, |round| round.beside.at(0.99) / round.without.at(0.99))
+        middle(&self.rounds, |round| round.ratio(|pair| &pair.through, 0.99))
     }
 
     fn figure(&self) -> Figure {
@@ -114,19 +145,35 @@ fn table(all: &[Noticed]) -> Table {
         let at = |field: fn(&Round) -> f64, places| decimal(middle(&noticed.rounds, field), places);
         vec![
             noticed.trouble.name(),
-            at(|round| round.without.rps(), 0),
-            at(|round| round.beside.rps(), 0),
-            at(|round| round.without.at(0.5), 0),
-            at(|round| round.beside.at(0.5), 0),
-            at(|round| round.without.at(0.99), 0),
-            at(|round| round.beside.at(0.99), 0),
+            at(|round| round.without.through.rps(), 0),
+            at(|round| round.beside.through.rps(), 0),
+            at(|round| round.without.through.at(0.5), 0),
+            at(|round| round.beside.through.at(0.5), 0),
+            at(|round| round.without.through.at(0.99), 0),
+            at(|round| round.beside.through.at(0.99), 0),
             decimal(noticed.p99_ratio(), 2),
+            at(|round| round.without.direct.at(0.99), 0),
+            at(|round| round.beside.direct.at(0.99), 0),
+            at(|round| round.ratio(|pair| &pair.direct, 0.99), 2),
             decimal(noticed.peak / MIB, 1),
         ]
     });
     Table {
         caption: "Calls of one server, without and beside".into(),
-        columns: vec!["beside", "rps", "beside", "p50 µs", "beside", "p99 µs", "beside", "p99 ratio", "peak MiB"],
+        columns: vec![
+            "beside",
+            "rps",
+            "beside",
+            "p50 µs",
+            "beside",
+            "p99 µs",
+            "beside",
+            "p99 ratio",
+            "direct p99 µs",
+            "beside",
+            "direct ratio",
+            "peak MiB",
+        ],
         rows: rows.collect(),
     }
 }
@@ -143,7 +190,8 @@ fn notes(args: &BesideArgs) -> Vec<String> {
         ),
         "*Nothing* is the same without any trouble: how far two looks at the same thing differ on this machine.".into(),
         "Those who make trouble share the core of the clients and the server that are measured, so what they need to make it \
-         is in what is seen."
+         is in what is seen. *Direct* shows how much that is: the same calls to the server itself, with the trouble at the \
+         gateway all the same."
             .into(),
     ]
 }
