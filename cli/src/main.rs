@@ -103,6 +103,7 @@ impl Command {
 }
 
 /// A call is a few dozen small allocations: they take less here than in the C library, and what waits takes no more room.
+/// `.cargo/config.toml` says from which size on it keeps nothing for later.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
