@@ -4,6 +4,9 @@
 
 mod authority;
 mod certificates;
+#[path = "../../../tests/support/panics.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the bridge is in this process here")]
+mod panics;
 mod server;
 
 use std::time::Duration;
@@ -35,6 +38,7 @@ fn trusting(authority: &Authority, server: &Server) -> Settings {
 
 /// The bridge's verdict about the server, once it has one.
 async fn verdict(settings: &Settings) -> ProbeStatus {
+    let _panics = panics::watch();
     let remote = Remote::new(settings).expect("settings");
     let mut config = Config::new(Upstream::Remote(Box::new(remote)), MacKey::new(&[7; 32]).expect("a key"));
     // A verdict of a server that cannot be reached waits this long, as it may be starting.

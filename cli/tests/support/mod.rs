@@ -183,6 +183,11 @@ impl Drop for Dev {
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
+        self.said.extend(self.errors.try_iter());
+        let is_of_a_panic = |line: &&String| line.starts_with("thread '") && line.contains("panicked at");
+        let panics: Vec<&String> = self.said.iter().filter(is_of_a_panic).collect();
+        // A test that fails by itself is heard of already, and a second panic would end the whole suite.
+        assert!(std::thread::panicking() || panics.is_empty(), "{panics:#?}");
     }
 }
 
