@@ -10,6 +10,10 @@ use std::thread;
 
 use portolan_simulation::{Tally, run};
 
+/// A schedule is thousands of small allocations.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How many seeds a test run takes.
 const SEEDS: u64 = 300;
 
