@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use futures::stream::{self, StreamExt};
 use nix::sys::signal::Signal;
 use portolan_tests::dev::Dev;
 use portolan_tests::ports::free_port;
@@ -195,9 +196,10 @@ async fn every_client_lists_all_servers_as_one_and_calls_each_of_them() {
     for by in in_each_era() {
         let listed = client(by, &all, None, &["list-tools"]).await.expect("the client lists tools");
         assert_eq!(listed["tools"], json!(tools), "{by}");
-        for (server, _) in &serving.servers {
+        let calls = serving.servers.iter().map(async |(server, _)| {
             assert_calls(server, by, &all, None, &prefix_of_all(&server.name)).await;
-        }
+        });
+        stream::iter(calls).buffer_unordered(2).collect::<()>().await;
     }
     serving.end().await;
 }

@@ -1,6 +1,7 @@
 //! What Portolan promises to clients of both eras, under every order of events that a seed can think of: two gateway
 //! replicas, two servers of either era, one of which runs elsewhere behind relays, whose pods come, go, drain and inherit
-//! each other's addresses, clients of one server and of all as one, who lose connections and come back elsewhere, or never.
+//! each other's addresses, clients of either era, of one server and of all as one, who lose connections and come back
+//! elsewhere, or never.
 //!
 //! Nothing here does I/O or reads a clock. What decides is what ships: [`portolan_mcp::session::Session`],
 //! [`portolan_mcp::modern::Mux`] and [`portolan_mcp::translate`] at the bridge, [`portolan_mcp::aggregate::Seek`] at the

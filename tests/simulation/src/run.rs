@@ -31,7 +31,11 @@ pub(crate) struct Named {
 #[derive(Clone, Debug)]
 pub(crate) enum Name {
     Session(String),
-    Parked(String),
+    /// Of what a tool asked.
+    Parked {
+        state: String,
+        tool: String,
+    },
 }
 
 impl Run {

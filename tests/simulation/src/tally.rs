@@ -45,10 +45,12 @@ pub enum Seen {
     Stranger,
     /// A part of a session with all servers that was opened.
     Opened,
+    /// A parked call of one server that was brought to another.
+    Elsewhere,
 }
 
 /// Every one of them.
-const ALL: [Seen; 21] = [
+const ALL: [Seen; 22] = [
     Seen::Session,
     Seen::Answered,
     Seen::Lost,
@@ -70,6 +72,7 @@ const ALL: [Seen; 21] = [
     Seen::Exited,
     Seen::Stranger,
     Seen::Opened,
+    Seen::Elsewhere,
 ];
 
 /// How often each was seen.

@@ -109,7 +109,8 @@ pub(crate) fn call_at(server: &str, session: &str, id: u64) -> Bytes {
     request(id, "tools/call", &params)
 }
 
-fn server_tool(server: &str) -> String {
+/// The name of its tool where all servers are one.
+pub(crate) fn server_tool(server: &str) -> String {
     Member { namespace: NAMESPACE, server }.name("tool")
 }
 

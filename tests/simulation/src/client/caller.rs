@@ -1,12 +1,14 @@
 //! A client without sessions: each of its requests stands alone, goes through any replica, and is taken back when its
-//! connection closes. What a server wants to know it brings with another request.
+//! connection closes. What a server wants to know it brings with another request. It asks one server, or all of them at
+//! their endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Act, Mood, Told};
+use super::{Act, At, Mood, Told};
 use crate::{
+    cluster::SERVERS,
     network::{Ask, ConnectionId, Frame, Purpose},
     run::{Name, Named, Run},
     server::RESOURCES,
@@ -24,7 +26,7 @@ const OURS: &str = "ptl1.";
 pub(crate) struct Caller {
     number: usize,
     pub(crate) name: String,
-    pub(crate) server: usize,
+    pub(crate) at: At,
     /// Every client counts from 1, so all have the same ids and tokens.
     last_id: u64,
     last_call: u64,
@@ -41,10 +43,11 @@ pub(crate) struct Caller {
 #[derive(Debug)]
 struct Call {
     number: u64,
+    server: usize,
     /// Which of two programs of this user asks.
     other: bool,
     replica: usize,
-    /// What was handed back with it, and whether by the other program.
+    /// What was handed back with it, and whether by the other program or to another server.
     round: Option<(Asked, bool)>,
 }
 
@@ -52,6 +55,7 @@ struct Call {
 #[derive(Clone, Debug)]
 struct Asked {
     call: u64,
+    server: usize,
     other: bool,
     replica: usize,
     state: Option<String>,
@@ -69,11 +73,11 @@ struct Listen {
 }
 
 impl Caller {
-    pub(super) fn new(number: usize, server: usize) -> Self {
+    pub(super) fn new(number: usize, at: At) -> Self {
         let (calls, asked, forgotten, listens) = Default::default();
         let (last_id, last_call, served) = Default::default();
         let name = format!("m{number}");
-        Self { number, name, server, last_id, last_call, calls, asked, forgotten, listens, served }
+        Self { number, name, at, last_id, last_call, calls, asked, forgotten, listens, served }
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -102,7 +106,8 @@ impl Caller {
                 let late = self.forgotten.swap_remove(run.rng.usize(0..self.forgotten.len()));
                 return Some(self.come_back(late, run));
             }
-            if run.chance(6) {
+            // Of the lists of all servers a replica tells by itself.
+            if self.at.one().is_some() && run.chance(6) {
                 return Some(self.listen(run));
             }
         }
@@ -118,8 +123,12 @@ impl Caller {
     fn call(&mut self, run: &mut Run) -> Act {
         self.last_call += 1;
         let (id, number, other) = (self.id(), self.last_call, run.mishap(8));
-        self.calls.insert(id, Call { number, other, replica: 0, round: None });
-        self.post(id, number, other, &json!({}))
+        let server = match &self.at {
+            At::One(server) => *server,
+            At::All(servers) => *run.rng.choice(servers).expect("one is there"),
+        };
+        self.calls.insert(id, Call { number, server, other, replica: 0, round: None });
+        self.post(id, &json!({}))
     }
 
     fn come_back(&mut self, asked: Asked, run: &mut Run) -> Act {
@@ -137,20 +146,39 @@ impl Caller {
         if let Some(state) = &asked.state {
             more["requestState"] = state.as_str().into();
         }
-        let strays = run.mishap(12);
-        let (number, other) = (asked.call, asked.other != strays);
-        self.calls.insert(id, Call { number, other, replica: 0, round: Some((asked, strays)) });
-        self.post(id, number, other, &more)
+        let (is_others, elsewhere) = (run.mishap(12), self.elsewhere(&asked, run));
+        let strays = is_others || elsewhere.is_some();
+        let (number, other, server) = (asked.call, asked.other != is_others, elsewhere.unwrap_or(asked.server));
+        self.calls.insert(id, Call { number, server, other, replica: 0, round: Some((asked, strays)) });
+        self.post(id, &more)
     }
 
-    fn post(&self, id: u64, number: u64, other: bool, more: &Value) -> Act {
+    /// Another server, to which it brings what this one asked; now and then, where that can be told.
+    fn elsewhere(&self, asked: &Asked, run: &mut Run) -> Option<usize> {
+        let At::All(servers) = &self.at else { return None };
+        let is_ours = asked.state.as_ref().is_some_and(|state| state.starts_with(OURS));
+        let other = servers.iter().copied().find(|server| *server != asked.server);
+        other.filter(|_| is_ours && run.chance(4)).inspect(|_| run.saw(Seen::Elsewhere))
+    }
+
+    /// The request `id`, as it was noted, with `more` parameters.
+    fn post(&self, id: u64, more: &Value) -> Act {
+        let Call { number, server, other, .. } = self.calls[&id];
+        let name = self.tool(server);
         let mut params = json!({
-            "name": "tool", "canary": wire::canary(&self.name), "call": number, "_meta": wire::introduction(other, id),
+            "name": name, "canary": wire::canary(&self.name), "call": number, "_meta": wire::introduction(other, id),
         });
         for (member, value) in more.as_object().into_iter().flatten() {
             params[member] = value.clone();
         }
         Act::Ask(Purpose::Call(id), Ask::Alone(wire::request(id, "tools/call", &params)))
+    }
+
+    fn tool(&self, server: usize) -> String {
+        match self.at {
+            At::One(_) => "tool".to_owned(),
+            At::All(_) => wire::server_tool(SERVERS[server]),
+        }
     }
 
     /// Opens a stream of notifications, or lets one go to open another.
@@ -261,15 +289,16 @@ impl Caller {
         if let Some(state) = state.clone().filter(|state| state.starts_with(OURS)) {
             run.saw(Seen::Parked);
             run.once(format!("parked under {state}"));
-            run.names.push(Named { owner: self.number, server: Some(self.server), name: Name::Parked(state) });
+            let (tool, server) = (self.tool(call.server), self.at.one());
+            run.names.push(Named { owner: self.number, server, name: Name::Parked { state, tool } });
         } else {
             run.saw(Seen::Round);
         }
         let number = |question: &Value| question["params"]["number"].as_u64().expect("questions have numbers");
         let questions = body["inputRequests"].as_object().into_iter().flatten();
         let questions = questions.map(|(key, question)| (key.clone(), number(question))).collect();
-        let Call { number: call, other, replica, .. } = *call;
-        self.asked.push(Asked { call, other, replica, state, questions });
+        let Call { number: call, server, other, replica, .. } = *call;
+        self.asked.push(Asked { call, server, other, replica, state, questions });
     }
 
     /// Nothing waits for what it brought.
@@ -277,7 +306,7 @@ impl Caller {
         let Some(call) = self.calls.remove(&id) else { return Told::Nothing };
         let Some((asked, strays)) = call.round else { panic!("{}: request {id} is no second round", self.name) };
         if strays {
-            // Its other program has no such call, and this one may come back.
+            // Its other program or the other server has no such call, and it may come back as it should.
             self.asked.push(asked);
             return Told::Nothing;
         }

@@ -3,10 +3,7 @@
 mod caller;
 mod session;
 
-use self::{
-    caller::Caller,
-    session::{At, SessionClient},
-};
+use self::{caller::Caller, session::SessionClient};
 use crate::{
     network::{Ask, ConnectionId, Frame, Purpose},
     run::Run,
@@ -17,6 +14,23 @@ use crate::{
 pub(crate) enum Client {
     Session(SessionClient),
     Caller(Caller),
+}
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub(crate) enum At {
+    One(usize),
+    /// All servers as one, of which these are called.
+    All(Vec<usize>),
+}
+
+impl At {
+    pub(crate) fn one(&self) -> Option<usize> {
+        match self {
+            Self::One(server) => Some(*server),
+            Self::All(_) => None,
+        }
+    }
 }
 
 /// What a client does next.
@@ -59,14 +73,19 @@ impl Client {
     }
 
     pub(crate) fn caller(number: usize, server: usize) -> Self {
-        Self::Caller(Caller::new(number, server))
+        Self::Caller(Caller::new(number, At::One(server)))
+    }
+
+    /// One of all servers, which calls tools of those.
+    pub(crate) fn caller_of_all(number: usize, servers: Vec<usize>) -> Self {
+        Self::Caller(Caller::new(number, At::All(servers)))
     }
 
     /// The server that it asks; all of them without one.
     pub(crate) fn server(&self) -> Option<usize> {
         match self {
             Self::Session(client) => client.at.one(),
-            Self::Caller(client) => Some(client.server),
+            Self::Caller(client) => client.at.one(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Mood, Told};
+use super::{At, Mood, Told};
 use crate::{
     cluster::SERVERS,
     network::{Ask, ConnectionId, Frame, Purpose},
@@ -26,23 +26,6 @@ pub(crate) struct SessionClient {
     opened: u64,
     session: Option<Open>,
     pub(crate) served: u64,
-}
-
-/// What a client has its session with.
-#[derive(Clone, Debug)]
-pub(crate) enum At {
-    One(usize),
-    /// All servers as one, of which these are called.
-    All(Vec<usize>),
-}
-
-impl At {
-    pub(crate) fn one(&self) -> Option<usize> {
-        match self {
-            Self::One(server) => Some(*server),
-            Self::All(_) => None,
-        }
-    }
 }
 
 /// A session as its client sees it.

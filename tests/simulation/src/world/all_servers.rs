@@ -1,4 +1,5 @@
-//! The endpoint of all servers: a session there has a part at each server, which is opened when it is first needed.
+//! The endpoint of all servers: a session there has a part at each server, which is opened when it is first needed. A
+//! request that stands alone goes to its server as it would at that one's own endpoint.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::{
     parts::{Path, Uid, Way},
     replica,
     tally::Seen,
-    wire::{self, Kind},
+    wire::{self, Kind, Said},
 };
 
 impl World {
@@ -37,7 +38,7 @@ impl World {
             Ask::Post { ref token, .. } | Ask::Open { ref token, .. } | Ask::Delete { ref token } => {
                 (token.clone(), ask)
             }
-            Ask::Alone(_) => panic!("clients without sessions ask one server"),
+            Ask::Alone(ref body) => return self.one_server_decides(id, server_of(&wire::read(body)), ask),
         };
         let Some(claims) = self.replicas[replica].opened(client, &token, now) else {
             return self.connections[id].refuse(404);
@@ -62,9 +63,7 @@ impl World {
         let post = |body: Bytes| Ask::Post { token: token.to_owned(), body };
         match said.kind {
             Kind::Request => {
-                let name = said.body["name"].as_str().expect("tools are called here");
-                let owned = Owned::of_name(name).expect("a name says whose it is");
-                let path = self.path(id, claims, position(owned.member), post(body.clone()));
+                let path = self.path(id, claims, server_of(&said), post(body.clone()));
                 let (seek, step) = Seek::new(self.parts(id).known(&path));
                 self.connections[id].path = Some((path, Way::Seek(seek, step.clone())));
                 self.take_step(id, step);
@@ -278,6 +277,12 @@ impl World {
         self.connections[id].path = None;
         self.parts(id).release(id);
     }
+}
+
+/// The server whose tool is called.
+fn server_of(said: &Said) -> usize {
+    let name = said.body["name"].as_str().expect("tools are called here");
+    position(Owned::of_name(name).expect("a name says whose it is").member)
 }
 
 fn position(member: Member<'_>) -> usize {

@@ -49,9 +49,9 @@ impl World {
                 1 => Ask::Delete { token },
                 _ => Ask::Post { token, body: wire::call("thief", 1) },
             },
-            Name::Parked(state) => {
+            Name::Parked { state, tool } => {
                 let params = json!({
-                    "name": "tool", "canary": wire::canary("thief"), "requestState": state, "inputResponses": {},
+                    "name": tool, "canary": wire::canary("thief"), "requestState": state, "inputResponses": {},
                     "_meta": wire::introduction(false, 1),
                 });
                 Ask::Alone(wire::request(1, "tools/call", &params))
@@ -62,10 +62,18 @@ impl World {
     }
 
     pub(super) fn replica_decides(&mut self, id: ConnectionId) {
+        let client = self.connections[id].client;
+        let Stage::ToReplica(ask) = std::mem::replace(&mut self.connections[id].stage, Stage::Done) else { return };
+        match self.clients[client].server() {
+            Some(server) => self.one_server_decides(id, server, ask),
+            None => self.all_servers_decide(id, ask),
+        }
+    }
+
+    /// A replica takes a request to one server.
+    pub(super) fn one_server_decides(&mut self, id: ConnectionId, server: usize, ask: Ask) {
         let now = self.now();
         let Connection { client, replica, .. } = self.connections[id];
-        let Stage::ToReplica(ask) = std::mem::replace(&mut self.connections[id].stage, Stage::Done) else { return };
-        let Some(server) = self.clients[client].server() else { return self.all_servers_decide(id, ask) };
         match self.replicas[replica].decide(client, server, ask, now, &mut self.run.rng) {
             Decision::Forward { stage, name } => {
                 self.connections[id].stage = stage;

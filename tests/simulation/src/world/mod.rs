@@ -18,7 +18,7 @@ use portolan_mcp::revision::Era;
 
 /// Clients of either era.
 const CLIENTS: usize = 2;
-/// Clients of all servers.
+/// Clients of all servers, with sessions.
 const CLIENTS_OF_ALL: usize = 2;
 const REPLICAS: usize = 2;
 /// Few, so that pods inherit each other's.
@@ -83,9 +83,10 @@ impl World {
         // Two callers at one server are what must not be mixed up.
         let server = run.rng.usize(0..SERVERS.len());
         clients.extend((CLIENTS..2 * CLIENTS).map(|number| Client::caller(number, server)));
+        clients.push(Client::caller_of_all(clients.len(), (0..SERVERS.len()).collect()));
         let with_sessions: Vec<usize> = (0..SERVERS.len()).filter(|server| !manners[*server].is_shared).collect();
         if !with_sessions.is_empty() {
-            let all = 2 * CLIENTS..2 * CLIENTS + CLIENTS_OF_ALL;
+            let all = clients.len()..clients.len() + CLIENTS_OF_ALL;
             clients.extend(all.map(|number| Client::session_with_all(number, with_sessions.clone())));
         }
         let mut world = Self {
