@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod fixture;
+#[path = "../../../tests/support/panics.rs"]
+pub mod panics;
 pub mod raw;
 
 use std::io::{BufRead, BufReader};
@@ -312,9 +314,7 @@ impl Rig {
         while !self.reads.is_finished() && ended.elapsed() < Duration::from_secs(1) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let panic = log.lines().find(|line| line.starts_with("thread '") && line.contains("panicked at"));
-        assert!(std::thread::panicking() || panic.is_none(), "{panic:?}");
+        panics::assert_none_in(&self.log.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

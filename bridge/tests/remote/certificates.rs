@@ -1,8 +1,5 @@
 //! A server elsewhere whose certificate goes bad while clients have sessions with it, and is renewed.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use common::{PATIENCE, Reply, until};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -27,6 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+use crate::common::{PATIENCE, Reply, until};
 
 use crate::authority::{Authority, Signed};
 

@@ -4,14 +4,14 @@
 
 mod authority;
 mod certificates;
-#[path = "../../../tests/support/panics.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the bridge is in this process here")]
-mod panics;
+#[path = "../common/mod.rs"]
+mod common;
 mod server;
 
 use std::time::Duration;
 
 use authority::Authority;
+use common::panics;
 use http::StatusCode;
 use portolan_bridge::config::{Config, Upstream};
 use portolan_bridge::remote::{Allowed, Remote, Settings, Transport};

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each suite uses its own part")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
+#[path = "../../../tests/support/panics.rs"]
+mod panics;
 pub mod session;
 
 use std::collections::BTreeSet;
@@ -184,10 +186,7 @@ impl Drop for Dev {
             let _ = reader.join();
         }
         self.said.extend(self.errors.try_iter());
-        let is_of_a_panic = |line: &&String| line.starts_with("thread '") && line.contains("panicked at");
-        let panics: Vec<&String> = self.said.iter().filter(is_of_a_panic).collect();
-        // A test that fails by itself is heard of already, and a second panic would end the whole suite.
-        assert!(std::thread::panicking() || panics.is_empty(), "{panics:#?}");
+        panics::assert_none_in(&self.said.join("\n"));
     }
 }
 

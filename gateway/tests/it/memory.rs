@@ -28,8 +28,7 @@ fn budget() -> u64 {
 async fn within_budget(replica: &Replica, connections: usize, work: impl Future<Output = ()>) {
     let begin = async |which: usize| client(replica).half_a_body(ENDPOINTS[which % ENDPOINTS.len()].0, 0).await;
     let begun: Vec<_> = stream::iter(0..connections).map(begin).buffer_unordered(64).collect().await;
-    let known = async || replica.metric(CONNECTIONS).await >= connections as f64;
-    until("all are connected", known).await;
+    until("all are connected", async || replica.metric(CONNECTIONS).await >= connections as f64).await;
     assert_eq!(replica.metric(HELD).await, 0.0);
     let without = replica.resident();
     drop(begun);

@@ -31,7 +31,7 @@ pub(crate) struct Named {
 #[derive(Clone, Debug)]
 pub(crate) enum Name {
     Session(String),
-    /// Of what a tool asked.
+    /// Of a call of `tool` that waits for its client.
     Parked {
         state: String,
         tool: String,

@@ -111,10 +111,10 @@ async fn measure(candidate: Candidate, args: &PeersArgs, rows: &mut Vec<Row>) ->
     Ok(())
 }
 
-/// A bridge holds its own sessions and streams; what it keeps for each is no promise of the gateway's.
 /// Each may be two connections of a process, which may have 20,000 descriptors.
 const MOST_CONNECTIONS: usize = 9_900;
 
+/// A bridge holds its own sessions and streams; what it keeps for each is no promise of the gateway's.
 fn holdings(candidate: Candidate, count: usize) -> Vec<(Held, usize)> {
     let open = count.min(MOST_CONNECTIONS);
     match candidate {

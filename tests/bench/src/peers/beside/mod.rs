@@ -123,15 +123,15 @@ impl Callers {
 }
 
 impl Round {
-    /// What of the calls that `of` chooses is beside the trouble for each that is without.
-    fn ratio(&self, of: fn(&Pair) -> &Seen, share: f64) -> f64 {
-        of(&self.beside).at(share) / of(&self.without).at(share)
+    /// The p99 beside the trouble ÷ that without, of the calls that `of` chooses.
+    fn p99_ratio(&self, of: fn(&Pair) -> &Seen) -> f64 {
+        of(&self.beside).at(0.99) / of(&self.without).at(0.99)
     }
 }
 
 impl Noticed {
     fn p99_ratio(&self) -> f64 {
-        middle(&self.rounds, |round| round.ratio(|pair| &pair.through, 0.99))
+        middle(&self.rounds, |round| round.p99_ratio(|pair| &pair.through))
     }
 
     fn figure(&self) -> Figure {
@@ -154,7 +154,7 @@ fn table(all: &[Noticed]) -> Table {
             decimal(noticed.p99_ratio(), 2),
             at(|round| round.without.direct.at(0.99), 0),
             at(|round| round.beside.direct.at(0.99), 0),
-            at(|round| round.ratio(|pair| &pair.direct, 0.99), 2),
+            at(|round| round.p99_ratio(|pair| &pair.direct), 2),
             decimal(noticed.peak / MIB, 1),
         ]
     });
