@@ -24,9 +24,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::common::{PATIENCE, Reply, until};
-
 use crate::authority::{Authority, Signed};
+use crate::common::{PATIENCE, Reply, until};
 
 const KEY: [u8; 32] = [7; 32];
 
