@@ -122,8 +122,8 @@ fn numbered(echo: &str, tool: &str, number: usize) -> String {
 }
 
 #[tokio::test]
-async fn hundreds_of_sessions_of_a_killed_replica_go_on_at_its_peer_and_no_call_is_made_twice() {
-    const SESSIONS: usize = 600;
+async fn a_thousand_sessions_of_a_killed_replica_go_on_at_its_peer_and_no_call_is_made_twice() {
+    const SESSIONS: usize = 1000;
     assert!(may_open() > SESSIONS, "descriptors for each");
     let (bridge, api, mut a) = crowds::start().await;
     let mut b = Replica::start(&binary("portolan"), api.address).await;

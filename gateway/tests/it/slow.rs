@@ -19,7 +19,7 @@ use crate::crowds::{CONNECTIONS, client, start};
 use crate::endpoints::{ENDPOINTS, open};
 use crate::world::ALICE;
 
-const CROWD: usize = 3000;
+const CROWD: usize = 5000;
 /// How long each of them waits before it sends a little more.
 const DRIP: Duration = Duration::from_secs(1);
 /// How often others call.
