@@ -73,9 +73,10 @@ unit: ## Tests of every crate, without a cluster
 	cargo test --workspace --exclude portolan-tests --all-features --locked
 
 .PHONY: crowds
-crowds: ## Gateway tests of crowds and of callers who share a server, at full size (an hour; CROWD and ROUNDS say otherwise)
+crowds: ## Gateway tests of crowds and of callers who share a server, at full size (half an hour; CROWD, ROUNDS and BODIES say otherwise)
 	cargo build --locked -p portolan -p portolan-bridge
-	CROWD=$(or $(CROWD),100000) ROUNDS=$(or $(ROUNDS),62500) cargo test --locked -p portolan-gateway --test it -- crowds tenants --test-threads 1
+	CROWD=$(or $(CROWD),100000) ROUNDS=$(or $(ROUNDS),62500) BODIES=$(or $(BODIES),17500) \
+		cargo test --locked -p portolan-gateway --test it -- crowds tenants memory --nocapture --test-threads 1
 
 .PHONY: fuzz-replay
 fuzz-replay: ## Fuzz targets on the stable compiler: their corpora and FUZZ_RUNS seeded changes of each

@@ -9,9 +9,11 @@ use tokio::process::Command;
 
 use crate::stand::{HOSTILE, KIB, Stand};
 
-/// Connections of one attack: fewer than one server has places for requests (200), so that whoever else calls it is
-/// not told to come back.
-const CONNECTIONS: u64 = 150;
+/// Connections of one attack.
+const CONNECTIONS: u64 = 5000;
+/// The same of calls: fewer than one server has places for requests (200), so that whoever else calls it is not told to
+/// come back.
+const CALLS: u64 = 150;
 /// How long an attack may go on, in seconds: longer than any bound on what it does, of which 15 s for a body is the
 /// longest.
 const SECONDS: &str = "40";
@@ -24,8 +26,8 @@ const ON_ITS_WAY: u64 = 64 * KIB + 32 * KIB + 32 * KIB;
 const TASK: u64 = 32 * KIB;
 
 /// The tool, with what all of its attacks have in common.
-fn slowhttptest(mode: &str, seconds: &str, url: &str) -> Command {
-    let connections = CONNECTIONS.to_string();
+fn slowhttptest(mode: &str, connections: u64, seconds: &str, url: &str) -> Command {
+    let connections = connections.to_string();
     let mut command = Command::new("slowhttptest");
     command
         .args([mode, "-c", &connections, "-r", &connections, "-l", seconds, "-p", "10", "-u", url])
@@ -56,7 +58,7 @@ fn plain(text: &str) -> String {
 #[tokio::test]
 async fn heads_that_never_end_are_closed_in_time() {
     let stand = Stand::start().await;
-    let mut attack = slowhttptest("-H", SECONDS, &stand.url("/default/everything/mcp"));
+    let mut attack = slowhttptest("-H", CONNECTIONS, SECONDS, &stand.url("/default/everything/mcp"));
     attack.args(["-i", "1", "-x", "16"]);
     stand.during(CONNECTIONS * (HEAD + TASK), is_closed(attack)).await;
     assert_eq!(stand.hits("HeadTimeout").await, CONNECTIONS as f64);
@@ -67,7 +69,7 @@ async fn heads_that_never_end_are_closed_in_time() {
 async fn bodies_that_never_end_are_closed_in_time() {
     const BODY: u64 = 64 * KIB;
     let stand = Stand::start().await;
-    let mut attack = slowhttptest("-B", SECONDS, &stand.url("/default/everything/mcp"));
+    let mut attack = slowhttptest("-B", CONNECTIONS, SECONDS, &stand.url("/default/everything/mcp"));
     // Without a key it would be told so before its body is read.
     let key = format!("a=b\r\nAuthorization: Bearer {HOSTILE}");
     attack.args(["-i", "1", "-x", "16", "-s", &BODY.to_string(), "-j", &key]);
@@ -80,7 +82,7 @@ async fn bodies_that_never_end_are_closed_in_time() {
 #[tokio::test]
 async fn heads_of_a_thousand_ranges_are_refused() {
     let stand = Stand::start().await;
-    let mut attack = slowhttptest("-R", SECONDS, &stand.url("/default/everything/mcp"));
+    let mut attack = slowhttptest("-R", CONNECTIONS, SECONDS, &stand.url("/default/everything/mcp"));
     attack.args(["-a", "1", "-b", "1000"]);
     stand.during(CONNECTIONS * (HEAD + TASK), is_closed(attack)).await;
     let refused = stand.dev.metrics().await.requests(&[r#"outcome="Unauthenticated""#]);
@@ -111,13 +113,13 @@ async fn answers_that_are_hardly_read_end_their_connections() {
         body.len()
     );
     assert!(call.len() < 1023, "the tool takes no longer cookie");
-    let mut attack = slowhttptest("-X", "600", &stand.url("/nowhere"));
+    let mut attack = slowhttptest("-X", CALLS, "600", &stand.url("/nowhere"));
     attack.args(["-w", "10", "-y", "20", "-n", "5", "-z", "32", "-j", &call]).stdout(Stdio::null());
     let attack = async {
         let mut attack = attack.spawn().expect("it starts");
         until("every call is under way", PATIENCE, || async {
             let calls = stand.dev.metrics().await.connections();
-            if calls >= CONNECTIONS as f64 { Ok(()) } else { Err(format!("{calls} connections")) }
+            if calls >= CALLS as f64 { Ok(()) } else { Err(format!("{calls} connections")) }
         })
         .await;
         // A minute after the last byte that the reader's kernel took.
@@ -126,7 +128,7 @@ async fn answers_that_are_hardly_read_end_their_connections() {
             let metrics = stand.dev.metrics().await;
             kept.fetch_max(metrics.value("portolan_gateway_buffered_bytes") as u64, Ordering::Relaxed);
             let hits = metrics.hits("Unread");
-            if hits >= CONNECTIONS as f64 { Ok(()) } else { Err(format!("{hits} of {CONNECTIONS}")) }
+            if hits >= CALLS as f64 { Ok(()) } else { Err(format!("{hits} of {CALLS}")) }
         })
         .await;
         // Nobody told the tool: what gives up on a shut window says nothing.
@@ -135,8 +137,8 @@ async fn answers_that_are_hardly_read_end_their_connections() {
         kept.into_inner()
     };
     // The bridge has every answer whole before it hands it on.
-    let kept = stand.during(CONNECTIONS * (HEAD + ANSWER + ON_ITS_WAY + TASK), attack).await;
+    let kept = stand.during(CALLS * (HEAD + ANSWER + ON_ITS_WAY + TASK), attack).await;
     assert!(kept > 0, "nothing waited for its reader");
-    assert!(kept <= CONNECTIONS * ON_ITS_WAY, "the gateway kept {kept} bytes for who does not read");
+    assert!(kept <= CALLS * ON_ITS_WAY, "the gateway kept {kept} bytes for who does not read");
     stand.end().await;
 }
