@@ -128,7 +128,7 @@ pub fn http() -> Client {
 /// # Errors
 /// The exchange failed below HTTP.
 pub async fn post(http: &Client, url: &str, token: Option<&str>, message: &Value) -> reqwest::Result<Response> {
-    request(http, url, token, message).send().await
+    request(http, url, token, message.to_string()).send().await
 }
 
 /// POSTs one message of the revision without sessions, with what it and its headers must say beyond what `message` says.
@@ -141,11 +141,31 @@ pub async fn post_alone(
     token: Option<&str>,
     mut message: Value,
 ) -> reqwest::Result<Response> {
+    alone(&mut message);
+    let text = message.to_string();
+    post_text_alone(http, url, token, &message, text).await
+}
+
+/// Adds what a message says of itself in the revision without sessions.
+pub fn alone(message: &mut Value) {
     let meta = &mut message["params"]["_meta"];
     meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
     meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+}
+
+/// POSTs a text whose headers say what `message` says, in the revision without sessions.
+///
+/// # Errors
+/// The exchange failed below HTTP.
+pub async fn post_text_alone(
+    http: &Client,
+    url: &str,
+    token: Option<&str>,
+    message: &Value,
+    body: String,
+) -> reqwest::Result<Response> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut request = request(http, url, token, &message)
+    let mut request = request(http, url, token, body)
         .header("mcp-protocol-version", MODERN)
         .header("mcp-method", text(&message["method"]));
     let params = &message["params"];
@@ -155,13 +175,19 @@ pub async fn post_alone(
     request.send().await
 }
 
-fn request(http: &Client, url: &str, token: Option<&str>, message: &Value) -> RequestBuilder {
-    let request =
-        http.post(url).header("host", HOST).header("accept", "application/json, text/event-stream").json(message);
+fn request(http: &Client, url: &str, token: Option<&str>, body: String) -> RequestBuilder {
+    let request = with_body(http.post(url), body).header("host", HOST);
     match token {
         Some(token) => request.bearer_auth(token),
         None => request,
     }
+}
+
+fn with_body(request: RequestBuilder, body: String) -> RequestBuilder {
+    request
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .body(body)
 }
 
 /// The `initialize` request.
@@ -213,12 +239,16 @@ impl Session {
     /// # Errors
     /// The exchange failed below HTTP.
     pub async fn send(&self, message: &Value) -> Result<Response, String> {
-        self.with_headers(self.http.post(&self.url))
-            .header("accept", "application/json, text/event-stream")
-            .json(message)
-            .send()
-            .await
-            .map_err(|error| format!("{error:?}"))
+        self.send_text(message.to_string()).await
+    }
+
+    /// POSTs a text where a message of the session is expected.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn send_text(&self, text: String) -> Result<Response, String> {
+        let request = with_body(self.with_headers(self.http.post(&self.url)), text);
+        request.send().await.map_err(|error| format!("{error:?}"))
     }
 
     /// Calls a tool and reads the reply to its end.

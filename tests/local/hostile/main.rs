@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
+mod differentials;
 mod fuzzer;
 mod h2spec;
 mod slow;
