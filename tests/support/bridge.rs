@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::callgrind;
 use crate::mcp;
 use crate::objects::{MAC_KEY, Pod};
 use crate::panics;
@@ -30,11 +31,31 @@ impl Bridge {
     /// # Panics
     /// It does not start, or its server does not get ready.
     pub async fn start(binary: &Path, subcommand: &str, behind: &[&str]) -> Self {
+        Self::launch(|_| Command::new(binary), subcommand, behind).await
+    }
+
+    /// Starts one whose instructions are counted, those of its servers not among them. Everything takes many times as long.
+    ///
+    /// # Panics
+    /// It does not start, or its server does not get ready.
+    pub async fn counted(binary: &Path, subcommand: &str, behind: &[&str]) -> Self {
+        Self::launch(|directory| callgrind::command(binary, directory), subcommand, behind).await
+    }
+
+    /// How many instructions it ran while `work` was done, of a [`Self::counted`] one.
+    ///
+    /// # Panics
+    /// They are not counted.
+    pub async fn instructions(&self, work: impl Future<Output = ()>) -> f64 {
+        callgrind::instructions(self.process.id(), self.directory.path(), work).await
+    }
+
+    async fn launch(command: impl FnOnce(&Path) -> Command, subcommand: &str, behind: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let key = directory.path().join("mac");
         std::fs::write(&key, MAC_KEY).expect("written");
         let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let process = Command::new(binary)
+        let process = command(directory.path())
             .args([subcommand, "--log-format=text", "--warm=0", "--drain-timeout=10ms"])
             .arg(format!("--pod-uid={UID}"))
             .arg(format!("--data={address}"))

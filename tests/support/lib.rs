@@ -7,6 +7,7 @@
 pub mod api_server;
 pub mod authority;
 pub mod bridge;
+pub mod callgrind;
 pub mod cluster;
 pub mod dev;
 pub mod front;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::callgrind;
 use crate::mcp;
 use crate::metrics::Metrics;
 use crate::ports::free_port;
@@ -28,7 +29,7 @@ impl Replica {
     /// # Panics
     /// It does not start, or does not get ready.
     pub async fn start(binary: &Path, api: SocketAddr) -> Self {
-        Self::launch(Command::new(binary), api).await
+        Self::launch(|_| Command::new(binary), api).await
     }
 
     /// Starts one whose instructions are counted, on one thread. Everything takes many times as long.
@@ -36,10 +37,7 @@ impl Replica {
     /// # Panics
     /// It does not start, or does not get ready.
     pub async fn counted(binary: &Path, api: SocketAddr) -> Self {
-        let mut valgrind = Command::new("valgrind");
-        valgrind.args(["--tool=callgrind", "--callgrind-out-file=counts"]).arg(binary);
-        valgrind.env("TOKIO_WORKER_THREADS", "1");
-        Self::launch(valgrind, api).await
+        Self::launch(|directory| callgrind::command(binary, directory), api).await
     }
 
     /// How many instructions it ran while `work` was done, of a [`Self::counted`] one.
@@ -47,25 +45,10 @@ impl Replica {
     /// # Panics
     /// They are not counted.
     pub async fn instructions(&self, work: impl Future<Output = ()>) -> f64 {
-        self.callgrind("--zero");
-        work.await;
-        self.callgrind("--dump");
-        let files = std::fs::read_dir(self.directory.path()).expect("a directory");
-        let number = |name: &str| name.strip_prefix("counts.")?.parse::<u32>().ok();
-        let last = files.filter_map(|file| number(file.expect("a file").file_name().to_str()?)).max();
-        let last = format!("counts.{}", last.expect("counts were written"));
-        let text = std::fs::read_to_string(self.directory.path().join(last)).expect("counts");
-        let total = text.lines().find_map(|line| line.strip_prefix("totals:")).expect("a total");
-        total.trim().parse().expect("a number")
+        callgrind::instructions(self.process.id(), self.directory.path(), work).await
     }
 
-    fn callgrind(&self, what: &str) {
-        let mut control = Command::new("callgrind_control");
-        let output = control.arg(what).arg(self.process.id().to_string()).output().expect("callgrind_control runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    async fn launch(mut command: Command, api: SocketAddr) -> Self {
+    async fn launch(command: impl FnOnce(&Path) -> Command, api: SocketAddr) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let kubeconfig = directory.path().join("kubeconfig");
         let config = json!({
@@ -77,7 +60,7 @@ impl Replica {
         std::fs::write(&kubeconfig, config.to_string()).expect("written");
         let log = std::fs::File::create(directory.path().join("log")).expect("created");
         let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let process = command
+        let process = command(directory.path())
             .current_dir(directory.path())
             .args(["gateway", "--name=default", "--namespace=portolan", "--tenant-namespaces=default"])
             .arg(format!("--listen={address}"))

@@ -46,7 +46,7 @@ async fn within_budget(replica: &Replica, connections: usize, work: impl Future<
     until("every connection is closed", async || replica.metric(CONNECTIONS).await == 0.0).await;
     let grown = replica.peak(work).await.saturating_sub(without);
     println!("{connections} connections: {grown} bytes more than {without}, {} may be", budget());
-    assert!(grown <= budget(), "too many");
+    assert!(grown <= budget(), "{grown} bytes more than {without}, {} may be", budget());
 }
 
 /// Sessions with every endpoint, each of which was called once.

@@ -1,30 +1,16 @@
-//! What a request costs the gateway, in instructions: a number that no busy machine changes.
+//! What a request costs the gateway.
 
-#![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
-
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use portolan_tests::api_server::ApiServer;
-use portolan_tests::mcp::{self, Reply, Session};
-use portolan_tests::objects::{ALICE, Objects, Pod};
+use portolan_tests::objects::{Objects, Pod};
 use portolan_tests::paths;
 use portolan_tests::replica::Replica;
-use portolan_tests::serve::serve;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
-/// Requests that are counted.
-const COUNTED: u32 = 300;
-/// Requests before, which set up what lasts.
-const BEFORE: u32 = 50;
+use crate::answering::Answering;
+use crate::client::{Client, call};
+use crate::{BEFORE, COUNTED};
+
 /// How often to count anew where the gateway was about something else meanwhile.
 const ATTEMPTS: u32 = 5;
 
@@ -68,10 +54,6 @@ async fn calls(servers: usize) -> Vec<f64> {
     let world = World::start(servers).await;
     let own = world.clients("default/server-0/mcp").await;
     let all = world.clients("mcp").await;
-    let call = |name: &str| {
-        let params = json!({"name": name, "arguments": {"message": "a text of some words"}});
-        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
-    };
     let mut costs = Vec::new();
     for (clients, name) in [(own, "echo"), (all, "default__server-0__echo")] {
         for client in clients {
@@ -118,8 +100,7 @@ impl World {
 
     /// One in a session and one without, once the gateway knows what its servers have, where that is asked.
     async fn clients(&self, path: &str) -> [Client; 2] {
-        let url = format!("http://{}/{path}", self.gateway.address);
-        let session = Session::open(&url, Some(ALICE)).await.expect("a session");
+        let clients = Client::of_each_era(&format!("http://{}/{path}", self.gateway.address)).await;
         if path == "mcp" {
             until("every server was asked", PATIENCE, || async {
                 let asked = self.pod.asked();
@@ -127,7 +108,7 @@ impl World {
             })
             .await;
         }
-        [Client::InSession(session), Client::Alone(mcp::http(), url)]
+        clients
     }
 
     /// Instructions of the gateway for one such request.
@@ -146,87 +127,4 @@ impl World {
     async fn end(mut self) {
         self.gateway.assert_well().await;
     }
-}
-
-/// A client of either era.
-enum Client {
-    InSession(Session),
-    Alone(reqwest::Client, String),
-}
-
-impl Client {
-    async fn repeat(&self, message: &Value, times: u32) {
-        for _ in 0..times {
-            self.ask(message).await;
-        }
-    }
-
-    async fn ask(&self, message: &Value) -> Value {
-        let answer = match self {
-            Self::InSession(session) => session.send(message).await.expect("an answer"),
-            Self::Alone(http, url) => {
-                mcp::post_alone(http, url, Some(ALICE), message.clone()).await.expect("an answer")
-            }
-        };
-        let reply = Reply::read(answer).await;
-        assert!(reply.status == StatusCode::OK && reply.answer()["error"].is_null(), "{:?}", reply.messages);
-        reply.answer().clone()
-    }
-}
-
-/// Answers in a bridge's place, always the same.
-struct Answering {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Pod for Answering {
-    fn uid(&self) -> &str {
-        "uid-1"
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Answering {
-    async fn start() -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = socket.local_addr().expect("bound");
-        let asked = Arc::<AtomicUsize>::default();
-        let task = serve(socket, {
-            let asked = asked.clone();
-            move |request| answer(request, asked.clone())
-        });
-        Self { address, asked, _task: task }
-    }
-
-    /// How often it was asked for its tools.
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-async fn answer(request: Request<Incoming>, asked: Arc<AtomicUsize>) -> Response<Full<Bytes>> {
-    let message = request.into_body().collect().await.expect("a body").to_bytes();
-    let mut response = Response::new(Full::default());
-    let message: Value = serde_json::from_slice(&message).expect("a message");
-    if message["id"].is_null() {
-        *response.status_mut() = StatusCode::ACCEPTED;
-        return response;
-    }
-    let result = match message["method"].as_str().expect("a request") {
-        "server/discover" => json!({"supportedVersions": [mcp::MODERN], "capabilities": {"tools": {}}}),
-        "tools/list" => {
-            asked.fetch_add(1, Ordering::SeqCst);
-            json!({"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]})
-        }
-        _ => json!({"content": [{"type": "text", "text": "a text of some words"}]}),
-    };
-    let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
-    *response.body_mut() = Full::from(answer.to_string());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
