@@ -9,7 +9,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
 CLUSTER_SUITES := admission rbac servers remote gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := fields dev remote_dev scenario conformance conformance_client instructions hostile
+LOCAL_SUITES := dev remote_dev scenario conformance conformance_client instructions hostile
 
 # The fuzz targets are a workspace of their own.
 FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
@@ -39,7 +39,7 @@ deps: ## Install the Debian packages that the suites need (root), or list them
 	hack/deps
 
 .PHONY: lint
-lint: ## Formatting, clippy, licences and bans, shell scripts, generated files
+lint: ## Formatting, clippy, licences and bans, shell scripts, generated files, documents
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -63,10 +63,11 @@ generate: ## Write the CRDs from their types, into crds/ and the chart
 	hack/rooms
 
 .PHONY: drift
-drift: ## Fail when generated files differ from their source
+drift: ## Fail when generated files differ from their source, or documents name fields and tests that are not there
 	cargo run -q --locked -p portolan-crds --bin crdgen -- --check crds/generated
 	hack/chart-crds --check
 	hack/rooms --check
+	cargo test -q --locked -p portolan-tests --test fields
 
 .PHONY: unit
 unit: ## Tests of every crate, without a cluster
