@@ -123,7 +123,15 @@ impl Replica {
     /// # Panics
     /// It has ended.
     pub async fn metric(&self, series: &str) -> f64 {
-        Metrics::read(self.admin).await.expect("it runs").value(series)
+        self.metrics().await.value(series)
+    }
+
+    /// All of its metrics.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::read(self.admin).await.expect("it runs")
     }
 
     /// It still runs, and neither counted a panic nor said one.
