@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::{self, Stream};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use portolan_mcp::failure::Kind;
@@ -12,6 +14,7 @@ use crate::bridge::Reporter;
 use crate::data::{check_mac, refused};
 use crate::respond;
 use crate::server::{Body, Handler};
+use crate::state::State;
 
 /// Answers the admin port.
 #[derive(Debug)]
@@ -31,10 +34,11 @@ impl Handler for Admin {
             wire::READYZ => self.ready(),
             wire::DRAINED if peer.ip().to_canonical().is_loopback() => self.drained().await,
             wire::STATUS => self.status(&request),
+            wire::PROBE => self.probe(&request),
             wire::ABANDON => self.abandon(&request),
             _ => refused(
                 Kind::UnknownRoute,
-                "the bridge's admin port serves /livez, /readyz, /v1/status and /v1/abandon",
+                "the bridge's admin port serves /livez, /readyz, /v1/status, /v1/probe and /v1/abandon",
             ),
         }
     }
@@ -63,6 +67,13 @@ impl Admin {
         respond::json(StatusCode::OK, to_json(&self.reporter.report(definitions)))
     }
 
+    fn probe(&self, request: &Request<Incoming>) -> Response<Body> {
+        match check_mac(&self.reporter.state, request, "") {
+            Ok(()) => respond::lines(verdicts(&self.reporter.state)),
+            Err(response) => response,
+        }
+    }
+
     fn abandon(&self, request: &Request<Incoming>) -> Response<Body> {
         if let Err(response) = check_mac(&self.reporter.state, request, "") {
             return response;
@@ -71,6 +82,28 @@ impl Admin {
         self.reporter.state.abandoned.send_replace(true);
         respond::empty(StatusCode::NO_CONTENT)
     }
+}
+
+/// What the probe finds, until the bridge ends: a line for each change, an empty one where nothing changed for a while.
+fn verdicts(state: &State) -> impl Stream<Item = Bytes> + Send + use<> {
+    let mut verdict = state.probe.subscribe();
+    verdict.mark_changed();
+    let stop = state.stop.clone();
+    stream::unfold((verdict, Vec::new()), move |(mut verdict, last)| {
+        let stop = stop.clone();
+        async move {
+            let changed = tokio::select! {
+                () = stop.cancelled() => return None,
+                changed = tokio::time::timeout(wire::HEARTBEAT, verdict.changed()) => changed,
+            };
+            let now = match changed {
+                Ok(changed) => changed.map(|()| to_json(&without_definitions(&verdict.borrow_and_update()))).ok()?,
+                Err(_) => last.clone(),
+            };
+            let line = if now == last { Bytes::from_static(b"\n") } else { [&now[..], b"\n"].concat().into() };
+            Some((line, (verdict, now)))
+        }
+    })
 }
 
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -1,24 +1,24 @@
 //! The kept probe session: one client of the bridge's own that says whether the server works.
 
+mod check;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_mcp::revision::{Era, LATEST_LEGACY, MODERN};
 use portolan_mcp::wire::{ExitCause, ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::found::{UNSUPPORTED_PROTOCOL_VERSION, modern_answer, modern_revisions, read_initialize};
 use crate::peer::{Connector, Peer};
-use crate::problem::{Problem, silence, tools_failed};
+use crate::problem::{Problem, silence};
 use crate::rpc::{CallError, Rpc, quote};
 use crate::state::State;
 use crate::tools;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-const MAX_PAGES: usize = 100;
 /// A server that was gone as often as this when it was asked what else it speaks may end over the question.
 const MAX_GONE: u32 = 3;
 /// One that said nothing as often as this answers nothing that it does not know.
@@ -130,9 +130,12 @@ impl Prober {
         };
         *backoff = FIRST_BACKOFF;
         let config = self.state.config.probe;
+        let bounds = check::Bounds { time: config.timeout, bytes: self.state.config.max_message_bytes };
         let mut in_a_row = 0;
         loop {
-            match self.list_tools(&peer, &found.server).await {
+            let began = Instant::now();
+            let before = self.state.probe.borrow().clone();
+            match check::check(&peer, &found.server, before.tools.as_ref(), bounds).await {
                 Ok(tools) => {
                     in_a_row = 0;
                     found.tools = tools;
@@ -149,7 +152,8 @@ impl Prober {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(config.interval) => {}
+                // From one check's start to the next: how long failures take to count does not depend on how they fail.
+                () = tokio::time::sleep_until(began + config.interval) => {}
                 over = peer.over() => {
                     let error = CallError::Over(over);
                     return Err(Problem::of(error, ProbeReason::ProbeTimeout, config.timeout, "tools/list").into());
@@ -262,43 +266,6 @@ impl Prober {
                 self.tell_ready(found);
             }
         }
-    }
-
-    async fn list_tools(&self, peer: &Peer, server: &ServerFound) -> Result<Option<ToolsFound>, Problem> {
-        let timeout = self.state.config.probe.timeout;
-        if !server.capabilities.iter().any(|name| name == "tools") {
-            let answer = peer.request("ping", "{}", timeout).await;
-            answer.map_err(|error| Problem::of(error, ProbeReason::ProbeTimeout, timeout, "ping"))?;
-            return Ok(None);
-        }
-        let (mut definitions, mut bytes, mut params) = (Vec::new(), 0, "{}".to_owned());
-        for _ in 0..MAX_PAGES {
-            let answer = peer.request("tools/list", &params, timeout).await;
-            let answer =
-                answer.map_err(|error| Problem::of(error, ProbeReason::ProbeTimeout, timeout, "tools/list"))?;
-            let mut page = match answer {
-                Rpc::Result(page) => page,
-                Rpc::Error { code, message } => {
-                    return Err(tools_failed(format!(
-                        "tools/list was answered with error {code}: {}",
-                        quote(&message)
-                    )));
-                }
-            };
-            let Some(Value::Array(tools)) = page.get_mut("tools").map(Value::take) else {
-                return Err(tools_failed("the answer to tools/list has no array \"tools\"".to_owned()));
-            };
-            bytes += tools.iter().map(|tool| tool.to_string().len()).sum::<usize>();
-            definitions.extend(tools);
-            if bytes > self.state.config.max_message_bytes {
-                return Err(tools_failed(format!("the tools' definitions are over {bytes} bytes together")));
-            }
-            match page.get("nextCursor").and_then(Value::as_str) {
-                None | Some("") => return tools::sum_up(definitions).map(Some).map_err(tools_failed),
-                Some(cursor) => params = serde_json::json!({ "cursor": cursor }).to_string(),
-            }
-        }
-        Err(tools_failed(format!("tools/list has more than {MAX_PAGES} pages")))
     }
 
     fn succeeded(&mut self, found: &Found) {

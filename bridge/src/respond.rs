@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::stream::{self, Stream, StreamExt};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, TRAILER};
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -32,6 +32,14 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = with_body(status, Full::new(body.into()).map_err(BodyError::from).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Lines of JSON as they come.
+pub(crate) fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+    let frames = lines.map(|line| Ok::<_, BodyError>(Frame::data(line)));
+    let mut response = with_body(StatusCode::OK, StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response
 }
 

@@ -27,16 +27,22 @@ pub(crate) fn sum_up(mut definitions: Vec<Value>) -> Result<ToolsFound, String> 
     })
 }
 
+/// The names of all, in order; none where the definitions were left out.
+pub(crate) fn names(tools: &ToolsFound) -> Vec<String> {
+    definitions(tools).iter().map(|tool| name(tool).to_owned()).collect()
+}
+
 /// Input schemas of the tools with parameters that have headers of their own (2026-07-28, "Custom Headers from Tool
 /// Parameters"), by name.
 pub(crate) type Marked = HashMap<String, Value>;
 
 /// Those among `tools`.
 pub(crate) fn marked(tools: Option<&ToolsFound>) -> Marked {
-    let definitions = tools.and_then(|tools| tools.definitions.as_deref()).map(RawValue::get);
     // Few servers have any: most definitions are not read again for it.
-    let definitions = definitions.filter(|definitions| definitions.contains("x-mcp-header"));
-    let definitions: Vec<Value> = definitions.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let has_any = |tools: &&ToolsFound| {
+        tools.definitions.as_deref().is_some_and(|definitions| definitions.get().contains("x-mcp-header"))
+    };
+    let definitions = tools.filter(has_any).map(definitions).unwrap_or_default();
     let schemas = definitions.into_iter().map(|mut tool| (name(&tool).to_owned(), tool["inputSchema"].take()));
     schemas.filter(|(_, schema)| schema.to_string().contains("x-mcp-header")).collect()
 }
@@ -51,6 +57,10 @@ pub(crate) fn with_headers<'m>(
     let schema = marked.get(tool)?;
     let mut params: Value = serde_json::from_str(params?.get()).ok()?;
     Some((schema, params["arguments"].take()))
+}
+
+fn definitions(tools: &ToolsFound) -> Vec<Value> {
+    tools.definitions.as_deref().and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default()
 }
 
 fn name(tool: &Value) -> &str {

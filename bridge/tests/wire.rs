@@ -27,12 +27,12 @@ async fn requests_without_the_servers_mac_are_refused_on_both_ports() {
             .await;
         assert_eq!((reply.status, reply.failure()), (StatusCode::UNAUTHORIZED, Some("Unauthenticated")), "{header}");
     }
-    for (method, path) in [(Method::GET, wire::STATUS), (Method::POST, wire::ABANDON)] {
+    for (method, path) in [(Method::GET, wire::STATUS), (Method::GET, wire::PROBE), (Method::POST, wire::ABANDON)] {
         let reply = rig.request(method, rig.admin, path, "", None, &[(mac::HEADER, String::new())]).await;
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{path}");
     }
     assert_eq!(rig.admin_get(wire::ABANDON).await, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(rig.status().await.counters.refused_mac, 5);
+    assert_eq!(rig.status().await.counters.refused_mac, 6);
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ pub mod reasons {
     pub const NOT_MCP: &str = "NotMCP";
     /// The server speaks only protocol revisions that the bridge does not.
     pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
-    /// `initialize` worked, `tools/list` did not.
+    /// `initialize` worked, `tools/list` did not, or has lost all of its tools.
     pub const TOOLS_LIST_FAILED: &str = "ToolsListFailed";
     /// The server was available and stopped answering checks.
     pub const PROBE_TIMEOUT: &str = "ProbeTimeout";

@@ -3,8 +3,10 @@
 //! Data port: `POST`, `GET` and `DELETE` on [`DATA_PATH`], MCP streamable HTTP with the session named by
 //! [`SESSION`] instead of `Mcp-Session-Id`. The gateway names the session before `initialize`; the bridge makes it. The gateway
 //! sends only what takes JSON as well as event streams as an answer, and `TE: trailers`: see [`FAILURE`].
-//! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`] and [`ABANDON`] need the MAC, as every data
-//! request does.
+//! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`], [`PROBE`] and [`ABANDON`] need the MAC, as
+//! every data request does.
+
+use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -31,6 +33,11 @@ pub const READYZ: &str = "/readyz";
 pub const DRAINED: &str = "/drained";
 /// [`BridgeStatus`] as JSON; with `?definitions=1` the tools' definitions too.
 pub const STATUS: &str = "/v1/status";
+/// [`ProbeStatus`] without the tools' definitions, as lines of JSON: what it is, then what it becomes, until either side ends it.
+/// An empty line, at least every [`HEARTBEAT`], says that it is what it was.
+pub const PROBE: &str = "/v1/probe";
+/// Longest silence of [`PROBE`].
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A `POST` here says that nobody can reach the sessions any more: a drain, now or later, does not wait for them. 204.
 pub const ABANDON: &str = "/v1/abandon";
 
@@ -145,7 +152,7 @@ pub enum ProbeReason {
     NotMcp,
     /// The server speaks no revision that opens with `initialize`.
     UnsupportedProtocol,
-    /// `tools/list` was answered with an error.
+    /// `tools/list` was answered with an error, or with no tools where there were some.
     ToolsListFailed,
     /// `tools/list` was not answered in time.
     ProbeTimeout,

@@ -1,4 +1,4 @@
-//! Speaks to bridges on their admin ports: reads what they report, and tells them when nobody can reach their sessions.
+//! Asks bridges on their admin ports for the definitions of tools, and tells them when nobody can reach their sessions.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -13,7 +13,7 @@ use hyper_util::{
 use k8s_openapi::jiff::Timestamp;
 use portolan_mcp::{
     mac::{self, MacKey, Subject},
-    wire::{self, BridgeStatus},
+    wire::{self, BridgeStatus, ToolsFound},
 };
 
 /// How long one read may take.
@@ -75,15 +75,15 @@ impl Default for BridgeClient {
 }
 
 impl BridgeClient {
-    /// The report of the bridge in `pod`; with `definitions`, the tools' definitions too.
+    /// The definitions of the tools that the bridge in `pod` found, where it found any.
     ///
     /// # Errors
     /// The bridge is away, refuses `key`, or speaks another contract.
-    pub async fn status(&self, pod: &Address, key: &MacKey, definitions: bool) -> Result<BridgeStatus, BridgeError> {
+    pub async fn tools(&self, pod: &Address, key: &MacKey) -> Result<Option<ToolsFound>, BridgeError> {
         let address = std::net::SocketAddr::from((pod.ip, wire::ADMIN_PORT)).to_string();
-        let path = if definitions { format!("{}?definitions=1", wire::STATUS) } else { wire::STATUS.to_owned() };
+        let path = format!("{}?definitions=1", wire::STATUS);
         match tokio::time::timeout(TIMEOUT, self.read(&address, &path, &pod.uid, key)).await {
-            Ok(result) => result,
+            Ok(result) => result.map(|status| status.probe.tools),
             Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
     }

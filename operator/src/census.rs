@@ -36,6 +36,7 @@ pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
         count(&ctx, ctx.stores.gateway_stores().values(), |gateway: &MCPGateway| gateway.status.as_ref());
         forget_gateways(&ctx);
         ctx.macs.sweep();
+        ctx.probes.sweep();
     }
 }
 

@@ -6,7 +6,8 @@ use kube::runtime::events::Recorder;
 
 use crate::{
     bridge_client::BridgeClient, cluster::Cluster, config::Config, gateway::KeyMemory, gateways::Gateways,
-    loaded::LoadedView, macs::MacCache, metrics::Metrics, requeue::Requeue, stores::Stores, written::Written,
+    loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes, requeue::Requeue, stores::Stores,
+    written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -21,8 +22,10 @@ pub struct Ctx {
     pub written: Written,
     /// Counters.
     pub metrics: Metrics,
-    /// Reads bridges' admin ports.
+    /// Asks bridges on their admin ports.
     pub bridges: BridgeClient,
+    /// What their probes find.
+    pub probes: Probes,
     /// Which gateways there are and what they select.
     pub gateways: Arc<Gateways>,
     /// What their replicas have loaded.

@@ -19,6 +19,7 @@ pub mod lease;
 pub mod loaded;
 pub mod macs;
 pub mod metrics;
+pub mod probes;
 pub mod requeue;
 pub mod server;
 pub mod status;
@@ -27,6 +28,7 @@ pub mod written;
 
 mod census;
 mod default_gateway;
+mod lines;
 mod refusal;
 mod run;
 mod stream;

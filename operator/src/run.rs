@@ -26,6 +26,7 @@ use crate::{
     loaded::LoadedView,
     macs::MacCache,
     metrics::Metrics,
+    probes::Probes,
     requeue::Requeue,
     server,
     stores::{Guarded, Stores, Writers},
@@ -132,12 +133,14 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
     gateway_namespaces.extend(config.platform_namespaces.clone());
     let (stores, servers, gateways) = Stores::new(&config.tenant_namespaces, &gateway_namespaces);
     let view = Arc::new(Gateways::default());
+    let wakes = Requeue::default();
     let reporter = Reporter { controller: "portolan-operator".into(), instance: Some(config.identity.clone()) };
     let ctx = Ctx {
         config,
         cluster: Cluster::new(client.clone(), metrics.clone()),
         recorder: Recorder::new(client, reporter),
         written: Written::default(),
+        probes: Probes::new(wakes.clone(), metrics.clone()),
         metrics,
         bridges: BridgeClient::default(),
         loaded: LoadedView::new(view.clone()),
@@ -145,7 +148,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
         macs: MacCache::default(),
         gateway_keys: KeyMemory::default(),
         stores,
-        servers: Requeue::default(),
+        servers: wakes,
         gone_servers: Requeue::default(),
         gateway_requeue: Requeue::default(),
     };

@@ -1,19 +1,7 @@
 //! The leader's stream to every gateway pod: what each has loaded, as it changes.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use k8s_openapi::api::core::v1::Secret;
 use portolan_crds::ports;
 use portolan_mcp::mac::MacKey;
@@ -22,18 +10,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    bridge_client::signed,
     context::Ctx,
     gateway::{STREAM_KEY, child_name},
     gateways::{GatewayName, Replica},
+    lines::{LinesClient, LinesError},
 };
 
 /// Path of the stream on a gateway's admin port.
 const PATH: &str = "/v1/stream";
-/// Until a connection is made and answered.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A gateway sends a heartbeat every 5 s: after three lost ones it is gone.
-const SILENCE: Duration = Duration::from_secs(15);
 /// Longest line: thousands of servers.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 /// First and longest delay between two connections.
@@ -50,24 +34,12 @@ enum StreamError {
     NoKey,
     #[error("{0:?} is not an address")]
     BadAddress(String),
-    #[error("the request cannot be made: {0}")]
-    Request(#[from] http::Error),
-    #[error("it cannot be reached: {0}")]
-    Unreachable(#[from] hyper_util::client::legacy::Error),
-    #[error("it answered {0}")]
-    Refused(StatusCode),
-    #[error("the connection broke: {0}")]
-    Broken(#[from] hyper::Error),
-    #[error("nothing came within {} s", .0.as_secs())]
-    Silent(Duration),
-    #[error("a line is longer than {MAX_LINE} bytes")]
-    LineTooLong,
+    #[error(transparent)]
+    Lines(#[from] LinesError),
     #[error("a line is no report: {0}")]
     NotAReport(#[from] serde_json::Error),
     #[error("{0}")]
     BadReport(#[from] portolan_snapshot::report::BadLine),
-    #[error("the gateway ended it")]
-    Ended,
 }
 
 /// Holds the streams until `stop`.
@@ -121,17 +93,17 @@ pub(crate) async fn first_reports(ctx: &Ctx, most: Duration) {
 
 /// Reads one replica, again and again, until aborted.
 async fn hold(ctx: Arc<Ctx>, gateway: GatewayName, replica: Replica) {
-    let http = client();
+    let client = LinesClient::new(MAX_LINE);
     let mut delay = BACKOFF.0;
     let mut heard = Instant::now();
     let mut told = false;
     loop {
-        let error = match read(&ctx, &http, &gateway, &replica, &mut heard, &mut delay).await {
+        let error = match read(&ctx, &client, &gateway, &replica, &mut heard, &mut delay).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
         tracing::debug!(gateway, replica = replica.name, %error, "the stream of a gateway ended");
-        if matches!(error, StreamError::LineTooLong) {
+        if matches!(error, StreamError::Lines(LinesError::TooLong(_))) {
             ctx.metrics.refused("stream_line");
         }
         let silent = heard.elapsed() > GRACE;
@@ -145,15 +117,9 @@ async fn hold(ctx: Arc<Ctx>, gateway: GatewayName, replica: Replica) {
     }
 }
 
-fn client() -> Client<HttpConnector, Empty<Bytes>> {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
-}
-
 async fn read(
     ctx: &Ctx,
-    http: &Client<HttpConnector, Empty<Bytes>>,
+    client: &LinesClient,
     gateway: &str,
     replica: &Replica,
     heard: &mut Instant,
@@ -161,29 +127,12 @@ async fn read(
 ) -> Result<std::convert::Infallible, StreamError> {
     let key = key(ctx, gateway).await?;
     let ip: IpAddr = replica.ip.parse().map_err(|_| StreamError::BadAddress(replica.ip.clone()))?;
-    let address = SocketAddr::from((ip, ports::GATEWAY_ADMIN)).to_string();
-    let request = signed(Method::GET, &address, PATH, "", &key)?;
-    let answer = timeout(CONNECT_TIMEOUT, http.request(request)).await;
-    let answer = answer.map_err(|_| StreamError::Silent(CONNECT_TIMEOUT))??;
-    if answer.status() != StatusCode::OK {
-        return Err(StreamError::Refused(answer.status()));
-    }
-    let mut body = answer.into_body();
-    let mut buffer = BytesMut::new();
+    let mut lines = client.open((ip, ports::GATEWAY_ADMIN).into(), PATH, "", &key).await?;
     loop {
-        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| StreamError::Silent(SILENCE))?;
-        let frame = frame.ok_or(StreamError::Ended)??;
-        let Ok(data) = frame.into_data() else { continue };
-        buffer.extend_from_slice(&data);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line = buffer.split_to(end + 1);
-            take(ctx, gateway, &replica.uid, serde_json::from_slice(&line)?)?;
-            *heard = Instant::now();
-            *delay = BACKOFF.0;
-        }
-        if buffer.len() > MAX_LINE {
-            return Err(StreamError::LineTooLong);
-        }
+        let line = lines.next().await?;
+        take(ctx, gateway, &replica.uid, serde_json::from_slice(&line)?)?;
+        *heard = Instant::now();
+        *delay = BACKOFF.0;
     }
 }
 

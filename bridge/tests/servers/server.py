@@ -132,8 +132,9 @@ def call(ident, params):
     send({"id": ident, "result": {"content": [{"type": "text", "text": text}]}})
 
 
-def serve(discover=None, revision="2025-11-25"):
-    """Answers; `discover` is what it does when it is asked for the sessionless era, `revision` what it says it speaks."""
+def serve(discover=None, revision="2025-11-25", mood=lambda: ""):
+    """Answers; `discover` is what it does when it is asked for the sessionless era, `revision` what it says it speaks,
+    `mood` what has become of its tools."""
     for line in sys.stdin:
         message = json.loads(line)
         method, ident = message.get("method"), message.get("id")
@@ -154,6 +155,12 @@ def serve(discover=None, revision="2025-11-25"):
             say("released")
         elif method == "tools/list":
             # Two pages, so that a client which reads only the first is found out.
+            now = mood()
+            if now == "hangs":
+                continue
+            if now == "forgets":
+                send({"id": ident, "result": {"tools": []}})
+                continue
             names = sorted(TOOLS)
             page = names[4:] if message.get("params", {}).get("cursor") == "second" else names[:4]
             tools = [{"name": name, "inputSchema": {"type": "object"}} for name in page]
@@ -183,6 +190,8 @@ match sys.argv[1]:
     case "both":
         versions = ["2026-07-28", "2099-01-01"]
         serve(lambda ident: send({"id": ident, "result": {"supportedVersions": versions}}))
+    case "moody":
+        serve(mood=lambda: open(sys.argv[2]).read())
     case "touchy":
         # Ends over a method that it does not know.
         serve(lambda _: os._exit(9))

@@ -159,7 +159,8 @@ impl Outcome<'_> {
 
     /// What is wrong with a revision's pods.
     pub(super) fn diagnosis(&self, revision: &Planned) -> Option<Diagnosis> {
-        diagnosis::worst(self.observed.pods_of(&revision.name), |pod| self.observed.report(pod))
+        let silent = self.observed.pods_of(&revision.name).filter(|pod| !self.observed.answers(pod));
+        diagnosis::worst(silent.map(|pod| (pod, self.observed.probe(pod))))
             .or_else(|| diagnosis::refused(self.observed.deployment(&revision.name)?))
     }
 

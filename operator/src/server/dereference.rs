@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
@@ -14,7 +13,7 @@ use kube::ResourceExt;
 use portolan_crds::{MCPServer, MCPServerSpec, conditions::reasons, labels};
 use portolan_mcp::{
     mac::{KEY_LEN, MacKey},
-    wire::{BridgeStatus, ToolsFound},
+    wire::{ProbeStatus, ToolsFound},
 };
 use portolan_snapshot::inputs::secret_key;
 use ring::{
@@ -28,9 +27,6 @@ use super::{
     references::{self, Kind},
 };
 use crate::{apply::Owner, bridge_client::Address, context::Ctx, error::Error, gateway, macs};
-
-/// Bridges that are asked at once.
-const PARALLEL: usize = 16;
 
 /// Reads everything.
 pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Observed, Error> {
@@ -56,8 +52,9 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     // What gateways do is read before bridges are asked: a session that came before a gateway changed over is counted.
     let endpoints = ctx.gateways.endpoints_of(server);
     let programmed = programmed(server, &deployments, &pods, ctx);
-    let reports = reports(&pods, &deployments, mac, ctx).await;
-    let definitions = definitions(&tools, &pods, &reports, mac, ctx).await;
+    let server = (namespace.to_owned(), owner.name().to_owned());
+    let probes = ctx.probes.of(&server, &probed(&pods, &deployments), mac.0).await;
+    let definitions = definitions(&tools, &pods, &probes, mac, ctx).await;
     Ok(Observed {
         contents,
         claims,
@@ -65,7 +62,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         deployments,
         templates,
         pods,
-        reports,
+        probes,
         definitions,
         endpoints,
         programmed,
@@ -181,34 +178,15 @@ fn programmed(
         .collect()
 }
 
-/// Asks the bridges that know something new: of every revision that does not drain those that are not ready, and one
-/// that is.
-async fn reports(
-    pods: &[Pod],
-    deployments: &[Deployment],
-    mac: Mac,
-    ctx: &Ctx,
-) -> BTreeMap<String, Result<BridgeStatus, String>> {
-    let mut asked = Vec::new();
-    for deployment in deployments {
-        let name = deployment.name_any();
-        if build::annotation(deployment, DRAINING_SINCE).is_some() {
-            continue;
-        }
-        let mut running = pods.iter().filter(|pod| revision_of(pod) == Some(&name) && runs_bridge(pod));
-        let ready = running.clone().find(|pod| takes_sessions(pod));
-        asked.extend(running.by_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !takes_sessions(pod)));
-        asked.extend(ready);
-    }
-    let addressed: Vec<_> = asked.into_iter().filter_map(address).collect();
-    stream::iter(addressed)
-        .map(|pod| async move {
-            let report = ask(&pod, mac, false, ctx).await;
-            (pod.uid, report)
-        })
-        .buffer_unordered(PARALLEL)
-        .collect()
-        .await
+/// The pods whose probes matter: those that run, of every revision that does not drain.
+fn probed(pods: &[Pod], deployments: &[Deployment]) -> Vec<Address> {
+    let may_serve = |pod: &&Pod| {
+        let revision = revision_of(pod);
+        let mut deployments = deployments.iter().filter(|deployment| Some(&*deployment.name_any()) == revision);
+        deployments.any(|deployment| build::annotation(deployment, DRAINING_SINCE).is_none())
+    };
+    let runs = |pod: &&Pod| runs_bridge(pod) && pod.metadata.deletion_timestamp.is_none();
+    pods.iter().filter(may_serve).filter(runs).filter_map(address).collect()
 }
 
 /// The pod's address, once it has one.
@@ -217,36 +195,29 @@ pub(super) fn address(pod: &Pod) -> Option<Address> {
     Some(Address { uid: pod.metadata.uid.clone()?, ip })
 }
 
-/// What the pod's bridge says.
-async fn ask(pod: &Address, mac: Mac, definitions: bool, ctx: &Ctx) -> Result<BridgeStatus, String> {
-    let key = MacKey::new(&mac.0).ok_or("the key has another length")?;
-    ctx.bridges.status(pod, &key, definitions).await.map_err(|error| error.to_string())
-}
-
 /// Definitions that are to be stored, by revision: those whose bridge has others than the ConfigMap.
 async fn definitions(
     tools: &[ConfigMap],
     pods: &[Pod],
-    reports: &BTreeMap<String, Result<BridgeStatus, String>>,
+    probes: &BTreeMap<String, ProbeStatus>,
     mac: Mac,
     ctx: &Ctx,
 ) -> BTreeMap<String, Definitions> {
+    let Some(key) = MacKey::new(&mac.0) else { return BTreeMap::new() };
     let mut seen = BTreeSet::new();
     let mut definitions = BTreeMap::new();
     for pod in pods.iter().filter(|pod| takes_sessions(pod)) {
-        let report = pod.metadata.uid.as_ref().and_then(|uid| reports.get(uid)?.as_ref().ok());
-        let found = report.and_then(|report| report.probe.tools.as_ref());
+        let probe = pod.metadata.uid.as_ref().and_then(|uid| probes.get(uid));
+        let found = probe.and_then(|probe| probe.tools.as_ref());
         let (Some(revision), Some(found)) = (revision_of(pod), found) else { continue };
         let config_map = tools.iter().find(|config_map| config_map.name_any() == build::tools_name(revision));
         if !seen.insert(revision) || config_map.and_then(build::stored_hash) == Some(&found.hash) {
             continue;
         }
         let Some(address) = address(pod) else { continue };
-        match ask(&address, mac, true, ctx).await {
-            Ok(report) => {
-                definitions.extend(report.probe.tools.and_then(with_text).map(|found| (revision.to_owned(), found)));
-            }
-            Err(error) => tracing::warn!(revision, error, "tool definitions cannot be read; asked again later"),
+        match ctx.bridges.tools(&address, &key).await {
+            Ok(found) => definitions.extend(found.and_then(with_text).map(|found| (revision.to_owned(), found))),
+            Err(error) => tracing::warn!(revision, %error, "tool definitions cannot be read; asked again later"),
         }
     }
     definitions

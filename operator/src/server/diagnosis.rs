@@ -8,11 +8,11 @@ use k8s_openapi::api::{
     core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec},
 };
 use portolan_crds::conditions::reasons;
-use portolan_mcp::wire::{BridgeStatus, ProbeReason};
+use portolan_mcp::wire::{ProbeReason, ProbeStatus};
 
 use super::{
     build::{RELAY, SERVER},
-    observed::{is_condition, server_container, takes_sessions},
+    observed::{is_condition, server_container},
 };
 use crate::refusal::refusal;
 
@@ -28,13 +28,10 @@ pub(super) struct Diagnosis {
     pub(super) message: String,
 }
 
-/// The most telling cause among pods that do not answer; `None` when all do, or there are none.
-pub(super) fn worst<'a>(
-    pods: impl Iterator<Item = &'a Pod>,
-    report: impl Fn(&Pod) -> Option<&'a BridgeStatus>,
-) -> Option<Diagnosis> {
-    pods.filter(|pod| !takes_sessions(pod) && pod.metadata.deletion_timestamp.is_none())
-        .map(|pod| diagnose(pod, report(pod)))
+/// The most telling cause among `pods` that do not answer, each with what its probe found; `None` when there are none.
+pub(super) fn worst<'a>(pods: impl Iterator<Item = (&'a Pod, Option<&'a ProbeStatus>)>) -> Option<Diagnosis> {
+    pods.filter(|(pod, _)| pod.metadata.deletion_timestamp.is_none())
+        .map(|(pod, found)| diagnose(pod, found))
         // Pods come by name, and the first of equals is taken: the answer does not depend on chance.
         .min_by_key(|diagnosis| diagnosis.reason == reasons::PENDING)
 }
@@ -45,13 +42,14 @@ pub(super) fn refused(deployment: &Deployment) -> Option<Diagnosis> {
 }
 
 /// Why one pod does not answer.
-pub(super) fn diagnose(pod: &Pod, report: Option<&BridgeStatus>) -> Diagnosis {
+pub(super) fn diagnose(pod: &Pod, found: Option<&ProbeStatus>) -> Diagnosis {
+    let probed = || found.and_then(probe);
     let found = unscheduled(pod)
         .or_else(|| waiting(pod))
         .or_else(|| ended(pod))
-        .or_else(|| report.and_then(probe).filter(|found| found.reason != ProbeReason::Unreachable.as_str()))
+        .or_else(|| probed().filter(|found| found.reason != ProbeReason::Unreachable.as_str()))
         .or_else(|| ended_before(pod))
-        .or_else(|| report.and_then(probe))
+        .or_else(probed)
         .unwrap_or_else(starting);
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -193,9 +191,9 @@ fn end(status: &ContainerStatus, terminated: &ContainerStateTerminated) -> Found
 }
 
 /// What the kept probe session found.
-fn probe(report: &BridgeStatus) -> Option<Found> {
-    let reason = report.probe.reason?;
-    Some(Found { reason: reason.as_str(), what: report.probe.message.clone(), look: Look::Logs })
+fn probe(found: &ProbeStatus) -> Option<Found> {
+    let reason = found.reason?;
+    Some(Found { reason: reason.as_str(), what: found.message.clone(), look: Look::Logs })
 }
 
 /// The bridge leaves its reason as JSON; of another process the kubelet keeps the last output.

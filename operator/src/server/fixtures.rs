@@ -7,7 +7,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use portolan_crds::{MCPServer, labels, server::RevisionState};
 use portolan_mcp::{
     revision::Era,
-    wire::{BridgeStatus, CONTRACT, Counters, ProbeState, ProbeStatus, ServerFound, SessionCounts, ToolsFound},
+    wire::{ProbeReason, ProbeState, ProbeStatus, ServerFound, ToolsFound},
 };
 use serde_json::json;
 
@@ -44,7 +44,7 @@ pub(super) fn nothing() -> Observed {
         deployments: Vec::new(),
         templates: Vec::new(),
         pods: Vec::new(),
-        reports: BTreeMap::new(),
+        probes: BTreeMap::new(),
         definitions: BTreeMap::new(),
         endpoints: Vec::new(),
         programmed: BTreeMap::new(),
@@ -80,8 +80,8 @@ pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planne
     Planned { name: name.into(), generation: 3, state, replicas, serving_since: None, draining_since: None }
 }
 
-/// What a bridge says whose server answers.
-pub(super) fn report() -> BridgeStatus {
+/// What a probe finds whose server answers.
+pub(super) fn well() -> ProbeStatus {
     let server = ServerFound {
         name: "found".into(),
         version: "1.2".into(),
@@ -90,21 +90,19 @@ pub(super) fn report() -> BridgeStatus {
         supported_versions: vec!["2025-11-25".into()],
         capabilities: vec!["tools".into()],
     };
-    BridgeStatus {
-        contract: CONTRACT,
-        version: String::new(),
-        probe: ProbeStatus {
-            state: ProbeState::Ready,
-            reason: None,
-            message: String::new(),
-            server: Some(server),
-            tools: Some(ToolsFound { count: 2, hash: "sha256:1".into(), definitions: None }),
-        },
-        sessions: SessionCounts { active: 0, warm: 0, max: 64 },
-        draining: false,
-        exits: Vec::new(),
-        counters: Counters::default(),
+    ProbeStatus {
+        state: ProbeState::Ready,
+        reason: None,
+        message: String::new(),
+        server: Some(server),
+        tools: Some(ToolsFound { count: 2, hash: "sha256:1".into(), definitions: None }),
     }
+}
+
+/// What a probe finds whose server does not.
+pub(super) fn ill(reason: ProbeReason, message: &str) -> ProbeStatus {
+    let state = ProbeState::Failing;
+    ProbeStatus { state, reason: Some(reason), message: message.into(), server: None, tools: None }
 }
 
 /// A Deployment of `revision` that drains.

@@ -11,7 +11,10 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
 };
 use portolan_crds::labels;
-use portolan_mcp::{mac::KEY_LEN, wire::BridgeStatus};
+use portolan_mcp::{
+    mac::KEY_LEN,
+    wire::{ProbeState, ProbeStatus},
+};
 
 use super::{
     build::{BRIDGE, DRAINING_SINCE, RELAY, SERVER, SERVING_SINCE, annotation},
@@ -45,8 +48,8 @@ pub(super) struct Observed {
     pub(super) templates: Vec<ControllerRevision>,
     /// The server's pods, those that are going away too, by name.
     pub(super) pods: Vec<Pod>,
-    /// What bridges said, by the pod's uid. A pod that was not asked is absent.
-    pub(super) reports: BTreeMap<String, Result<BridgeStatus, String>>,
+    /// What the probe of each pod found last, by the pod's uid. One that was not asked, or has not answered, is absent.
+    pub(super) probes: BTreeMap<String, ProbeStatus>,
     /// Tool definitions that are to be stored, by revision.
     pub(super) definitions: BTreeMap<String, Definitions>,
     /// The server's URL at each gateway that selects it, by `namespace/name` of the gateway.
@@ -96,9 +99,15 @@ impl Observed {
         self.pods.iter().filter(move |pod| revision_of(pod) == Some(revision))
     }
 
-    /// What the bridge of a pod said, when it was asked and answered.
-    pub(super) fn report(&self, pod: &Pod) -> Option<&BridgeStatus> {
-        self.reports.get(pod.metadata.uid.as_deref()?)?.as_ref().ok()
+    /// What the probe of a pod found last.
+    pub(super) fn probe(&self, pod: &Pod) -> Option<&ProbeStatus> {
+        self.probes.get(pod.metadata.uid.as_deref()?)
+    }
+
+    /// Whether the server in the pod answers: it takes sessions, and its probe, which knows before the kubelet, has found nothing
+    /// else.
+    pub(super) fn answers(&self, pod: &Pod) -> bool {
+        takes_sessions(pod) && self.probe(pod).is_none_or(|probe| probe.state != ProbeState::Failing)
     }
 
     /// Whether gateways send new sessions to `revision`, and to nothing else.
@@ -119,7 +128,7 @@ impl Observed {
             serving_since: time(SERVING_SINCE),
             draining_since: time(DRAINING_SINCE),
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-            ready: count(pods.iter().filter(|pod| takes_sessions(pod)).count()),
+            ready: count(pods.iter().filter(|pod| self.answers(pod)).count()),
             pods: count(pods.len()),
             gave_up: gave_up(deployment),
             name,

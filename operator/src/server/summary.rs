@@ -8,7 +8,7 @@ use portolan_crds::{
 use portolan_mcp::{revision, wire::ServerFound};
 
 use super::{
-    observed::{Observed, has_ended, takes_sessions},
+    observed::{Observed, has_ended},
     rollout::Plan,
     validate::Validated,
 };
@@ -59,19 +59,18 @@ impl Outcome<'_> {
 
     /// Pods of a revision that answer.
     pub(super) fn ready_of(&self, revision: &str) -> i32 {
-        count(self.observed.pods_of(revision).filter(|pod| takes_sessions(pod)).count())
+        count(self.observed.pods_of(revision).filter(|pod| self.observed.answers(pod)).count())
     }
 
     /// What the serving revision said of itself; the last word while it is the same revision and says nothing.
     fn found(&self, old: &MCPServerStatus) -> (Option<ServerInfo>, Option<Tools>) {
         let Some(serving) = self.plan.serving() else { return (None, None) };
-        let reports: Vec<_> =
-            self.observed.pods_of(&serving.name).filter_map(|pod| self.observed.report(pod)).collect();
+        let probes: Vec<_> = self.observed.pods_of(&serving.name).filter_map(|pod| self.observed.probe(pod)).collect();
         let is_same = remembered(self.server) == Some(&serving.name);
-        let server = reports.iter().find_map(|report| report.probe.server.as_ref()).map(info);
-        let tools = reports
+        let server = probes.iter().find_map(|probe| probe.server.as_ref()).map(info);
+        let tools = probes
             .iter()
-            .find_map(|report| report.probe.tools.as_ref())
+            .find_map(|probe| probe.tools.as_ref())
             .map(|tools| Tools { count: tools.count, hash: tools.hash.clone() });
         (
             server.or_else(|| old.server.clone().filter(|_| is_same)),

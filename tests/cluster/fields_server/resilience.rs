@@ -3,17 +3,38 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use portolan_tests::cluster::{PLATFORM, TENANT, kubectl};
 use portolan_tests::mcp::{self, Reply};
 use portolan_tests::puppet::{LATE, LISTED};
 use portolan_tests::thirdparty::{Place, server};
-use portolan_tests::wait::PATIENCE;
+use portolan_tests::wait::{PATIENCE, until};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{Served, puppet_with, with};
 
+/// A pod that the kubelet does not call ready.
+struct Unready {
+    name: String,
+    since: Timestamp,
+}
+
 impl Served {
+    async fn unready_pod(&self) -> Unready {
+        until("the kubelet has noticed", PATIENCE, || async {
+            let pod = self.pod().await;
+            let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
+            let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready").ok_or("no condition")?;
+            let name = pod.metadata.name.expect("a name");
+            match ready.last_transition_time.filter(|_| ready.status == "False") {
+                Some(since) => Ok(Unready { name, since: since.0 }),
+                None => Err("it is ready".to_owned()),
+            }
+        })
+        .await
+    }
+
     /// Runs JavaScript beside the server; `show` prints what it gives.
     async fn beside(&self, code: &str) -> Value {
         let pod = self.pod().await.metadata.name.expect("a name");
@@ -57,7 +78,12 @@ async fn a_server_is_checked_at_intervals_falls_after_failures_in_a_row_and_retu
         assert!((2900..9900).contains(&gap), "a check every three seconds: {gaps}");
     }
     assert_eq!(served.checks_until(false, 2500).await, 2, "an answer later than two seconds is too late, twice");
-    served.cluster.condition(TENANT, &served.name, "Available", "False", "ProbeTimeout", PATIENCE).await;
+    let fell = served.cluster.condition(TENANT, &served.name, "Available", "False", "ProbeTimeout", PATIENCE).await;
+    let pod = served.unready_pod().await;
+    for part in [pod.name.as_str(), "tools/list", "2000 ms"] {
+        assert!(fell.message.contains(part), "{fell:?}");
+    }
+    assert!(fell.last_transition_time.0 <= pod.since, "its probe is heard, not the kubelet: {fell:?} {}", pod.since);
     let refused = mcp::post(&mcp::http(), &served.url, Some(&served.token), &mcp::initialize()).await.expect("answers");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));

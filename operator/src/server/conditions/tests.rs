@@ -5,6 +5,8 @@ use portolan_crds::{
     server::RevisionState::{self, Draining, Failed, Pending, Serving},
 };
 
+use portolan_mcp::wire::{ProbeReason, ProbeStatus};
+
 use super::*;
 use crate::{
     server::{
@@ -32,6 +34,11 @@ impl Case {
 
     fn pod(mut self, name: &str, revision: &str, ready: bool) -> Self {
         self.observed.pods.push(pod(name, revision, ready));
+        self
+    }
+
+    fn probe(mut self, pod: &str, found: ProbeStatus) -> Self {
+        self.observed.probes.insert(pod.to_owned(), found);
         self
     }
 
@@ -144,6 +151,22 @@ fn a_serving_revision_is_available_while_one_replica_answers_and_names_the_one_t
     let facts = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", false).facts();
     assert_is(&facts, "Available", State::False, "Pending");
     assert_is(&facts, "Ready", State::False, "Pending");
+}
+
+#[test]
+fn a_replica_whose_probe_fails_does_not_answer_though_the_kubelet_has_not_noticed_yet() {
+    let silence = "the server did not answer tools/list within 3000 ms";
+    let hangs = || fixtures::ill(ProbeReason::ProbeTimeout, silence);
+    let facts = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).probe("p", hangs()).facts();
+    assert_is(&facts, "Available", State::False, "ProbeTimeout");
+    assert_is(&facts, "Ready", State::False, "ProbeTimeout");
+    let message = &facts["Available"].message;
+    assert!(message.contains("pod p") && message.contains(silence), "{message}");
+
+    let pair = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", true).pod("q", "new", true);
+    let facts = pair.probe("p", fixtures::well()).probe("q", hangs()).facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert!(facts["Available"].message.contains("1 of 2") && facts["Available"].message.contains("pod q"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-use portolan_mcp::wire::{CONTRACT, Counters, ProbeState, ProbeStatus, SessionCounts};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::server::fixtures::ill;
 
 fn pod(status: &Value) -> Pod {
     serde_json::from_value(json!({
@@ -17,24 +17,6 @@ fn server(state: &Value) -> Pod {
         "name": "server", "image": "", "imageID": "", "ready": false, "restartCount": 0,
         "state": state["state"], "lastState": state["lastState"],
     }]}))
-}
-
-fn report(reason: ProbeReason, message: &str) -> BridgeStatus {
-    BridgeStatus {
-        contract: CONTRACT,
-        version: String::new(),
-        probe: ProbeStatus {
-            state: ProbeState::Failing,
-            reason: Some(reason),
-            message: message.into(),
-            server: None,
-            tools: None,
-        },
-        sessions: SessionCounts::default(),
-        draining: false,
-        exits: Vec::new(),
-        counters: Counters::default(),
-    }
 }
 
 fn assert_says(diagnosis: &Diagnosis, reason: &str, words: &[&str]) {
@@ -84,7 +66,7 @@ fn what_the_bridge_found_is_the_reason() {
         ProbeReason::AddressNotAllowed,
         ProbeReason::TlsFailed,
     ] {
-        let diagnosis = diagnose(&running, Some(&report(reason, "exited with code 3; its last line: boom")));
+        let diagnosis = diagnose(&running, Some(&ill(reason, "exited with code 3; its last line: boom")));
         assert_says(&diagnosis, reason.as_str(), &["code 3", "boom", "kubectl logs -n ns p -c server"]);
     }
 }
@@ -104,12 +86,12 @@ fn a_server_that_is_started_again_is_judged_by_how_it_ended() {
         "lastState": {"terminated": terminated},
     }));
     let running = server(&json!({"state": {"running": {}}, "lastState": {"terminated": terminated}}));
-    let unreachable = report(ProbeReason::Unreachable, "connection refused");
+    let unreachable = ill(ProbeReason::Unreachable, "connection refused");
     let first = diagnose(&backing_off, Some(&unreachable));
     assert_says(&first, "ServerExited", &["code 1", "boom"]);
     assert_eq!(first, diagnose(&running, Some(&unreachable)));
     assert_eq!(first, diagnose(&server(&json!({"state": {"terminated": terminated}})), None), "each crash is no news");
-    let other = report(ProbeReason::HandshakeTimeout, "no answer");
+    let other = ill(ProbeReason::HandshakeTimeout, "no answer");
     assert_eq!(diagnose(&running, Some(&other)).reason, "HandshakeTimeout");
 }
 
@@ -148,8 +130,8 @@ fn a_pod_with_a_cause_is_named_before_one_that_only_starts() {
     let starting = server(&json!({"state": {"running": {}}}));
     let mut failing = starting.clone();
     failing.metadata.name = Some("q".into());
-    let not_mcp = report(ProbeReason::NotMcp, "garbage");
+    let not_mcp = ill(ProbeReason::NotMcp, "garbage");
     let pods = [starting, failing];
-    let worst = worst(pods.iter(), |pod| (pod.metadata.name.as_deref() == Some("q")).then_some(&not_mcp));
+    let worst = worst(pods.iter().zip([None, Some(&not_mcp)]));
     assert_says(&worst.unwrap(), "NotMCP", &["pod q", "garbage"]);
 }

@@ -15,9 +15,9 @@ fn status(server: &MCPServer, observed: &Observed, serving: &str) -> MCPServerSt
 
 fn answering() -> Observed {
     let pods = vec![pod("p", "everything-new", true), pod("q", "everything-old", true)];
-    let reports = [("p".to_owned(), Ok(fixtures::report()))].into();
+    let probes = [("p".to_owned(), fixtures::well())].into();
     let endpoints = vec![("platform/default".to_owned(), "http://gateway/tools/everything/mcp".to_owned())];
-    Observed { pods, reports, endpoints, ..fixtures::nothing() }
+    Observed { pods, probes, endpoints, ..fixtures::nothing() }
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn the_status_says_which_eras_a_server_speaks() {
         [(revision::Era::Legacy, Era::Legacy), (revision::Era::Modern, Era::Modern), (revision::Era::Both, Era::Both)]
     {
         let mut observed = answering();
-        for report in observed.reports.values_mut() {
-            report.as_mut().unwrap().probe.server.as_mut().unwrap().era = found;
+        for probe in observed.probes.values_mut() {
+            probe.server.as_mut().unwrap().era = found;
         }
         assert_eq!(status(&fixtures::stdio(), &observed, "everything-new").server.unwrap().era, shown);
     }
@@ -52,7 +52,7 @@ fn the_status_says_which_eras_a_server_speaks() {
 fn what_a_server_said_is_remembered_while_its_revision_serves_and_no_longer() {
     let mut server = fixtures::stdio();
     server.status = Some(status(&server, &answering(), "everything-new"));
-    let silent = Observed { reports: std::collections::BTreeMap::new(), ..answering() };
+    let silent = Observed { probes: std::collections::BTreeMap::new(), ..answering() };
     assert_eq!(status(&server, &silent, "everything-new").server, server.status.clone().unwrap().server);
     let next = status(&server, &silent, "everything-next");
     assert_eq!((next.server, next.tools), (None, None));
