@@ -80,7 +80,7 @@ impl Metrics {
         self.writes.with_label_values(&[operation]).inc();
     }
 
-    /// An `event` that the API server did not take, a `stream_line` longer than its bound.
+    /// An `event` that the API server did not take, a `stream_line` of a gateway or a `probe_line` of a bridge longer than its bound.
     pub fn refused(&self, what: &'static str) {
         self.refused.with_label_values(&[what]).inc();
     }

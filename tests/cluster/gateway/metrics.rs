@@ -114,7 +114,7 @@ fn of_the_operator(text: &str) {
         ("operation", &["apply", "create", "delete", "replace"]),
         ("outcome", &["failed", "stalled", "success", "transient", "unchanged", "waiting", "written"]),
         ("state", &["malformed", "not_ready", "ready"]),
-        ("what", &["event", "stream_line"]),
+        ("what", &["event", "probe_line", "stream_line"]),
     ]);
     assert_eq!(labels.keys().filter(|label| **label != "le").collect::<Vec<_>>(), bounded.keys().collect::<Vec<_>>());
     for (label, values) in labels.iter().filter(|(label, _)| **label != "le") {
