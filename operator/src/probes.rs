@@ -108,18 +108,6 @@ impl Probes {
         });
     }
 
-    /// Streams that are held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.lock().values().map(HashMap::len).sum()
-    }
-
-    /// Whether none is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn hold(&self, server: &Key, pods: &[Address], key: [u8; KEY_LEN]) -> Vec<(String, watch::Receiver<Heard>)> {
         let mut all = self.lock();
         if pods.is_empty() {
