@@ -67,10 +67,7 @@ pub struct BridgeClient {
 
 impl Default for BridgeClient {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(TIMEOUT));
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { http }
+        Self { http: unpooled(TIMEOUT) }
     }
 }
 
@@ -130,6 +127,13 @@ impl BridgeClient {
         }
         Ok(status)
     }
+}
+
+/// A client for admin ports: whoever is asked once is not asked again soon, so that no connection is kept for it.
+pub(crate) fn unpooled(connect_timeout: Duration) -> Client<HttpConnector, Empty<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(connect_timeout));
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
 }
 
 /// A request without a body that carries the MAC of `key`, to the pod of that UID where one is named.

@@ -6,14 +6,11 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use portolan_mcp::mac::MacKey;
 use tokio::time::timeout;
 
-use crate::bridge_client::signed;
+use crate::bridge_client::{signed, unpooled};
 
 /// Until a connection is made and answered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,10 +46,7 @@ pub(crate) struct LinesClient {
 
 impl LinesClient {
     pub(crate) fn new(most: usize) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { http, most }
+        Self { http: unpooled(CONNECT_TIMEOUT), most }
     }
 
     /// Asks for `path` with the MAC of `key`, of the pod of that uid where one is named.
