@@ -113,7 +113,7 @@ cluster: ## Start the real single-node cluster of the tests
 
 .PHONY: cluster-check
 cluster-check: ## Show that the cluster keeps the promises that the suites stand on; ends and restarts it
-	cd tests/kube && go test ./netpol
+	tests/kube/test
 	tests/kube/check --restart
 
 .PHONY: cluster-down

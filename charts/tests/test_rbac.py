@@ -1,4 +1,5 @@
 """What the chart lets its two service accounts do."""
+import re
 import unittest
 
 import chart
@@ -42,7 +43,8 @@ class Rbac(unittest.TestCase):
         shown = [arg for name in FILES for arg in ("--show-only", f"templates/{name}")]
         text = chart.helm("template", chart.RELEASE, str(chart.CHART), "--namespace", chart.NAMESPACE, *shown,
                           values=VALUES)
-        chart.check_golden(self, "rbac.yaml", text)
+        # How many empty lines stand between documents is a matter of helm's version.
+        chart.check_golden(self, "rbac.yaml", re.sub(r"\n+---\n", "\n---\n", text).rstrip() + "\n")
         # Nothing of the kind comes from another file.
         in_files = [item for item in chart.objects(text) if item["kind"] in KINDS]
         self.assertEqual(len(in_files), len([item for item in self.objects if item["kind"] in KINDS]))

@@ -5,13 +5,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	helm "helm.sh/helm/v4/pkg/cmd"
+	helmkube "helm.sh/helm/v4/pkg/kube"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -37,10 +41,11 @@ var components = map[string]func() int{
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"netpol":                  func() int { return cli.Run(netpol.NewCommand()) },
 	"kubectl":                 runKubectl,
+	"helm":                    runHelm,
 }
 
 // main picks the component by the name the binary was called by (a link named
-// kubectl is kubectl), otherwise by the first argument.
+// kubectl is kubectl, one named helm is helm), otherwise by the first argument.
 func main() {
 	name, args := filepath.Base(os.Args[0]), os.Args[1:]
 	if components[name] == nil && len(args) > 0 {
@@ -59,6 +64,25 @@ func main() {
 func runKubectl() int {
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err)
+	}
+	return 0
+}
+
+// runHelm does what helm's own main does, whose package cannot be imported. The
+// name it gives is the owner of the fields that helm applies.
+func runHelm() int {
+	helmkube.ManagedFieldsManager = "helm"
+	command, err := helm.NewRootCmd(os.Stdout, os.Args[1:], helm.SetupLogging)
+	if err != nil {
+		slog.Warn("command failed", slog.Any("error", err))
+		return 1
+	}
+	if err := command.Execute(); err != nil {
+		var failed helm.CommandError
+		if errors.As(err, &failed) {
+			return failed.ExitCode
+		}
+		return 1
 	}
 	return 0
 }
