@@ -7,9 +7,12 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission rbac servers remote gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
+CLUSTER_SUITES := admission_cluster rbac servers remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := dev remote_dev scenario conformance conformance_client instructions hostile
+LOCAL_SUITES := dev_local remote_dev scenario conformance conformance_client instructions hostile
+
+# Every suite and every test of a crate is built with the features of all: what they share is compiled once.
+TESTS := cargo test --workspace --all-features --locked
 
 # The fuzz targets are a workspace of their own.
 FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
@@ -42,6 +45,7 @@ deps: ## Install the Debian packages that the suites need (root), or list them
 lint: ## Formatting, clippy, licences and bans, shell scripts, generated files, documents
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cargo clippy --workspace --test '*' --all-features --locked -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(FUZZ) --all-targets --locked -- -D warnings
 	$(MAKE) --no-print-directory deny
@@ -53,7 +57,7 @@ deny: $(TOOLS)/bin/cargo-deny-$(DENY_VERSION)
 	$< --log-level error check bans licenses sources
 
 $(TOOLS)/bin/cargo-deny-$(DENY_VERSION):
-	cargo install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)
+	cargo install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS)
 	mv $(TOOLS)/bin/cargo-deny $@
 
 .PHONY: generate
@@ -64,14 +68,13 @@ generate: ## Write the CRDs from their types, into crds/ and the chart
 
 .PHONY: drift
 drift: ## Fail when generated files differ from their source, or documents name fields and tests that are not there
-	cargo run -q --locked -p portolan-crds --bin crdgen -- --check crds/generated
 	hack/chart-crds --check
 	hack/rooms --check
-	cargo test -q --locked -p portolan-tests --test fields
+	$(TESTS) --quiet --test fields --test crds
 
 .PHONY: unit
 unit: ## Tests of every crate, without a cluster
-	cargo test --workspace --exclude portolan-tests --all-features --locked
+	$(TESTS)
 
 .PHONY: crowds
 crowds: ## Gateway tests of crowds and of callers who share a server, at full size (half an hour; CROWD, ROUNDS and BODIES say otherwise)
@@ -105,7 +108,7 @@ thirdparty: ## Install third-party MCP servers and clients into target/thirdpart
 
 .PHONY: local
 local: ## Suites of `portolan dev` and the command line, on the static binaries
-	cargo test --locked -p portolan-tests $(LOCAL_SUITES:%=--test %)
+	$(TESTS) $(LOCAL_SUITES:%=--test %)
 
 .PHONY: cluster
 cluster: ## Start the real single-node cluster of the tests
@@ -123,8 +126,8 @@ cluster-down: ## Stop it and remove what it left
 .PHONY: cluster-test
 cluster-test: ## Suites on the running cluster
 	hack/cluster-install
-	cargo test --locked -p portolan-tests --no-run
-	for suite in $(CLUSTER_SUITES); do tests/kube/run cargo test --locked -p portolan-tests --test $$suite; done
+	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %)
+	for suite in $(CLUSTER_SUITES); do tests/kube/run $(TESTS) --test $$suite; done
 	tests/kube/run hack/no-panics
 
 .PHONY: chart-test
