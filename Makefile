@@ -11,8 +11,10 @@ CLUSTER_SUITES := admission_cluster rbac servers remote_cluster gateway toolsets
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev scenario conformance conformance_client instructions hostile
 
-# Every suite and every test of a crate is built with the features of all: what they share is compiled once.
-TESTS := cargo test --workspace --all-features --locked
+# Every suite and every test of a crate is built with the features of all, and linted while it is compiled: nothing is
+# compiled once for each.
+LINTED := env RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/hack/clippy-rustc
+TESTS := $(LINTED) cargo test --workspace --all-features --locked
 
 # The fuzz targets are a workspace of their own.
 FUZZ := --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
@@ -44,10 +46,10 @@ deps: ## Install the Debian packages that the suites need (root), or list them
 .PHONY: lint
 lint: ## Formatting, clippy, licences and bans, shell scripts, generated files, documents
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-	cargo clippy --workspace --test '*' --all-features --locked -- -D warnings
+	$(TESTS) --no-run
+	$(TESTS) --no-run --test '*'
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy $(FUZZ) --all-targets --locked -- -D warnings
+	$(LINTED) cargo test $(FUZZ) --locked --no-run
 	$(MAKE) --no-print-directory deny
 	hack/lint-shell
 	$(MAKE) --no-print-directory drift
@@ -84,7 +86,7 @@ crowds: ## Gateway tests of crowds and of callers who share a server, at full si
 
 .PHONY: fuzz-replay
 fuzz-replay: ## Fuzz targets on the stable compiler: their corpora and FUZZ_RUNS seeded changes of each
-	cargo test $(FUZZ) --locked
+	$(LINTED) cargo test $(FUZZ) --locked
 
 .PHONY: fuzz
 fuzz: $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzz with libFuzzer (nightly), FUZZ_SECONDS a target (600)
