@@ -108,3 +108,14 @@ async fn what_a_probe_finds_is_told_when_it_changes_and_an_empty_line_says_that_
     moody.rig.signal(Signal::SIGTERM);
     while told.line().await.is_some() {}
 }
+
+#[tokio::test]
+async fn a_check_is_all_pages_of_the_list_within_one_timeout() {
+    let moody = Moody::ready().await;
+    let mut told = Told::by(&moody.rig).await;
+    told.verdict().await;
+    // Each of the two pages takes less than the timeout, and both take more.
+    moody.becomes("dawdles");
+    let fallen = told.verdict().await;
+    assert_eq!((fallen.state, fallen.reason), (ProbeState::Failing, Some(ProbeReason::ProbeTimeout)));
+}

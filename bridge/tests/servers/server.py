@@ -158,6 +158,8 @@ def serve(discover=None, revision="2025-11-25", mood=lambda: ""):
             now = mood()
             if now == "hangs":
                 continue
+            if now == "dawdles":
+                time.sleep(0.07)
             if now == "forgets":
                 send({"id": ident, "result": {"tools": []}})
                 continue

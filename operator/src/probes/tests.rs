@@ -120,3 +120,21 @@ async fn a_bridge_that_is_never_reached_is_no_verdict_and_is_given_up_with_a_las
         probes.sweep();
     }
 }
+
+#[tokio::test]
+async fn what_a_bridge_said_is_believed_for_a_while_after_it_fell_silent_and_no_longer() {
+    let (probes, woken) = probes();
+    let mut woken = pin!(woken.stream("tools"));
+    let port = Port::open(4).await;
+    let pods = [port.pod.clone()];
+    let server = server();
+    let (_, connection) = tokio::join!(probes.of(&server, &pods, KEY), port.tell(WELL));
+    assert_eq!(woken.next().await, Some(server.clone()));
+    drop((connection, port));
+    assert_eq!(probes.of(&server, &pods, KEY).await.len(), 1, "that a connection broke is no news");
+    tokio::time::pause();
+    let silent = Instant::now();
+    assert_eq!(woken.next().await, Some(server.clone()), "someone must look again");
+    assert!(silent.elapsed() > GRACE / 2, "{:?}", silent.elapsed());
+    assert!(probes.of(&server, &pods, KEY).await.is_empty());
+}
