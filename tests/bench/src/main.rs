@@ -6,6 +6,7 @@ mod echo;
 mod machine;
 mod mcp;
 mod peers;
+mod probes;
 mod report;
 mod stats;
 
@@ -38,6 +39,9 @@ enum Command {
     /// A gateway in front of one server, for the suite `peers`
     #[command(hide = true)]
     Alone(peers::alone::AloneArgs),
+    /// The operator's reader of probes, for the suite `probes`
+    #[command(hide = true)]
+    ReadProbes(probes::ReadProbesArgs),
 }
 
 #[derive(Subcommand)]
@@ -50,16 +54,21 @@ enum Suite {
     Beside(peers::beside::BesideArgs),
     /// Memory of the gateway, and of gateway and bridge, under load that does not end
     Soak(peers::soak::SoakArgs),
+    /// What it costs the operator to hear what probes find
+    Probes(probes::ProbesArgs),
     /// From `kubectl apply` to the first successful call, by phase (in the test cluster)
     Start(cluster::start::StartArgs),
     /// Writes and memory with servers that nobody uses (in the test cluster)
     Idle(cluster::idle::IdleArgs),
+    /// From a server that hangs to `Available=False` (in the test cluster)
+    Hang(cluster::hang::HangArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match &cli.command {
         Command::Alone(args) => peers::alone::run(args),
+        Command::ReadProbes(args) => probes::read(args),
         Command::Suite(suite) => {
             // One thread: the load must not take more cores than it has to.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -77,5 +86,7 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
         Suite::Soak(args) => peers::soak::run(args).await,
         Suite::Start(args) => cluster::start::run(args).await,
         Suite::Idle(args) => cluster::idle::run(args).await,
+        Suite::Probes(args) => probes::run(args).await,
+        Suite::Hang(args) => cluster::hang::run(args).await,
     }
 }

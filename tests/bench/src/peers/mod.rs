@@ -7,7 +7,7 @@ mod counted;
 mod grid;
 mod idle;
 mod load;
-mod process;
+pub(crate) mod process;
 pub(crate) mod soak;
 mod token;
 

@@ -27,11 +27,11 @@ pub(super) fn on(core: usize, command: &[String]) -> Command {
 
 /// What a set of processes has used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Seconds of processor time since their start.
-    pub(super) cpu: f64,
+    pub(crate) cpu: f64,
     /// Resident memory, bytes; shared pages count in each.
-    pub(super) rss: f64,
+    pub(crate) rss: f64,
     /// The most it was.
     pub(super) peak: f64,
 }
@@ -41,7 +41,7 @@ impl Usage {
     ///
     /// # Errors
     /// A root has ended.
-    pub(super) fn of(roots: &[u32]) -> anyhow::Result<Self> {
+    pub(crate) fn of(roots: &[u32]) -> anyhow::Result<Self> {
         let mut all = Self::default();
         for pid in descendants(roots)? {
             match Self::of_one(pid) {
