@@ -58,6 +58,10 @@ fn metrics(gateway: &Gateway) -> Response<Body> {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     gateway.metrics.entered.set(number(gateway.gate.entered()));
     gateway.metrics.buffered_bytes.set(number(gateway.budget.held()));
+    gateway.metrics.pods_failing.reset();
+    for (route, pods) in gateway.state.serving().iter().flat_map(|serving| serving.failing()) {
+        gateway.metrics.pods_failing.with_label_values(&[&route]).set(number(pods.len()));
+    }
     match gateway.metrics.render() {
         Ok(body) => text(StatusCode::OK, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -65,7 +69,7 @@ fn metrics(gateway: &Gateway) -> Response<Body> {
 }
 
 /// The stream is for whoever has the gateway's stream key: the operator.
-fn reports(gateway: &Gateway, request: &Request<Incoming>) -> Response<Body> {
+fn reports(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Response<Body> {
     let Ok(serving) = gateway.state.serving() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet\n");
     };
@@ -78,7 +82,8 @@ fn reports(gateway: &Gateway, request: &Request<Incoming>) -> Response<Body> {
     if let Err(error) = key.verify(header, subject, now) {
         return text(StatusCode::UNAUTHORIZED, format!("{error}\n"));
     }
-    let lines = Lines { reports: gateway.state.reports(), last: None };
+    let (reports, outliers) = (gateway.state.reports(), gateway.state.outliers());
+    let lines = Lines { gateway: gateway.clone(), reports, outliers, last: None };
     let done = gateway.drain.done.clone();
     let frames = stream::unfold(lines, move |lines| {
         let done = done.clone();
@@ -96,32 +101,51 @@ fn reports(gateway: &Gateway, request: &Request<Incoming>) -> Response<Body> {
 
 /// Where one reader of the stream is.
 struct Lines {
+    gateway: Arc<Gateway>,
     reports: watch::Receiver<Option<Arc<Report>>>,
+    outliers: watch::Receiver<()>,
     last: Option<Arc<Report>>,
 }
 
 impl Lines {
     /// The next line: everything, then what changed, or a heartbeat.
     async fn next(mut self) -> Option<(Result<Frame<Bytes>, BoxError>, Self)> {
-        let line = match &self.last {
+        let line = match self.last.take() {
             None => {
-                let whole = self.reports.wait_for(Option::is_some).await.ok()?.clone()?;
+                self.reports.wait_for(Option::is_some).await.ok()?;
+                let whole = self.whole()?;
                 self.last = Some(whole.clone());
                 Report::clone(&whole)
             }
-            Some(last) => match tokio::time::timeout(HEARTBEAT, self.reports.changed()).await {
-                Ok(changed) => {
+            Some(last) => {
+                // That an outlier is tried again is no event: it is seen at the next heartbeat.
+                if let Ok(changed) = tokio::time::timeout(HEARTBEAT, self.changed()).await {
                     changed.ok()?;
-                    let whole = self.reports.borrow_and_update().clone()?;
-                    let line = whole.since(last);
-                    self.last = Some(whole);
-                    line
                 }
-                Err(_) => last.heartbeat(),
-            },
+                let whole = self.whole()?;
+                let is_old = Arc::ptr_eq(&whole, &last) || whole == last;
+                let line = if is_old { last.heartbeat() } else { whole.since(&last) };
+                self.last = Some(whole);
+                line
+            }
         };
         let mut bytes = serde_json::to_vec(&line).ok()?;
         bytes.push(b'\n');
         Some((Ok(Frame::data(bytes.into())), self))
+    }
+
+    async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        tokio::select! {
+            changed = self.reports.changed() => changed,
+            changed = self.outliers.changed() => changed,
+        }
+    }
+
+    /// Everything, as it is now.
+    fn whole(&mut self) -> Option<Arc<Report>> {
+        self.outliers.mark_unchanged();
+        let loaded = self.reports.borrow_and_update().clone()?;
+        let failing = self.gateway.state.serving().ok()?.failing();
+        if failing.is_empty() { Some(loaded) } else { Some(Report::clone(&loaded).with_failing(failing).into()) }
     }
 }

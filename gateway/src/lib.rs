@@ -25,6 +25,8 @@ mod modern;
 mod negotiate;
 mod opening;
 mod options;
+mod outlier;
+mod pod;
 mod pool;
 mod record;
 mod recorded;

@@ -79,9 +79,7 @@ pub(crate) async fn post(
         timeout: left(deadline),
         purpose: Purpose::Call,
     };
-    held.pod = Some(asked.entry.begin_call(&session.pod.uid));
-    let sent = upstream::send(&call, session.pod, asked.entry);
-    let response = record.wait(sent).await?;
+    let response = upstream::ask(&call, session.pod, asked.entry, record, held).await?;
     Ok(hand_back(response, session.pod, call.timeout, record))
 }
 
@@ -119,8 +117,7 @@ async fn initialize(
             timeout: left(deadline),
             purpose: Purpose::Opening(&caller),
         };
-        held.pod = Some(asked.entry.begin_call(&pod.uid));
-        let sent = record.wait(upstream::send(&call, pod, asked.entry)).await;
+        let sent = upstream::ask(&call, pod, asked.entry, record, held).await;
         let failure = match &sent {
             Ok(response) => relay::failure_of(response.headers()),
             Err(lost) => Some(lost.failure.kind),
@@ -133,7 +130,8 @@ async fn initialize(
         record.set_session(&key);
         let mut opened = response.status().is_success() && failure.is_none();
         let mut answer = if opened && opening::may_be_error(&response) {
-            let (parts, body) = record.wait(opening::read(response, timeout + GRACE)).await?;
+            let read = record.wait(opening::read(response, timeout + GRACE)).await;
+            let (parts, body) = read.inspect_err(|failure| held.broke(failure.kind, record))?;
             opened = opening::is_opened_by(&body);
             record.set_answer(parts.status, None);
             relay::under(&parts, respond::whole(body))

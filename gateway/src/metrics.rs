@@ -75,6 +75,10 @@ pub(crate) struct Metrics {
     pub(crate) buffered_bytes: IntGauge,
     /// Sessions opened, by route.
     pub(crate) sessions_opened: IntCounterVec,
+    /// Pods put out for having failed call after call, by route.
+    pub(crate) pods_ejected: IntCounterVec,
+    /// Pods whose calls fail one after the other, by route.
+    pub(crate) pods_failing: IntGaugeVec,
     /// Session ids refused, by reason.
     pub(crate) sessions_refused: IntCounterVec,
     /// Bounds that were hit, by bound.
@@ -122,6 +126,12 @@ impl Metrics {
             entered: IntGauge::new("requests_entered", "Requests under way, those without a route included.")?,
             buffered_bytes: IntGauge::new("buffered_bytes", "Bytes of requests and answers that are held.")?,
             sessions_opened: counters("sessions_opened_total", "Sessions opened.", &["route"])?,
+            pods_ejected: counters(
+                "pods_ejected_total",
+                "Times that a pod failed call after call, and got nothing new for a while if another did.",
+                &["route"],
+            )?,
+            pods_failing: gauges("pods_failing", "Pods whose calls fail one after the other.", &["route"])?,
             sessions_refused: counters("sessions_refused_total", "Session ids refused.", &["reason"])?,
             bound_hits: counters("bound_hits_total", "Bounds that were hit.", &["bound"])?,
             connections: gauges("connections", "Connections open.", &["listener"])?,
@@ -156,6 +166,8 @@ impl Metrics {
             entered,
             buffered_bytes,
             sessions_opened,
+            pods_ejected,
+            pods_failing,
             sessions_refused,
             bound_hits,
             connections,
@@ -169,9 +181,9 @@ impl Metrics {
             panics,
             token_reviews,
         } = self;
-        let counters = [requests, sessions_opened, sessions_refused, bound_hits, sealed, token_reviews];
+        let counters = [requests, sessions_opened, pods_ejected, sessions_refused, bound_hits, sealed, token_reviews];
         counters.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
-        let gauges = [in_flight, connections, rejected_objects];
+        let gauges = [in_flight, pods_failing, connections, rejected_objects];
         gauges.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
         let numbers = [entered, buffered_bytes, config_generation, config_loaded, config_stale_since];
         numbers.into_iter().try_for_each(|metric| registry.register(Box::new(metric.clone())))?;
@@ -198,6 +210,7 @@ impl Metrics {
         forget(&self.requests, route, |labels| self.requests.remove(labels));
         forget(&self.duration, route, |labels| self.duration.remove(labels));
         forget(&self.sessions_opened, route, |labels| self.sessions_opened.remove(labels));
+        forget(&self.pods_ejected, route, |labels| self.pods_ejected.remove(labels));
         forget(&self.in_flight, route, |labels| self.in_flight.remove(labels));
     }
 

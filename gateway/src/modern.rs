@@ -74,7 +74,7 @@ fn pods<'a>(asked: &'a Asked<'_>, caller: &SessionKey, state: Option<&str>) -> R
                 return session::candidates(asked.entry);
             }
             // What a pod keeps for a caller serves that caller's next request too.
-            let pods = asked.entry.route.takers(caller);
+            let pods = asked.entry.in_rotation(asked.entry.route.takers(caller));
             if pods.is_empty() { Err(session::not_ready(&asked.entry.route)) } else { Ok(pods) }
         }
     }
@@ -117,9 +117,8 @@ impl<'a> Sender<'a> {
                 timeout: left(self.deadline),
                 purpose: self.purpose,
             };
-            held.pod = Some(self.asked.entry.begin_call(&pod.uid));
             let is_last = position + 1 == pods.len();
-            match record.wait(upstream::send(&call, pod, self.asked.entry)).await {
+            match upstream::ask(&call, pod, self.asked.entry, record, held).await {
                 Ok(response) if !is_last && was_turned_away(&response) => {}
                 Err(lost) if !is_last && !lost.may_have_begun => {}
                 Ok(response) => return Ok((response, pod)),

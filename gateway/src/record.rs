@@ -126,6 +126,11 @@ impl Record {
         }
     }
 
+    /// Who asks, once that is known.
+    pub(crate) fn caller(&self) -> Option<&Identity> {
+        self.caller.as_ref()
+    }
+
     /// From where the client is connected.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
@@ -159,6 +164,11 @@ impl Record {
         if self.outcome == CLIENT_GONE {
             self.outcome = OK;
         }
+    }
+
+    /// Whether the request was answered, by the server itself, to the end.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.outcome == OK
     }
 
     /// The answer broke off on the server's side.

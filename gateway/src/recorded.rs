@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use portolan_mcp::failure::{Failure, Kind};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::budget::Answer;
 use crate::limit::Place;
+use crate::pod::PodCall;
 use crate::record::Record;
 use crate::relay;
 use crate::respond::{Body, BoxError};
-use crate::state::PodCall;
 
 /// What a request holds until its answer has ended.
 #[derive(Default)]
@@ -32,6 +33,15 @@ pub(crate) struct Held {
     pub(crate) call: Option<TaskTrackerToken>,
 }
 
+impl Held {
+    /// Notes at the pod that an answer that had begun ended in `kind`.
+    pub(crate) fn broke(&mut self, kind: Kind, record: &Record) {
+        if let (Some(call), Some(caller)) = (&mut self.pod, record.caller()) {
+            call.broke(kind, caller);
+        }
+    }
+}
+
 /// Ties `record` and `held` to the end of the answer's body.
 pub(crate) fn tie(response: Response<Body>, record: Record, held: Held) -> Response<Body> {
     response.map(|inner| RecordedBody { inner, record, held }.boxed_unsync())
@@ -41,6 +51,30 @@ struct RecordedBody {
     inner: Body,
     record: Record,
     held: Held,
+}
+
+impl RecordedBody {
+    /// The whole answer was handed over.
+    fn complete(&mut self) {
+        self.record.complete();
+        if let (Some(call), true) = (&mut self.held.pod, self.record.is_ok()) {
+            call.answered();
+        }
+    }
+
+    /// The bridge says behind an answer that it made the end of it in the server's stead.
+    fn failed(&mut self, kind: Kind) {
+        self.record.set_failure(kind);
+        self.held.broke(kind, &self.record);
+    }
+
+    /// The answer broke off: at the pod, or at a bound here that is not the pod's fault.
+    fn broken(&mut self, error: &BoxError) {
+        self.record.broken();
+        if error.downcast_ref::<Failure>().is_some_and(|failure| failure.kind == Kind::ServerUnreachable) {
+            self.held.broke(Kind::ServerUnreachable, &self.record);
+        }
+    }
 }
 
 impl HttpBody for RecordedBody {
@@ -56,17 +90,17 @@ impl HttpBody for RecordedBody {
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {
-            if let Some(kind) = relay::failure_of(trailers) {
-                this.record.set_failure(kind);
+            match relay::failure_of(trailers) {
+                Some(kind) => this.failed(kind),
+                None => this.complete(),
             }
-            this.record.complete();
             // They are the last of a body, and between the bridge and us.
             return Poll::Ready(None);
         }
         match &frame {
             Some(Ok(frame)) => this.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => this.record.broken(),
-            None => this.record.complete(),
+            Some(Err(error)) => this.broken(error),
+            None => this.complete(),
         }
         if let Some(answer) = &this.held.answer {
             let is_last = this.inner.is_end_stream();
@@ -88,7 +122,7 @@ impl Drop for RecordedBody {
     fn drop(&mut self) {
         // A body of known length is not asked again after its last byte.
         if self.inner.is_end_stream() {
-            self.record.complete();
+            self.complete();
         }
     }
 }

@@ -43,6 +43,15 @@ impl Series {
         self.with_label(|route| self.metrics.sessions_opened.with_label_values(&[route]).inc());
     }
 
+    pub(crate) fn pod_ejected(&self) {
+        self.with_label(|route| self.metrics.pods_ejected.with_label_values(&[route]).inc());
+    }
+
+    /// Counts that a pod stayed that would be out if it were not the last.
+    pub(crate) fn ejection_withheld(&self) {
+        self.metrics.bound_hit("Ejection");
+    }
+
     /// Drops the series: what is counted from here on stands under [`GONE_ROUTE`].
     pub(crate) fn retire(&self) {
         let mut is_live = self.is_live.write().unwrap_or_else(PoisonError::into_inner);

@@ -73,7 +73,7 @@ fn holder<'a>(entry: &'a Entry, claims: &Claims, now: u64) -> Result<&'a Pod, Fa
         Holder::Pod(pod) => Ok(pod),
         Holder::Any => {
             let own: Vec<&Pod> = route.pods_of(Some(&claims.revision)).filter(|pod| pod.ready).collect();
-            let pods = if own.is_empty() { candidates(entry)? } else { ranked(own, entry)? };
+            let pods = if own.is_empty() { candidates(entry)? } else { ranked(entry.in_rotation(own), entry)? };
             pods.first().copied().ok_or_else(|| not_ready(route))
         }
         Holder::Silent => {
@@ -91,7 +91,7 @@ fn holder<'a>(entry: &'a Entry, claims: &Claims, now: u64) -> Result<&'a Pod, Fa
 /// Pods for a new session, best first.
 pub(crate) fn candidates(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
     let pods: Vec<&Pod> = entry.route.ready_pods().collect();
-    if pods.is_empty() { Err(not_ready(&entry.route)) } else { ranked(pods, entry) }
+    if pods.is_empty() { Err(not_ready(&entry.route)) } else { ranked(entry.in_rotation(pods), entry) }
 }
 
 /// The less busy of two pods that were drawn first, then the others as they were drawn.

@@ -1,8 +1,7 @@
-//! What is served now: the snapshot, and what must outlive it (places in use, calls and connections per pod).
+//! What is served now: the snapshot, and what must outlive it (places in use, pods in use).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -13,13 +12,16 @@ use portolan_mcp::{
 };
 use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{
-    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile, snapshot::Pod,
+    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile, report::FailingPod,
+    snapshot::Pod,
 };
 use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
+use crate::outlier::Asks;
+use crate::pod::{Calls, InUse, Outliers, PodCall};
 use crate::pool::Pool;
 use crate::series::Series;
 
@@ -33,6 +35,7 @@ pub(crate) struct State {
     part: usize,
     current: ArcSwapOption<Serving>,
     reports: watch::Sender<Option<Arc<Report>>>,
+    outliers: Outliers,
 }
 
 /// One snapshot in use.
@@ -51,31 +54,15 @@ pub(crate) struct Entry {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) series: Arc<Series>,
-    pods: Arc<HashMap<Box<str>, At>>,
-}
-
-/// A pod in use.
-#[derive(Clone)]
-struct At {
-    /// Calls under way.
-    calls: Arc<AtomicUsize>,
-    pool: Arc<Pool>,
-}
-
-/// Counts a call at a pod while it is held.
-#[derive(Debug)]
-pub(crate) struct PodCall(Arc<AtomicUsize>);
-
-impl Drop for PodCall {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    pods: Arc<HashMap<Box<str>, InUse>>,
+    outliers: Outliers,
 }
 
 impl State {
     /// Nothing is served yet. Servers hold parts of `budget`, each at most `part` bytes.
     pub(crate) fn new(budget: Arc<Budget>, part: usize) -> Self {
-        Self { budget, part, current: ArcSwapOption::empty(), reports: watch::Sender::new(None) }
+        let (current, reports) = (ArcSwapOption::empty(), watch::Sender::new(None));
+        Self { budget, part, current, reports, outliers: Outliers::default() }
     }
 
     /// What is served now.
@@ -91,6 +78,11 @@ impl State {
     /// Follows what is loaded.
     pub(crate) fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
         self.reports.subscribe()
+    }
+
+    /// Follows which pods are outliers.
+    pub(crate) fn outliers(&self) -> watch::Receiver<()> {
+        self.outliers.subscribe()
     }
 
     /// Compiles `inputs` and serves from the outcome. Requests under way go on with the snapshot that they began with.
@@ -121,7 +113,7 @@ impl State {
             .map(|(name, route)| {
                 let last = previous.and_then(|previous| previous.routes.get(name));
                 let budget = last.map_or_else(|| self.budget.part(part), |last| last.budget.adjusted(part));
-                (name.clone(), Entry::new(route.clone(), budget, last, metrics))
+                (name.clone(), Entry::new(route.clone(), budget, last, metrics, &self.outliers))
             })
             .collect();
         let number = previous.map_or(0, |previous| previous.number + 1);
@@ -149,6 +141,12 @@ impl Serving {
         toolset.selection.routes().any(is_for).then_some(toolset)
     }
 
+    /// Pods whose calls fail one after the other, by route.
+    pub(crate) fn failing(&self) -> BTreeMap<String, BTreeMap<String, FailingPod>> {
+        let failing = self.routes.iter().map(|(name, entry)| (name.to_string(), entry.failing()));
+        failing.filter(|(_, pods)| !pods.is_empty()).collect()
+    }
+
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)
@@ -160,7 +158,13 @@ fn may_use(identity: &Identity, entry: &Entry) -> bool {
 }
 
 impl Entry {
-    fn new(route: Arc<Route>, budget: Arc<Budget>, last: Option<&Self>, metrics: &Arc<Metrics>) -> Self {
+    fn new(
+        route: Arc<Route>,
+        budget: Arc<Budget>,
+        last: Option<&Self>,
+        metrics: &Arc<Metrics>,
+        outliers: &Outliers,
+    ) -> Self {
         let (parallel, pending) = (route.settings.max_parallel_requests, route.settings.max_pending_requests);
         let limiter = match last {
             Some(last) => last.limiter.adjusted(parallel, pending),
@@ -171,8 +175,9 @@ impl Entry {
             None => Series::new(route.name.clone(), metrics.clone()),
         };
         let known = |pod: &Pod| last.and_then(|last| last.pods.get(&pod.uid));
-        let pods = route.pods.iter().map(|(uid, pod)| (uid.clone(), At::of(pod, known(pod)))).collect();
-        Self { route, limiter, budget, series, pods: Arc::new(pods) }
+        let in_use = |pod: &Pod| InUse::of(pod, known(pod), &series, outliers);
+        let pods = route.pods.iter().map(|(uid, pod)| (uid.clone(), in_use(pod))).collect();
+        Self { route, limiter, budget, series, pods: Arc::new(pods), outliers: outliers.clone() }
     }
 
     /// The name of `caller` at this server's bridges.
@@ -182,28 +187,43 @@ impl Entry {
 
     /// Calls under way at a pod, of this replica.
     pub(crate) fn calls(&self, uid: &str) -> usize {
-        self.pods.get(uid).map_or(0, |pod| pod.calls.load(Ordering::Acquire))
+        self.pods.get(uid).map_or(0, |pod| pod.calls.count())
     }
 
-    /// Counts a call at a pod.
-    pub(crate) fn begin_call(&self, uid: &str) -> PodCall {
-        let calls = self.pods.get(uid).map(|pod| pod.calls.clone()).unwrap_or_default();
-        calls.fetch_add(1, Ordering::AcqRel);
-        PodCall(calls)
+    /// Begins a call at `pod`.
+    pub(crate) fn begin_call(&self, pod: &Pod, asks: Asks) -> PodCall {
+        let unknown = || Arc::new(Calls::new(pod, self.series.clone(), self.outliers.clone()));
+        let calls = self.pods.get(&pod.uid).map_or_else(unknown, |pod| pod.calls.clone());
+        PodCall::begin(calls, asks)
+    }
+
+    /// Those of `pods` that are not out; all of them where that would leave none: the last one stays, as some of its calls
+    /// may yet be answered, and without it none would be.
+    pub(crate) fn in_rotation<'a>(&self, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
+        let is_out = |pod: &&Pod| self.pods.get(&pod.uid).is_some_and(|pod| pod.calls.is_out());
+        if !pods.iter().any(is_out) {
+            return pods;
+        }
+        let (out, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_out);
+        if others.is_empty() {
+            self.series.ejection_withheld();
+            return out;
+        }
+        others
+    }
+
+    /// Pods whose calls fail one after the other, by UID.
+    fn failing(&self) -> BTreeMap<String, FailingPod> {
+        let failing = |pod: &Pod| {
+            let kind = self.pods.get(&pod.uid)?.calls.failing()?;
+            Some((pod.uid.to_string(), FailingPod { name: pod.name.to_string(), kind: kind.as_str().to_owned() }))
+        };
+        self.route.pods.values().filter_map(failing).collect()
     }
 
     /// The connections to a pod.
     pub(crate) fn pool(&self, pod: &Pod) -> Arc<Pool> {
         self.pods.get(&pod.uid).map_or_else(|| Arc::new(Pool::new(pod.address)), |pod| pod.pool.clone())
-    }
-}
-
-impl At {
-    /// A pod whose address changed, as that of one does whose sandbox began anew, has new connections.
-    fn of(pod: &Pod, last: Option<&Self>) -> Self {
-        let calls = last.map(|last| last.calls.clone()).unwrap_or_default();
-        let pool = last.filter(|last| last.pool.address() == pod.address).map(|last| last.pool.clone());
-        Self { calls, pool: pool.unwrap_or_else(|| Arc::new(Pool::new(pod.address))) }
     }
 }
 

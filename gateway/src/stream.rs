@@ -56,8 +56,7 @@ async fn forward<'a>(
     let timeout = route.settings.request_timeout;
     let purpose = Purpose::of(method);
     let call = Call { method, headers, session: &session.key, part: None, body: Bytes::new(), timeout, purpose };
-    held.pod = Some(asked.entry.begin_call(&session.pod.uid));
-    let response = record.wait(upstream::send(&call, session.pod, asked.entry)).await?;
+    let response = upstream::ask(&call, session.pod, asked.entry, record, held).await?;
     record.set_answer(response.status(), relay::failure_of(response.headers()));
     Ok((response, session.pod))
 }

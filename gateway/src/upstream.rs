@@ -14,7 +14,10 @@ use portolan_mcp::{
 };
 use portolan_snapshot::snapshot::{Pod, Settings};
 
+use crate::outlier::{Asks, Fault};
 use crate::pool::{Answer, Unanswered};
+use crate::record::Record;
+use crate::recorded::Held;
 use crate::relay;
 use crate::state::{Entry, unix_time};
 
@@ -95,6 +98,32 @@ impl From<Lost> for Failure {
     fn from(lost: Lost) -> Self {
         lost.failure
     }
+}
+
+/// Does for a client what [`send`] does: the call counts at its pod until its answer has ended, and so does how that goes.
+pub(crate) async fn ask(
+    call: &Call<'_>,
+    pod: &Pod,
+    entry: &Entry,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Answer>, Lost> {
+    let asks = match record.request() {
+        // A stream lasts as long as its client likes: that it ends says nothing of the pod.
+        (Some(_), Some(method)) if call.purpose != Purpose::Stream => Asks::of(method),
+        _ => Asks::Nothing,
+    };
+    let at_pod = held.pod.insert(entry.begin_call(pod, asks));
+    let sent = record.wait(send(call, pod, entry)).await;
+    let fault = match &sent {
+        Ok(response) => relay::failure_of(response.headers()).map(Fault::Answered),
+        Err(lost) if lost.failure.kind == Kind::ServerUnreachable => Some(Fault::NotReached),
+        Err(lost) => Some(Fault::Answered(lost.failure.kind)),
+    };
+    if let (Some(fault), Some(caller)) = (fault, record.caller()) {
+        at_pod.failed(fault, caller);
+    }
+    sent
 }
 
 /// Sends `call` to `pod`, one of those of `entry`, and waits for the head of its answer.

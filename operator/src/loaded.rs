@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use portolan_crds::MCPServer;
 use portolan_snapshot::report::{BadLine, Report, ServerReport};
 
-use crate::gateways::Gateways;
+use crate::gateways::{GatewayName, Gateways};
 
 /// Whether the gateways serve a server as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,17 @@ pub enum Programmed {
     NoGateway,
     /// Some do not; says which replica lacks what.
     Waiting(String),
+}
+
+/// What a gateway replica says of a pod whose calls fail one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Name of the replica.
+    pub replica: String,
+    /// `namespace/name` of its gateway.
+    pub gateway: GatewayName,
+    /// What the calls end in.
+    pub kind: String,
 }
 
 /// What each replica has loaded, by uid of its pod.
@@ -56,6 +67,27 @@ impl LoadedView {
             }
         }
         Programmed::Yes
+    }
+
+    /// Pods of `server` whose calls fail one after the other, by uid: what the first replica says that finds so.
+    #[must_use]
+    pub fn failing(&self, server: &MCPServer) -> BTreeMap<String, Complaint> {
+        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        let reports = self.read();
+        let mut failing = BTreeMap::new();
+        for (gateway, _) in self.gateways.endpoints_of(server) {
+            for replica in self.gateways.ready_replicas_of(&gateway) {
+                let said = reports.get(&replica.uid).and_then(|report| report.servers.get(&key));
+                for (uid, pod) in said.iter().flat_map(|server| &server.failing) {
+                    failing.entry(uid.clone()).or_insert_with(|| Complaint {
+                        replica: replica.name.clone(),
+                        gateway: gateway.clone(),
+                        kind: pod.kind.clone(),
+                    });
+                }
+            }
+        }
+        failing
     }
 
     /// What a replica said of its own gateway: uid, generation and problems, once its stream is open.

@@ -65,6 +65,19 @@ pub struct ServerReport {
     /// Why the latest version is not what is loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Its pods whose calls fail one after the other, by uid: until one is answered, or there was none for five minutes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failing: BTreeMap<String, FailingPod>,
+}
+
+/// A pod whose calls fail one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingPod {
+    /// Its name.
+    pub name: String,
+    /// What they end in: a kind of failure, see [`portolan_mcp::failure::Kind`].
+    pub kind: String,
 }
 
 /// The version of a server that is served.
@@ -100,7 +113,9 @@ impl Report {
         let mut servers: BTreeMap<String, ServerReport> = snapshot
             .routes
             .values()
-            .map(|route| (route.name.to_string(), ServerReport { loaded: Some(Loaded::of(route)), problem: None }))
+            .map(|route| {
+                (route.name.to_string(), ServerReport { loaded: Some(Loaded::of(route)), ..ServerReport::default() })
+            })
             .collect();
         for (name, problem) in &diagnostics.servers {
             servers.entry(name.to_string()).or_default().problem = Some(problem.to_string());
@@ -117,6 +132,17 @@ impl Report {
             servers,
             removed: Vec::new(),
         }
+    }
+
+    /// The same with what real calls found out about pods, by `namespace/name` of their servers.
+    #[must_use]
+    pub fn with_failing(mut self, failing: BTreeMap<String, BTreeMap<String, FailingPod>>) -> Self {
+        for (name, pods) in failing {
+            if let Some(server) = self.servers.get_mut(&name) {
+                server.failing = pods;
+            }
+        }
+        self
     }
 
     /// What is not as it was in `earlier`; both are whole.

@@ -84,8 +84,8 @@ impl<'a> Part<'a> {
                 }
                 Step::AskKnown(pod) | Step::Ask(pod) => {
                     turn = turn.filter(|_| matches!(step, Step::Ask(_)));
-                    held.pod = Some(self.entry.begin_call(&pod.uid));
-                    match record.wait(self.send(&Method::POST, pod, body, left(deadline))).await {
+                    let call = self.call(Purpose::Call, &Method::POST, body, left(deadline));
+                    match upstream::ask(&call, pod, self.entry, record, held).await {
                         Ok(response) if is_unknown(&response) => {
                             let next = seek.unknown();
                             if next.is_none() {
@@ -186,7 +186,8 @@ impl<'a> Part<'a> {
             format!(r#"{{"jsonrpc":"2.0","id":"{OPENING}","method":"initialize","params":{}}}"#, self.claims.client);
         let caller = self.entry.key_of(self.caller);
         let opening = Purpose::OpeningPart(&caller);
-        let response = self.send_for(opening, &Method::POST, pod, &initialize.into(), left(deadline)).await?;
+        let call = self.call(opening, &Method::POST, &initialize.into(), left(deadline));
+        let response = upstream::send(&call, pod, self.entry).await?;
         if response.status() == StatusCode::CONFLICT {
             return Ok(());
         }
@@ -219,21 +220,13 @@ impl<'a> Part<'a> {
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Answer>, Lost> {
-        self.send_for(Purpose::of(method), method, pod, body, timeout).await
+        upstream::send(&self.call(Purpose::of(method), method, body, timeout), pod, self.entry).await
     }
 
-    async fn send_for(
-        &self,
-        purpose: Purpose<'_>,
-        method: &Method,
-        pod: &Pod,
-        body: &Bytes,
-        timeout: Duration,
-    ) -> Result<Response<Answer>, Lost> {
+    fn call<'c>(&'c self, purpose: Purpose<'c>, method: &'c Method, body: &Bytes, timeout: Duration) -> Call<'c> {
         let (headers, session) = (&self.headers, &self.key);
         let part = self.meant.as_ref();
-        let call = Call { method, headers, session, part, body: body.clone(), timeout, purpose };
-        upstream::send(&call, pod, self.entry).await
+        Call { method, headers, session, part, body: body.clone(), timeout, purpose }
     }
 }
 

@@ -120,7 +120,7 @@ async fn the_stream_is_for_whoever_has_its_key() {
     }
 }
 
-fn signed(gateway: &Gateway) -> Client {
+pub fn signed(gateway: &Gateway) -> Client {
     sign(gateway.admin(), STREAM_KEY)
 }
 
@@ -132,7 +132,7 @@ fn sign(client: Client, key: [u8; 32]) -> Client {
 }
 
 /// The line of that number, waiting for it.
-async fn line(stream: &mut Streaming, number: usize) -> Report {
+pub async fn line(stream: &mut Streaming, number: usize) -> Report {
     let text = stream.read_lines(number + 1).await;
     serde_json::from_str(text.lines().nth(number).expect("a line")).expect("a report")
 }

@@ -34,6 +34,7 @@ mod log;
 mod memory;
 mod modern;
 mod offers;
+mod outliers;
 #[path = "../../../tests/support/ports.rs"]
 mod ports;
 mod real_bridge;

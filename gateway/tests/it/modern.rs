@@ -32,7 +32,7 @@ pub fn saying(client: Client, method: &str, name: Option<&str>) -> Client {
     }
 }
 
-async fn call(client: Client, tool: &str, params: Value) -> Answer {
+pub async fn call(client: Client, tool: &str, params: Value) -> Answer {
     let mut params = params;
     params["name"] = tool.into();
     saying(client, "tools/call", Some(tool)).post(ROUTE, request("tools/call", params)).await

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use portolan_snapshot::report::{CONTRACT, Kind, Loaded};
+use portolan_snapshot::report::{CONTRACT, FailingPod, Kind, Loaded};
 
 use super::*;
 use crate::gateways::{Gateway, Replica};
@@ -29,7 +29,7 @@ fn view(replicas: Vec<Replica>) -> LoadedView {
 
 fn report(generation: i64, revision: &str) -> Report {
     let loaded = Loaded { uid: "u".into(), generation, revision: Some(revision.into()), ready_pods: 1 };
-    let server = ServerReport { loaded: Some(loaded), problem: None };
+    let server = ServerReport { loaded: Some(loaded), ..ServerReport::default() };
     Report {
         contract: CONTRACT,
         kind: Kind::Whole,
@@ -81,6 +81,26 @@ fn an_object_made_anew_under_the_same_name_is_not_taken_for_the_old_one() {
     let mut anew = server();
     anew.metadata.uid = Some("other".into());
     assert!(matches!(view.programmed(&anew, Some("s-1"), true), Programmed::Waiting(_)));
+}
+
+#[test]
+fn what_replicas_say_of_pods_whose_calls_fail_is_news_and_the_first_that_says_so_is_named() {
+    let view = view(vec![replica("a", true), replica("b", true)]);
+    view.take("uid-a", report(3, "s-1")).unwrap();
+    view.take("uid-b", report(3, "s-1")).unwrap();
+    assert_eq!(view.failing(&server()), BTreeMap::new());
+    let pod = FailingPod { name: "s-1-x".into(), kind: "RequestTimeout".into() };
+    let failing = || BTreeMap::from([("team/s".to_owned(), BTreeMap::from([("uid-x".to_owned(), pod.clone())]))]);
+    for uid in ["uid-b", "uid-a"] {
+        let line = report(3, "s-1").with_failing(failing()).since(&report(3, "s-1"));
+        assert_eq!(view.take(uid, line).unwrap().0, ["team/s"]);
+    }
+    let complaint = Complaint { replica: "a".into(), gateway: GATEWAY.into(), kind: "RequestTimeout".into() };
+    assert_eq!(view.failing(&server()), BTreeMap::from([("uid-x".to_owned(), complaint)]));
+    view.forget("uid-a");
+    assert_eq!(view.failing(&server())["uid-x"].replica, "b");
+    view.take("uid-b", report(3, "s-1")).unwrap();
+    assert_eq!(view.failing(&server()), BTreeMap::new(), "its calls are answered again");
 }
 
 #[test]

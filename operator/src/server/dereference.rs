@@ -52,6 +52,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     // What gateways do is read before bridges are asked: a session that came before a gateway changed over is counted.
     let endpoints = ctx.gateways.endpoints_of(server);
     let programmed = programmed(server, &deployments, &pods, ctx);
+    let failing = ctx.loaded.failing(server);
     let server = (namespace.to_owned(), owner.name().to_owned());
     let probes = ctx.probes.of(&server, &probed(&pods, &deployments), mac.0).await;
     let definitions = definitions(&tools, &pods, &probes, mac, ctx).await;
@@ -66,6 +67,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         definitions,
         endpoints,
         programmed,
+        failing,
         now,
     })
 }

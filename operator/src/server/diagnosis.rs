@@ -14,7 +14,7 @@ use super::{
     build::{RELAY, SERVER},
     observed::{is_condition, server_container},
 };
-use crate::refusal::refusal;
+use crate::{loaded::Complaint, refusal::refusal};
 
 /// Longest piece of a server's output in a message, in characters.
 const QUOTE_CHARS: usize = 240;
@@ -36,6 +36,44 @@ pub(super) fn worst<'a>(pods: impl Iterator<Item = (&'a Pod, Option<&'a ProbeSta
         .min_by_key(|diagnosis| diagnosis.reason == reasons::PENDING)
 }
 
+/// What gateways say of pods whose probes are answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// Their calls are answered, or nobody calls.
+    None,
+    /// Calls fail one after the other at some of them; what there is to say.
+    Some(String),
+    /// They do at each of them.
+    All(Diagnosis),
+}
+
+/// What gateways say of `pods`, each with what one of them says.
+pub(super) fn failing<'a>(pods: impl Iterator<Item = (&'a Pod, Option<&'a Complaint>)>) -> Failing {
+    let pods: Vec<_> = pods.collect();
+    let mut failing = pods.iter().filter_map(|(pod, complaint)| Some((*pod, (*complaint)?)));
+    let Some((pod, Complaint { replica, gateway, kind })) = failing.next() else { return Failing::None };
+    let others = failing.count();
+    let (namespace, name) = name_of(pod);
+    let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+    let told = format!("calls fail one after the other ({kind}), says replica {replica} of gateway {gateway}");
+    if others + 1 < pods.len() {
+        return Failing::Some(format!("at pod {name}{more} {told}, which sends nothing new there for now"));
+    }
+    let logs = format!("kubectl logs -n {namespace} {name} -c {}", log_of(pod));
+    let message = format!("pod {name}{more}: checks are answered, and {told}; calls still go there; see {logs}");
+    Failing::All(Diagnosis { reason: reasons::CALLS_FAIL, message })
+}
+
+fn name_of(pod: &Pod) -> (&str, &str) {
+    let metadata = &pod.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The container whose log tells of the server.
+fn log_of(pod: &Pod) -> &str {
+    server_container(pod).map_or(SERVER, |status| status.name.as_str())
+}
+
 /// Why a Deployment has no pods, when the API server refuses them.
 pub(super) fn refused(deployment: &Deployment) -> Option<Diagnosis> {
     refusal(deployment).map(|message| Diagnosis { reason: reasons::FORBIDDEN, message })
@@ -51,14 +89,10 @@ pub(super) fn diagnose(pod: &Pod, found: Option<&ProbeStatus>) -> Diagnosis {
         .or_else(|| ended_before(pod))
         .or_else(probed)
         .unwrap_or_else(starting);
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let (namespace, name) = name_of(pod);
     let command = match found.look {
         Look::Describe => format!("kubectl describe pod -n {namespace} {name}"),
-        Look::Logs => {
-            let container = server_container(pod).map_or(SERVER, |status| status.name.as_str());
-            format!("kubectl logs -n {namespace} {name} -c {container}")
-        }
+        Look::Logs => format!("kubectl logs -n {namespace} {name} -c {}", log_of(pod)),
     };
     Diagnosis { reason: found.reason, message: format!("pod {name}: {}; see {command}", found.what) }
 }

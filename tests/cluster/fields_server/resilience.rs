@@ -145,6 +145,39 @@ async fn beyond_the_requests_under_way_and_those_that_wait_callers_are_told_to_c
     served.gone().await;
 }
 
+#[tokio::test]
+async fn a_server_that_answers_its_checks_and_hangs_in_its_tools_is_not_available_until_a_call_is_answered() {
+    let served = Served::from(&puppet_with("fields-calls", &json!({"timeouts": {"request": "500ms"}}))).await;
+    let (http, url) = one_replica(&served).await;
+    let other = served.cluster.token(PLATFORM, "default").await;
+    let mut callers = Vec::new();
+    for token in [&served.token, &other] {
+        let opened = mcp::post(&http, &url, Some(token), &mcp::initialize()).await.expect("answers");
+        callers.push((token, opened.headers()["mcp-session-id"].clone()));
+    }
+    let eval = async |caller: usize, code: &str| {
+        let (token, session) = &callers[caller];
+        let params = json!({"name": "eval", "arguments": {"code": code}});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let request = http.post(&url).bearer_auth(token).header("mcp-session-id", session);
+        let request = request.header("accept", "application/json, text/event-stream");
+        Reply::read(request.json(&call).send().await.expect("answers")).await.answer()["result"].clone()
+    };
+    for caller in [0, 1, 0, 1, 0] {
+        let result = eval(caller, "new Promise(() => {})").await;
+        assert_eq!(result["structuredContent"]["error_type"], "RequestTimeout", "{result}");
+    }
+    let fell = served.cluster.condition(TENANT, &served.name, "Available", "False", "CallsFail", PATIENCE).await;
+    let pod = served.pod().await.metadata.name.expect("a name");
+    for part in [pod.as_str(), "checks are answered", "RequestTimeout", "replica portolan-gateway-default-"] {
+        assert!(fell.message.contains(part), "{fell:?}");
+    }
+    served.cluster.condition(TENANT, &served.name, "Ready", "False", "CallsFail", PATIENCE).await;
+    assert_eq!(eval(1, "40 + 2").await["content"][0]["text"], "42", "the only pod is still called");
+    served.cluster.ready(TENANT, &served.name).await;
+    served.gone().await;
+}
+
 /// A client that reaches one pod of the default gateway under its Service's name, and the server's URL there.
 async fn one_replica(served: &Served) -> (Client, String) {
     let host = format!("portolan-gateway-default.{PLATFORM}");
