@@ -329,6 +329,31 @@ fn an_old_version_that_still_drains_is_taken_up_again_when_the_edit_is_taken_bac
 }
 
 #[test]
+fn with_recreate_a_version_starts_when_the_one_before_has_ended_and_not_beside_it() {
+    let files = directory();
+    let manifest = |mark: &str| {
+        format!(
+            "{}  rollout: {{type: Recreate}}\n",
+            server("a", &format!("    env: [{{name: TURN, value: {mark}}}]\n"))
+        )
+    };
+    write(&files, "a.yaml", &manifest("first"));
+    let mut dev = Dev::start(files.path());
+    let url = dev.ready("a");
+    let call =
+        portolan(&["call", &url, "slow", "seconds=3"]).stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    eventually("the session's process", || children_of(dev.pid()).len() >= 2);
+    write(&files, "a.yaml", &manifest("second"));
+    let row = dev.row("it waits", |row| row["reason"] == "Draining");
+    assert!(row["message"].as_str().expect("text").contains("ends first"), "{row}");
+    assert!(marked("TURN=second").is_empty(), "not beside the first");
+    assert_exit(&call.wait_with_output().expect("waits"), 0);
+    dev.ready("a");
+    assert!(marked("TURN=first").is_empty(), "the first has ended");
+    assert_exit(&run(&["call", &url, "echo", "message=second"]), 0);
+}
+
+#[test]
 fn a_dev_that_is_killed_leaves_no_server_behind() {
     let files = directory();
     let marker = format!("cli-test-killed-{}", std::process::id());

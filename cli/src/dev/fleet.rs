@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portolan_crds::MCPServerSpec;
 use portolan_crds::conditions::reasons;
-use portolan_crds::server::RevisionState;
+use portolan_crds::server::{RevisionState, RolloutType};
 use portolan_mcp::mac::MacKey;
 use tokio::sync::mpsc;
 
@@ -39,6 +39,8 @@ pub(super) struct Server {
     pub(super) blocked: Option<Blocked>,
     /// Oldest first.
     pub(super) revisions: Vec<Revision>,
+    /// What is to run: started as soon as nothing is in its way.
+    wanted: Option<Launch>,
     /// Whether no file has it any more: it goes once its sessions are gone.
     pub(super) deleted: bool,
 }
@@ -107,6 +109,7 @@ impl Fleet {
                 mac: keys::key()?,
                 blocked: None,
                 revisions: Vec::new(),
+                wanted: None,
                 deleted: false,
             }),
         };
@@ -123,6 +126,7 @@ impl Fleet {
     fn turn(&mut self, name: &Name, launch: Launch) -> Result<(), NoRandomness> {
         let Some(server) = self.servers.get_mut(name) else { return Ok(()) };
         let (wanted, generation) = (launch.revision(&name.name), server.generation);
+        server.wanted = Some(launch.clone());
         let present = server.revisions.iter().position(|revision| revision.name == wanted && !revision.is_ending());
         if let Some(present) = present {
             // The newest stands last: it is the one that is wanted.
@@ -132,6 +136,12 @@ impl Fleet {
                 revision.recall();
             }
             server.revisions.push(revision);
+        } else if server.spec.rollout.type_ == RolloutType::Recreate && !server.revisions.is_empty() {
+            let message = "the version before ends first, as its sessions do or spec.rollout.drainTimeout has passed";
+            server.block(reasons::DRAINING, message.to_owned());
+            server.wanted = Some(launch);
+            server.revisions.iter_mut().for_each(Revision::make_way);
+            return Ok(());
         } else {
             let port = launch.port();
             let can_start = |run: &Run| matches!(run, Run::Command(command) if command.find_program().is_ok());
@@ -139,11 +149,7 @@ impl Fleet {
                 // One machine has each port once: the old process makes way, with its sessions.
                 server.revisions.iter_mut().filter(|old| old.port == port).for_each(Revision::stop);
             }
-            if let Some(mac) = MacKey::new(&server.mac) {
-                let uid = keys::uid()?;
-                let revision = Revision::start(name, generation, uid, launch, mac, self.events.clone());
-                server.revisions.push(revision);
-            }
+            server.start(name, launch, &self.events)?;
         }
         // What never served is not worth keeping beside the new one.
         let newest = server.revisions.len().saturating_sub(1);
@@ -156,17 +162,19 @@ impl Fleet {
     }
 
     /// Takes in what a revision tells.
-    pub(super) fn hear(&mut self, event: Event) {
-        let Some(server) = self.servers.get_mut(&event.server) else { return };
-        let Some(index) = server.revisions.iter().position(|revision| revision.uid == event.uid) else { return };
+    pub(super) fn hear(&mut self, event: Event) -> Result<(), NoRandomness> {
+        let Some(server) = self.servers.get_mut(&event.server) else { return Ok(()) };
+        let Some(index) = server.revisions.iter().position(|revision| revision.uid == event.uid) else { return Ok(()) };
         let revision = &mut server.revisions[index];
         match event.news {
             News::Listening(address) => revision.address = Some(address),
             News::Health(health) => revision.health = health,
             News::Ended => _ = server.revisions.remove(index),
         }
+        server.start_wanted(&event.server, &self.events)?;
         server.settle();
         self.forget();
+        Ok(())
     }
 
     /// Drops servers of which nothing is left.
@@ -198,11 +206,35 @@ impl Server {
         self.revisions.last().filter(|revision| revision.generation == self.generation && self.blocked.is_none())
     }
 
+    /// Starts what is to run and does not, once nothing is in its way: one that was wanted back may have been about to end.
+    fn start_wanted(&mut self, name: &Name, events: &mpsc::Sender<Event>) -> Result<(), NoRandomness> {
+        let Some(launch) = self.wanted.clone() else { return Ok(()) };
+        let wanted = launch.revision(&name.name);
+        let is_there = self.revisions.iter().any(|revision| revision.name == wanted && !revision.is_ending());
+        let must_be_alone = self.spec.rollout.type_ == RolloutType::Recreate;
+        if is_there || (must_be_alone && !self.revisions.is_empty()) {
+            return Ok(());
+        }
+        self.blocked = None;
+        self.start(name, launch, events)
+    }
+
+    /// Starts what `launch` says beside what runs.
+    fn start(&mut self, name: &Name, launch: Launch, events: &mpsc::Sender<Event>) -> Result<(), NoRandomness> {
+        if let Some(mac) = MacKey::new(&self.mac) {
+            let uid = keys::uid()?;
+            self.revisions.push(Revision::start(name, self.generation, uid, launch, mac, events.clone()));
+        }
+        Ok(())
+    }
+
     fn block(&mut self, reason: &'static str, message: String) {
+        self.wanted = None;
         self.blocked = Some(Blocked { reason, message });
     }
 
     fn drain(&mut self) {
+        self.wanted = None;
         self.revisions.iter_mut().for_each(Revision::drain);
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Revision {
     pub(super) health: Health,
     /// The port of its HTTP server.
     pub(super) port: Option<u16>,
+    /// Whether it ever took sessions.
+    served: bool,
     goal: watch::Sender<Goal>,
     task: JoinHandle<()>,
 }
@@ -93,12 +95,13 @@ impl Revision {
         let life = Life { server: server.clone(), uid: uid.clone(), launch, mac, events, wanted };
         let task = tokio::spawn(life.run());
         let (state, health) = (RevisionState::Pending, Health::pending());
-        Self { name, generation, state, uid, address: None, health, port, goal, task }
+        Self { name, generation, state, uid, address: None, health, port, served: false, goal, task }
     }
 
     /// Gives it the traffic.
     pub(super) fn serve(&mut self) {
         self.state = RevisionState::Serving;
+        self.served = true;
         self.goal.send_replace(Goal::Run);
     }
 
@@ -114,6 +117,11 @@ impl Revision {
             self.state = RevisionState::Draining;
             self.goal.send_replace(Goal::Drain);
         }
+    }
+
+    /// Lets another one run in its place, when the sessions have ended that it may have.
+    pub(super) fn make_way(&mut self) {
+        if self.served { self.drain() } else { self.stop() }
     }
 
     /// Whether it was told to end now: it cannot come back.

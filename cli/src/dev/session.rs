@@ -68,7 +68,7 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = watch.changed() => dev.load(&mut files)?,
-            Some(event) = news.recv() => dev.hear(event, &mut news),
+            Some(event) = news.recv() => dev.hear(event, &mut news)?,
             changed = loaded.changed() => if changed.is_err() { break },
         }
         dev.publish();
@@ -154,11 +154,12 @@ impl Dev {
     }
 
     /// Takes in what revisions tell: all that is there.
-    fn hear(&mut self, event: Event, more: &mut mpsc::Receiver<Event>) {
-        self.fleet.hear(event);
+    fn hear(&mut self, event: Event, more: &mut mpsc::Receiver<Event>) -> Result<(), Failure> {
+        self.fleet.hear(event)?;
         while let Ok(event) = more.try_recv() {
-            self.fleet.hear(event);
+            self.fleet.hear(event)?;
         }
+        Ok(())
     }
 
     /// Gives the gateway what is true now.

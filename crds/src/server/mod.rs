@@ -16,7 +16,7 @@ pub use remote::{
     BackendAuth, BackendAuthType, CaCertificateRef, CaSource, HeaderCredential, Remote, RemoteTls, RemoteTransport,
     RequiredKeyRef,
 };
-pub use resilience::{HealthCheck, Limits, Rollout, SessionType, Sessions, Timeouts};
+pub use resilience::{HealthCheck, Limits, Rollout, RolloutType, SessionType, Sessions, Timeouts};
 pub use status::{Endpoint, Era, MCPServerStatus, Revision, RevisionState, ServerInfo, Tools};
 pub use volume::{
     ConfigMapVolume, EmptyDir, KeyToPath, Medium, PersistentVolumeClaim, SecretVolume, Volume, VolumeSource,

@@ -169,6 +169,10 @@ fn max_pending_requests() -> u32 {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
+    /// Whether the new revision comes up beside the old one (`BlueGreen`) or after it (`Recreate`).
+    #[serde(default, rename = "type")]
+    pub type_: RolloutType,
+
     /// How long the old revision keeps the sessions it has; those still open are ended then. 0s ends them at once.
     #[serde(default = "drain_timeout")]
     #[x_kube(validation = crate::rules::duration("0s", "24h", "10m"))]
@@ -177,8 +181,20 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { drain_timeout: drain_timeout() }
+        Self { type_: RolloutType::default(), drain_timeout: drain_timeout() }
     }
+}
+
+/// How a new revision relates to the one that serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum RolloutType {
+    /// The new revision comes up beside the one that serves, and takes new sessions once all of its replicas answer.
+    #[default]
+    BlueGreen,
+    /// The old revision takes no new sessions any more, keeps those it has for `drainTimeout` at most, and ends; only then
+    /// does the new one start. Nobody is served in between: this is for servers that must not run twice. Where a pod is
+    /// evicted or lost, Kubernetes may start its replacement before it has ended.
+    Recreate,
 }
 
 fn drain_timeout() -> Duration {

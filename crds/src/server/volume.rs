@@ -33,7 +33,8 @@ pub struct Volume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDir>,
 
-    /// Storage that outlives the pod. It must be mountable by several pods: during a rollout two revisions hold it.
+    /// Storage that outlives the pod. It must be mountable by several pods, as during a rollout two revisions hold it; one that
+    /// is not needs `rollout.type: Recreate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<PersistentVolumeClaim>,
 }

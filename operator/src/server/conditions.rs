@@ -6,7 +6,8 @@ use portolan_crds::{
 };
 
 use super::{
-    diagnosis::{self, Diagnosis},
+    diagnosis::{self, Diagnosis, Failing},
+    observed::has_ended,
     rollout::Planned,
     summary::Outcome,
 };
@@ -40,6 +41,9 @@ impl Outcome<'_> {
         let Some(serving) = self.plan.serving() else {
             return no(self.why_nothing_serves());
         };
+        if self.waits(serving) {
+            return no(self.coming_up(serving));
+        }
         if serving.replicas == 0 {
             return no(self.scaled_to_zero());
         }
@@ -48,7 +52,14 @@ impl Outcome<'_> {
         if ready == 0 {
             return no(lacks.unwrap_or_else(|| self.coming_up(serving)));
         }
+        let failing = diagnosis::failing(self.observed.answering(&serving.name));
+        if let Failing::All(diagnosis) = failing {
+            return no(diagnosis);
+        }
         let mut message = format!("{ready} of {} replicas answer", serving.replicas);
+        if let Failing::Some(told) = failing {
+            message = format!("{message}; {told}");
+        }
         if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
             message = format!("{message}; {}", lacks.message);
         }
@@ -122,12 +133,14 @@ impl Outcome<'_> {
             return status::stuck(failed.reason, failed.message);
         }
         let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
-        let missing = self.plan.serving().filter(|serving| self.ready_of(&serving.name) < serving.replicas);
+        let lacks = |serving: &&Planned| self.waits(serving) || self.ready_of(&serving.name) < serving.replicas;
+        let missing = self.plan.serving().filter(lacks);
         let of = |type_| facts.iter().find(|fact| fact.type_ == type_);
         let pending = if let Some(pending) = self.pending() {
             Some((reasons::ROLLOUT_IN_PROGRESS, format!("revision {} comes up", pending.name)))
         } else if let Some(serving) = missing {
-            Some((reasons::RECONCILING, format!("not all {} replicas answer yet", serving.replicas)))
+            let wanted = serving.replicas.max(self.validated.spec.replicas);
+            Some((reasons::RECONCILING, format!("not all {wanted} replicas answer yet")))
         } else if is_stopped {
             None
         } else {
@@ -175,9 +188,33 @@ impl Outcome<'_> {
     }
 
     fn coming_up(&self, revision: &Planned) -> Diagnosis {
+        if self.waits(revision) {
+            return self.in_the_way(revision);
+        }
         let ready = self.ready_of(&revision.name);
         let message = format!("{ready} of {} replicas of revision {} answer", revision.replicas, revision.name);
         Diagnosis { reason: reasons::PENDING, message }
+    }
+
+    /// Whether the revision starts only when others have ended.
+    fn waits(&self, revision: &Planned) -> bool {
+        revision.waits(self.validated.spec.replicas)
+    }
+
+    fn in_the_way(&self, revision: &Planned) -> Diagnosis {
+        let mut pods =
+            self.observed.pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| pod.metadata.name.as_deref());
+        let first = pods.next().map_or_else(|| "the one before".to_owned(), |name| format!("pod {name}"));
+        let more = match pods.count() {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        let message = format!(
+            "revision {} starts when {first}{more} has ended, as spec.rollout.type is Recreate; sessions have \
+             spec.rollout.drainTimeout, {}",
+            revision.name, self.validated.spec.rollout.drain_timeout
+        );
+        Diagnosis { reason: reasons::DRAINING, message }
     }
 
     fn scaled_to_zero(&self) -> Diagnosis {

@@ -48,6 +48,7 @@ pub(super) fn nothing() -> Observed {
         definitions: BTreeMap::new(),
         endpoints: Vec::new(),
         programmed: BTreeMap::new(),
+        failing: BTreeMap::new(),
         now: Timestamp::from_second(1000).unwrap(),
     }
 }

@@ -21,7 +21,7 @@ use super::{
     references::Kind,
     rollout::Existing,
 };
-use crate::loaded::Programmed;
+use crate::loaded::{Complaint, Programmed};
 
 /// The bytes of a MAC key; never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub(super) struct Observed {
     pub(super) endpoints: Vec<(String, String)>,
     /// Whether gateways serve the server as it is now, by the revision that they were asked about.
     pub(super) programmed: BTreeMap<Option<String>, Programmed>,
+    /// What gateways say of pods whose calls fail one after the other, by uid of the pod.
+    pub(super) failing: BTreeMap<String, Complaint>,
     /// When the reads began.
     pub(super) now: Timestamp,
 }
@@ -99,6 +101,12 @@ impl Observed {
         self.pods.iter().filter(move |pod| revision_of(pod) == Some(revision))
     }
 
+    /// Pods that run and belong to no revision there is.
+    pub(super) fn strays(&self) -> impl Iterator<Item = &Pod> {
+        let is_known = |pod: &Pod| revision_of(pod).is_some_and(|revision| self.deployment(revision).is_some());
+        self.pods.iter().filter(move |pod| !has_ended(pod) && !is_known(pod))
+    }
+
     /// What the probe of a pod found last.
     pub(super) fn probe(&self, pod: &Pod) -> Option<&ProbeStatus> {
         self.probes.get(pod.metadata.uid.as_deref()?)
@@ -108,6 +116,12 @@ impl Observed {
     /// else.
     pub(super) fn answers(&self, pod: &Pod) -> bool {
         takes_sessions(pod) && self.probe(pod).is_none_or(|probe| probe.state != ProbeState::Failing)
+    }
+
+    /// Pods of a revision that answer as far as their probes know, each with what a gateway says of it where calls fail.
+    pub(super) fn answering<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = (&'a Pod, Option<&'a Complaint>)> {
+        let complaint = |pod: &Pod| self.failing.get(pod.metadata.uid.as_deref()?);
+        self.pods_of(revision).filter(|pod| self.answers(pod)).map(move |pod| (pod, complaint(pod)))
     }
 
     /// Whether gateways send new sessions to `revision`, and to nothing else.
@@ -130,6 +144,7 @@ impl Observed {
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             ready: count(pods.iter().filter(|pod| self.answers(pod)).count()),
             pods: count(pods.len()),
+            idle: is_idle(deployment),
             gave_up: gave_up(deployment),
             name,
         })
@@ -182,6 +197,14 @@ pub(super) fn server_container(pod: &Pod) -> Option<&ContainerStatus> {
 pub(super) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let containers = pod.status.as_ref()?.container_statuses.as_deref()?;
     containers.iter().find(|container| container.name == name)
+}
+
+/// Whether the Deployment's controller has seen its spec as it is, and counts no pods.
+fn is_idle(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let seen = status.and_then(|status| status.observed_generation).unwrap_or_default();
+    let pods = status.and_then(|status| status.replicas).unwrap_or_default();
+    seen >= deployment.metadata.generation.unwrap_or_default() && pods == 0
 }
 
 fn gave_up(deployment: &Deployment) -> bool {

@@ -3,10 +3,12 @@
 //! What happened is kept on the Deployments as two annotations, when a revision began to serve and when it began to
 //! drain, so that a restarted operator decides as the one before it did. Nothing here reads a clock.
 
+mod recreate;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
-use portolan_crds::server::RevisionState;
+use portolan_crds::server::{RevisionState, RolloutType};
 
 /// How long gateways have at least to hear that another revision serves.
 const HEARSAY: Duration = Duration::from_secs(5);
@@ -28,8 +30,17 @@ pub(super) struct Existing {
     pub(super) ready: i32,
     /// Pods that exist, those that are going away too.
     pub(super) pods: i32,
+    /// Whether its Deployment has seen what was asked of it last, and counts no pods.
+    pub(super) idle: bool,
     /// Whether its Deployment gave up waiting for its pods.
     pub(super) gave_up: bool,
+}
+
+impl Existing {
+    /// Whether nothing of it runs, and nothing will by itself.
+    fn has_ended(&self) -> bool {
+        self.replicas == 0 && self.pods == 0 && self.idle
+    }
 }
 
 /// What is wanted, and what is known besides the revisions.
@@ -41,12 +52,18 @@ pub(super) struct Wish<'a> {
     pub(super) generation: i64,
     /// `spec.replicas`.
     pub(super) replicas: i32,
+    /// `spec.rollout.type`.
+    pub(super) type_: RolloutType,
     /// `spec.rollout.drainTimeout`.
     pub(super) drain_timeout: Duration,
     /// The revision that status called serving: it still is when its Deployment was deleted by hand.
     pub(super) remembered: Option<&'a str>,
     /// Revisions that every live gateway replica sends new sessions to (each of them when there is no gateway).
     pub(super) programmed: &'a [&'a str],
+    /// Whether every live gateway replica sends new sessions nowhere, or there is no gateway.
+    pub(super) unprogrammed: bool,
+    /// Whether pods of the server run that belong to no revision there is: of a Deployment that was deleted, say.
+    pub(super) strays: bool,
     /// Now.
     pub(super) now: Timestamp,
 }
@@ -69,6 +86,11 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// Whether it would have replicas, of which there are to be `wanted`, if others had ended.
+    pub(super) fn waits(&self, wanted: i32) -> bool {
+        self.state != RevisionState::Draining && self.replicas == 0 && wanted > 0
+    }
+
     /// Share of new sessions, in percent.
     pub(super) fn weight(&self) -> u8 {
         if self.state == RevisionState::Serving { 100 } else { 0 }
@@ -103,6 +125,17 @@ impl Plan {
 
 /// Decides what every revision is to be.
 pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
+    let mut plan = match wish.type_ {
+        RolloutType::BlueGreen => beside(wish, existing),
+        RolloutType::Recreate => recreate::plan(wish, existing),
+    };
+    plan.revisions.sort_by(|a, b| a.name.cmp(&b.name));
+    plan.delete.sort();
+    plan
+}
+
+/// The new revision comes up beside the one that serves.
+fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
     let serving = serving(wish, existing);
     let mut plan = Plan::default();
     for revision in existing {
@@ -116,8 +149,6 @@ pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
     {
         plan.revisions.push(created(wish, serving, name));
     }
-    plan.revisions.sort_by(|a, b| a.name.cmp(&b.name));
-    plan.delete.sort();
     plan
 }
 
@@ -217,7 +248,7 @@ fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<
 /// Whether the pods of a revision that drains may be told to end: nobody sends new sessions to them any more, or
 /// the gateways had their time to hear of it.
 fn may_end(wish: &Wish<'_>, serving: Option<&str>, since: Timestamp) -> bool {
-    let left = serving.is_some_and(|name| wish.programmed.contains(&name));
+    let left = serving.map_or(wish.unprogrammed, |name| wish.programmed.contains(&name));
     let limit = wish.drain_timeout.max(HEARSAY);
     let late =
         wish.now.duration_since(since) >= jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX);

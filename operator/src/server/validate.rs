@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use portolan_crds::{
     MCPServer, MCPServerSpec,
     conditions::{reasons, types},
+    server::RolloutType,
 };
 use ring::digest;
 
@@ -38,7 +39,7 @@ pub(super) fn validate<'a>(server: &'a MCPServer, name: &'a str, observed: &Obse
     let references = references::references(&server.spec);
     let content = in_one_place(&server.spec)
         .and_then(|()| references.iter().try_for_each(|reference| resolve(reference, observed)))
-        .and_then(|()| claims(observed))
+        .and_then(|()| claims(&server.spec, observed))
         .map(|()| digest_of(&references, observed));
     Validated {
         server: name,
@@ -94,17 +95,24 @@ fn unresolved(reason: &'static str, message: String) -> Error {
     Error::stalled(reason, message).on(types::RESOLVED_REFS)
 }
 
-fn claims(observed: &Observed) -> Result<(), Error> {
+fn claims(spec: &MCPServerSpec, observed: &Observed) -> Result<(), Error> {
     for (name, modes) in &observed.claims {
         let Some(modes) = modes else {
             let message =
                 format!("PersistentVolumeClaim {name} does not exist and spec.container.volumes needs it: create it");
             return Err(unresolved(reasons::CLAIM_NOT_FOUND, message));
         };
+        let together = match (spec.rollout.type_, spec.replicas) {
+            (RolloutType::BlueGreen, _) => {
+                "during a rollout the pods of two revisions mount it at once; write rollout.type: Recreate"
+            }
+            (RolloutType::Recreate, 2..) => "several replicas mount it at once; write replicas: 1",
+            (RolloutType::Recreate, _) => continue,
+        };
         if !modes.iter().any(|mode| SHAREABLE.contains(&mode.as_str())) {
             let message = format!(
-                "PersistentVolumeClaim {name} is {}: during a rollout the pods of two revisions mount it at once; \
-                 use a claim with access mode ReadWriteMany or ReadOnlyMany",
+                "PersistentVolumeClaim {name} is {}: {together}, or use a claim with access mode ReadWriteMany or \
+                 ReadOnlyMany",
                 modes.join(", ")
             );
             return Err(unresolved(reasons::CLAIM_NOT_SHAREABLE, message));

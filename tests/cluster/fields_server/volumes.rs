@@ -2,12 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use kube::api::ListParams;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::mcp::Session;
 use portolan_tests::thirdparty::{Place, server};
-use portolan_tests::wait::PATIENCE;
+use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
 use crate::{Served, apply_global, content, delete_global, with};
@@ -162,5 +163,45 @@ async fn a_claim_that_only_one_node_may_mount_stalls_the_server() {
         assert!(stalled.message.contains(word), "{}", stalled.message);
     }
     cluster.delete::<MCPServer>(TENANT, name).await;
+    unclaim(&cluster, name).await;
+}
+
+#[tokio::test]
+async fn with_recreate_a_claim_of_one_node_passes_from_one_revision_to_the_next_and_both_never_run_at_once() {
+    let cluster = Cluster::connect().await;
+    let name = "fields-recreate";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("opened");
+    claim(&cluster, name, &folder.path().display().to_string(), "ReadWriteOnce").await;
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]);
+    let mounts = json!([{"name": "data", "mountPath": "/mnt/data"}]);
+    let mut manifest = filesystem(name, &["/mnt"], &volumes, &mounts);
+    manifest["spec"]["rollout"] = json!({"type": "Recreate", "drainTimeout": "3s"});
+    let served = Served::from(&manifest).await;
+    let session = served.session().await;
+    write(&session, "/mnt/data/note.txt", "kept").await.expect("the claim can be written");
+
+    let edit = json!({"container": {"env": [{"name": "EDITED", "value": "yes"}]}});
+    let old = served.pod().await.metadata.name.expect("a name");
+    cluster.patch_spec(TENANT, name, &edit).await;
+    let waits = cluster.condition(TENANT, name, "Ready", "False", "Draining", PATIENCE).await;
+    assert!(waits.message.contains("has ended") && waits.message.contains("Recreate"), "{}", waits.message);
+    until("another pod runs", PATIENCE, || async {
+        let own = ListParams::default().labels(&format!("portolan.dev/server={name}"));
+        let pods = cluster.api::<Pod>(TENANT).list(&own).await.map_err(|error| error.to_string())?;
+        // Those that are told to end too, until they have.
+        let runs =
+            |pod: &Pod| !matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let names: Vec<_> = pods.items.into_iter().filter(runs).filter_map(|pod| pod.metadata.name).collect();
+        assert!(names.len() <= 1, "never two at once: {names:?}");
+        match names.first() {
+            Some(name) if *name != old => Ok(()),
+            _ => Err(format!("{names:?}")),
+        }
+    })
+    .await;
+    cluster.ready(TENANT, name).await;
+    assert_eq!(read(&served.session().await, "/mnt/data/note.txt").await, "kept");
+    served.gone().await;
     unclaim(&cluster, name).await;
 }

@@ -99,9 +99,12 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
         desired,
         generation: validated.generation,
         replicas: validated.spec.replicas,
+        type_: validated.spec.rollout.type_,
         drain_timeout: validated.spec.rollout.drain_timeout.as_std(),
         remembered,
         programmed: &programmed,
+        unprogrammed: !matches!(observed.programmed(None), Programmed::Waiting(_)),
+        strays: observed.strays().next().is_some(),
         now: observed.now,
     };
     rollout::plan(&wish, &existing)
@@ -117,8 +120,12 @@ fn add_revision(
     planned: &rollout::Planned,
     template: Option<&PodTemplateSpec>,
 ) -> Result<(), Error> {
-    resources.add_independent(&service::service(parts, &planned.name))?;
     let live = observed.deployment(&planned.name);
+    if live.is_none() && planned.waits(parts.spec.replicas) {
+        // A Deployment that was made with no replicas is complete, and would never say that its pods do not come up.
+        return Ok(());
+    }
+    resources.add_independent(&service::service(parts, &planned.name))?;
     let kept = observed.template(&planned.name).and_then(template::kept);
     if let Some(template) = kept.as_ref().filter(|_| template.is_none() && live.is_some()) {
         resources.keep::<ControllerRevision>(&planned.name);

@@ -9,6 +9,7 @@ use portolan_mcp::wire::{ProbeReason, ProbeStatus};
 
 use super::*;
 use crate::{
+    loaded::Complaint,
     server::{
         fixtures::{self, pod},
         observed::Observed,
@@ -39,6 +40,13 @@ impl Case {
 
     fn probe(mut self, pod: &str, found: ProbeStatus) -> Self {
         self.observed.probes.insert(pod.to_owned(), found);
+        self
+    }
+
+    fn complaint(mut self, pod: &str) -> Self {
+        let (replica, gateway) = ("portolan-gateway-default-x".into(), "platform/default".into());
+        let complaint = Complaint { replica, gateway, kind: "RequestTimeout".into() };
+        self.observed.failing.insert(pod.to_owned(), complaint);
         self
     }
 
@@ -135,7 +143,9 @@ fn the_gateway_replica_that_lags_is_named() {
 
 #[test]
 fn a_server_that_is_scaled_to_zero_says_how_to_start_it() {
-    let facts = Case::new(&[("new", Serving, 0)], "new").facts();
+    let mut case = Case::new(&[("new", Serving, 0)], "new");
+    case.server.spec.replicas = 0;
+    let facts = case.facts();
     assert_is(&facts, "Available", State::False, "ScaledToZero");
     assert_is(&facts, "Ready", State::False, "ScaledToZero");
     assert!(facts["Ready"].message.contains("kubectl scale mcpserver/everything"));
@@ -170,10 +180,47 @@ fn a_replica_whose_probe_fails_does_not_answer_though_the_kubelet_has_not_notice
 }
 
 #[test]
+fn a_pod_whose_calls_fail_is_named_while_another_answers_and_without_another_nothing_is_available() {
+    let one = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", true).pod("q", "new", true).complaint("p");
+    let facts = one.facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    let message = &facts["Available"].message;
+    assert!(message.contains("at pod p calls fail") && message.contains("RequestTimeout"), "{message}");
+    let facts = one.complaint("q").facts();
+    assert_is(&facts, "Available", State::False, "CallsFail");
+    assert_is(&facts, "Ready", State::False, "CallsFail");
+    let message = &facts["Ready"].message;
+    let parts =
+        ["pod p and 1 more: checks are answered", "replica portolan-gateway-default-x", "kubectl logs -n tools p -c"];
+    for part in parts {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
+}
+
+#[test]
+fn what_gateways_say_of_a_pod_that_does_not_answer_checks_is_not_the_news() {
+    let case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).complaint("p");
+    let facts = case.probe("p", fixtures::ill(ProbeReason::ProbeTimeout, "it hangs")).facts();
+    assert_is(&facts, "Available", State::False, "ProbeTimeout");
+}
+
+#[test]
 fn sessions_that_drain_do_not_keep_a_server_from_being_ready() {
     let facts = Case::new(&[("new", Serving, 1), ("old", Draining, 1)], "new").pod("p", "new", true).facts();
     assert_is(&facts, "Ready", State::True, "Ready");
     assert_is(&facts, "Progressing", State::False, "Draining");
+}
+
+#[test]
+fn a_revision_that_starts_after_another_says_what_it_waits_for() {
+    let facts = Case::new(&[("new", Pending, 0), ("old", Draining, 1)], "new").pod("p", "old", true).facts();
+    assert_is(&facts, "Available", State::False, "Draining");
+    assert_is(&facts, "Ready", State::False, "Draining");
+    assert_is(&facts, "Progressing", State::True, "RolloutInProgress");
+    for part in ["revision new starts when pod p has ended", "Recreate", "no revision serves meanwhile"] {
+        assert!(facts["Ready"].message.contains(part), "{}", facts["Ready"].message);
+    }
 }
 
 #[test]

@@ -4,23 +4,26 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
+pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
     Wish {
         desired: Some(desired),
         generation: 7,
         replicas,
+        type_: RolloutType::BlueGreen,
         drain_timeout: MINUTE,
         remembered: None,
         programmed: &[],
+        unprogrammed: false,
+        strays: false,
         now: at(1000),
     }
 }
 
-fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
+pub(super) fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
     Existing {
         name: name.into(),
         generation: 1,
@@ -29,19 +32,20 @@ fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
         replicas,
         ready,
         pods: replicas,
+        idle: replicas == 0,
         gave_up: false,
     }
 }
 
-fn serving(name: &str, replicas: i32, since: i64) -> Existing {
+pub(super) fn serving(name: &str, replicas: i32, since: i64) -> Existing {
     Existing { serving_since: Some(at(since)), ready: replicas, ..pending(name, replicas, replicas) }
 }
 
-fn draining(name: &str, replicas: i32, since: i64) -> Existing {
+pub(super) fn draining(name: &str, replicas: i32, since: i64) -> Existing {
     Existing { draining_since: Some(at(since)), ..serving(name, replicas, 1) }
 }
 
-fn states(plan: &Plan) -> Vec<(&str, RevisionState, i32)> {
+pub(super) fn states(plan: &Plan) -> Vec<(&str, RevisionState, i32)> {
     plan.revisions.iter().map(|revision| (revision.name.as_str(), revision.state, revision.replicas)).collect()
 }
 
@@ -270,6 +274,7 @@ impl World {
             replicas: planned.replicas,
             ready: if self.answers[revision] { planned.replicas } else { 0 },
             pods: planned.replicas,
+            idle: planned.replicas == 0,
             gave_up: false,
         }
     }

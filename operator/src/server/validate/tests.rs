@@ -68,8 +68,14 @@ fn a_claim_must_exist_and_be_mountable_by_two_revisions() {
     let volume = "volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]";
     assert_says(&error(volume, &claims(None)), "ClaimNotFound", &["data"]);
     for mode in ["ReadWriteOnce", "ReadWriteOncePod"] {
-        let words = ["data", mode, "two revisions", "ReadWriteMany or ReadOnlyMany"];
+        let words = ["data", mode, "two revisions", "rollout.type: Recreate", "ReadWriteMany or ReadOnlyMany"];
         assert_says(&error(volume, &claims(Some(&[mode]))), "ClaimNotShareable", &words);
+        let container = format!("container: {{image: i, transport: Stdio, command: [x], {volume}}}");
+        let one_after_the_other = fixtures::server(&format!("{container}\nrollout: {{type: Recreate}}"));
+        assert!(validate(&one_after_the_other, "everything", &claims(Some(&[mode]))).content.is_ok(), "{mode}");
+        let several = fixtures::server(&format!("{container}\nrollout: {{type: Recreate}}\nreplicas: 2"));
+        let refused = validate(&several, "everything", &claims(Some(&[mode]))).content.unwrap_err();
+        assert_says(&refused, "ClaimNotShareable", &["data", mode, "several replicas", "replicas: 1"]);
     }
     let server = fixtures::server(&format!("container: {{image: i, transport: Stdio, command: [x], {volume}}}"));
     for modes in [["ReadWriteMany"].as_slice(), &["ReadOnlyMany"], &["ReadWriteOnce", "ReadWriteMany"]] {
