@@ -155,17 +155,17 @@ async fn a_server_that_answers_its_checks_and_hangs_in_its_tools_is_not_availabl
         let opened = mcp::post(&http, &url, Some(token), &mcp::initialize()).await.expect("answers");
         callers.push((token, opened.headers()["mcp-session-id"].clone()));
     }
-    let eval = async |caller: usize, code: &str| {
+    let eval = async |caller: usize, id: usize, code: &str| {
         let (token, session) = &callers[caller];
         let params = json!({"name": "eval", "arguments": {"code": code}});
-        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
         let request = http.post(&url).bearer_auth(token).header("mcp-session-id", session);
         let request = request.header("accept", "application/json, text/event-stream");
-        Reply::read(request.json(&call).send().await.expect("answers")).await.answer()["result"].clone()
+        Reply::read(request.json(&call).send().await.expect("answers")).await.answer().clone()
     };
-    for caller in [0, 1, 0, 1, 0] {
-        let result = eval(caller, "new Promise(() => {})").await;
-        assert_eq!(result["structuredContent"]["error_type"], "RequestTimeout", "{result}");
+    for (id, caller) in [0, 1, 0, 1, 0].into_iter().enumerate() {
+        let answer = eval(caller, id, "new Promise(() => {})").await;
+        assert_eq!(answer["result"]["structuredContent"]["error_type"], "RequestTimeout", "{answer}");
     }
     let fell = served.cluster.condition(TENANT, &served.name, "Available", "False", "CallsFail", PATIENCE).await;
     let pod = served.pod().await.metadata.name.expect("a name");
@@ -173,7 +173,7 @@ async fn a_server_that_answers_its_checks_and_hangs_in_its_tools_is_not_availabl
         assert!(fell.message.contains(part), "{fell:?}");
     }
     served.cluster.condition(TENANT, &served.name, "Ready", "False", "CallsFail", PATIENCE).await;
-    assert_eq!(eval(1, "40 + 2").await["content"][0]["text"], "42", "the only pod is still called");
+    assert_eq!(eval(1, 9, "40 + 2").await["result"]["content"][0]["text"], "42", "the only pod is still called");
     served.cluster.ready(TENANT, &served.name).await;
     served.gone().await;
 }
