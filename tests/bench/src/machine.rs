@@ -80,9 +80,10 @@ impl Machine {
     /// All of it in a sentence or two.
     pub(crate) fn sentence(&self) -> String {
         let loud = if self.busy_before > QUIET { " **The machine was not quiet.**" } else { "" };
+        let slow = if cfg!(debug_assertions) { " **What measured was built without optimisation.**" } else { "" };
         format!(
             "Measured {} on {} × {}, {} GiB, {}, Linux {}. {}. Others kept {} cores busy before the start; \
-             the hypervisor took {} cores meanwhile.{loud}",
+             the hypervisor took {} cores meanwhile.{loud}{slow}",
             self.date,
             self.cores,
             self.processor,
