@@ -97,7 +97,7 @@ $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ_VERSION):
 	mv $(TOOLS)/bin/cargo-fuzz $@
 
 .PHONY: static
-static: ## Static release binaries in target/dist
+static: ## Static release binaries in target/dist (PORTOLAN_LTO=off is quicker, as make test does)
 	hack/build-static
 
 .PHONY: images
