@@ -138,8 +138,7 @@ impl Fleet {
             server.revisions.push(revision);
         } else if server.spec.rollout.type_ == RolloutType::Recreate && !server.revisions.is_empty() {
             let message = "the version before ends first, as its sessions do or spec.rollout.drainTimeout has passed";
-            server.block(reasons::DRAINING, message.to_owned());
-            server.wanted = Some(launch);
+            server.blocked = Some(Blocked { reason: reasons::DRAINING, message: message.to_owned() });
             server.revisions.iter_mut().for_each(Revision::make_way);
             return Ok(());
         } else {
