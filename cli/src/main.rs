@@ -1,6 +1,7 @@
 //! The command `portolan`: the operator, the gateway, the same without a cluster, and the user's commands.
 
 mod apikey;
+mod canary;
 mod client;
 mod completion;
 mod crds;
@@ -46,6 +47,7 @@ enum Command {
     Dev(dev::DevArgs),
     Tools(client::ToolsArgs),
     Call(client::CallArgs),
+    Canary(canary::CanaryArgs),
     #[command(name = "apikey")]
     ApiKey(apikey::ApiKeyArgs),
     /// Print the CRDs of this release as YAML.
@@ -70,6 +72,7 @@ impl Command {
             Self::Dev(args) => args.json(),
             Self::Tools(args) => args.json(),
             Self::Call(args) => args.json(),
+            Self::Canary(args) => args.json(),
             Self::ApiKey(args) => args.json(),
             _ => false,
         }
@@ -90,6 +93,7 @@ impl Command {
             Self::Dev(args) => dev::run(args).await,
             Self::Tools(args) => client::tools(args).await,
             Self::Call(args) => client::call(args).await,
+            Self::Canary(args) => canary::run(args).await,
             Self::Operator(args) => operator::run(args).await,
             Self::Gateway(args) => gateway::run(args).await,
             Self::Relay(args) => relay::run(args).await,

@@ -26,8 +26,8 @@ pub mod types {
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// Every live replica of every gateway that selects the server has loaded it.
     pub const PROGRAMMED: &str = "Programmed";
-    /// Pods of the serving revision answered `initialize` and `tools/list` within the last check interval, and calls of clients
-    /// do not fail one after the other at each of them.
+    /// Pods of the serving revision answered `initialize` and `tools/list` within the last check interval, none of them fails a
+    /// known-answer check, and calls of clients do not fail one after the other at each of them.
     pub const AVAILABLE: &str = "Available";
     /// A revision other than the serving one is being brought up.
     pub const PROGRESSING: &str = "Progressing";
@@ -87,6 +87,10 @@ pub mod reasons {
     pub const PROBE_TIMEOUT: &str = "ProbeTimeout";
     /// Checks are answered and calls are not: call after call of more than one caller fails at every pod that serves.
     pub const CALLS_FAIL: &str = "CallsFail";
+    /// The server answers, and not what it is known to have to answer; the message names check, pod, what was expected and what came.
+    pub const CANARY_FAILED: &str = "CanaryFailed";
+    /// A known-answer check calls a tool that the server does not have.
+    pub const UNKNOWN_TOOL: &str = "UnknownTool";
     /// The scheduler found no node; the message is the scheduler's.
     pub const POD_NOT_SCHEDULED: &str = "PodNotScheduled";
     /// The kubelet cannot make the container from its configuration; the message is the kubelet's.

@@ -66,3 +66,19 @@ pub(crate) fn strings<const ITEMS: u32, const LENGTH: u32>(generator: &mut Schem
     item.insert("maxLength".into(), LENGTH.into());
     json_schema!({"type": "array", "maxItems": ITEMS, "items": item})
 }
+
+/// The same, of which there is at least one where the list is written, and none is empty.
+pub(crate) fn some_strings<const ITEMS: u32, const LENGTH: u32>(_: &mut SchemaGenerator) -> Schema {
+    let item = json_schema!({"type": "string", "minLength": 1, "maxLength": LENGTH});
+    json_schema!({"type": "array", "minItems": 1, "maxItems": ITEMS, "items": item})
+}
+
+/// An object with whatever members.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Any value. Not nullable, which kube would otherwise make it.
+pub(crate) fn anything(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-preserve-unknown-fields": true, "nullable": false})
+}

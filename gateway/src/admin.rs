@@ -1,33 +1,34 @@
 //! The admin port: probes, metrics, and the operator's stream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
-use portolan_mcp::mac;
+use portolan_mcp::wire;
 use portolan_snapshot::Report;
 use tokio::sync::watch;
 
 use crate::gateway::Gateway;
 use crate::respond::{self, Body, BoxError};
-use crate::state::unix_time;
+use crate::{body, check, stack};
 
 const TEXT: &str = "text/plain; version=0.0.4";
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-
-/// Path of the operator's stream.
-pub(crate) const STREAM: &str = "/v1/stream";
 
 /// A line at least this often, so that a reader notices a replica that vanished.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Answers one request.
-pub(crate) async fn serve(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path().starts_with(wire::CHECKS) {
+        return stack::check(gateway, peer, request.map(body::Incoming::Stream)).await;
+    }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
     }
@@ -35,8 +36,8 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, request: Request<Incoming>) -> 
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readyz(&gateway),
         "/metrics" => metrics(&gateway),
-        STREAM => reports(&gateway, &request),
-        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /v1/stream\n"),
+        wire::STREAM => reports(&gateway, &request.into_parts().0),
+        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /v1/stream and /v1/checks/\n"),
     }
 }
 
@@ -69,18 +70,12 @@ fn metrics(gateway: &Gateway) -> Response<Body> {
 }
 
 /// The stream is for whoever has the gateway's stream key: the operator.
-fn reports(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Response<Body> {
+fn reports(gateway: &Arc<Gateway>, request: &Parts) -> Response<Body> {
     let Ok(serving) = gateway.state.serving() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been loaded yet\n");
     };
-    let Some(key) = &serving.snapshot.stream_key else {
-        return text(StatusCode::UNAUTHORIZED, "this gateway's Secret has no stream key\n");
-    };
-    let header = request.headers().get(mac::HEADER).and_then(|value| value.to_str().ok());
-    let subject = mac::Subject { method: "GET", path: STREAM, session: "", pod: "" };
-    let now = unix_time().as_millis().try_into().unwrap_or(u64::MAX);
-    if let Err(error) = key.verify(header, subject, now) {
-        return text(StatusCode::UNAUTHORIZED, format!("{error}\n"));
+    if let Err(refused) = check::authenticate(request, &serving) {
+        return text(refused.kind.status(), format!("{refused}\n"));
     }
     let (reports, outliers) = (gateway.state.reports(), gateway.state.outliers());
     let lines = Lines { gateway: gateway.clone(), reports, outliers, last: None };

@@ -148,7 +148,7 @@ impl Bound {
             let listener = gateway.admin(socket, self.config.bounds);
             let gateway = gateway.clone();
             AbortOnDropHandle::new(tokio::spawn(
-                listener.serve(move |_, request| admin::serve(gateway.clone(), request)),
+                listener.serve(move |peer, request| admin::serve(gateway.clone(), peer, request)),
             ))
         });
         shutdown.await;

@@ -9,6 +9,7 @@ mod authenticate;
 mod batch;
 mod body;
 mod budget;
+mod check;
 #[cfg(feature = "kube")]
 pub mod config;
 mod cors;

@@ -140,7 +140,7 @@ async fn initialize(
         };
         if opened {
             name_session(&mut answer, key, pod, asked)?;
-            asked.entry.series.session_opened();
+            record.session_opened();
         }
         return Ok(answer);
     }

@@ -49,6 +49,8 @@ pub(crate) const NONE: &str = "_none";
 pub(crate) const NO_ROUTE: &str = "_none";
 /// Label of requests that the endpoint of all servers answered itself.
 pub(crate) const ALL_ROUTES: &str = "_all";
+/// Stands for the route where the operator checks one.
+pub(crate) const CHECKED_ROUTES: &str = "_checks";
 /// Label of requests that ended after their route was gone.
 pub(crate) const GONE_ROUTE: &str = "_gone";
 

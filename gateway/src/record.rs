@@ -15,7 +15,7 @@ use portolan_mcp::{
 use portolan_policy::identity::Identity;
 use ring::digest;
 
-use crate::metrics::{self, ALL_ROUTES, Metrics, NO_ROUTE};
+use crate::metrics::{self, ALL_ROUTES, CHECKED_ROUTES, Metrics, NO_ROUTE};
 use crate::series::Series;
 
 const OK: &str = "OK";
@@ -107,6 +107,18 @@ impl Record {
     /// Notes that the endpoint of all servers is asked; what one of them answers is that one's.
     pub(crate) fn set_all(&mut self) {
         self.unrouted = ALL_ROUTES;
+    }
+
+    /// Notes a question of the operator's, which is no call of any route.
+    pub(crate) fn set_check(&mut self) {
+        self.unrouted = CHECKED_ROUTES;
+    }
+
+    /// Counts a session that was opened.
+    pub(crate) fn session_opened(&self) {
+        if let Some(route) = &self.route {
+            route.session_opened();
+        }
     }
 
     /// Notes a method that is none of JSON-RPC's.

@@ -18,10 +18,26 @@ use crate::recorded::{self, Held};
 use crate::respond::{self, Body};
 use crate::route::Asked;
 use crate::state::Serving;
-use crate::{aggregate, cors, message, stream};
+use crate::{aggregate, check, cors, message, stream};
 
-/// Answers one request.
+/// Answers one request of a client.
 pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    answer(gateway, peer, request, Port::Clients).await
+}
+
+/// Answers one request of the operator to a pod of its choice.
+pub(crate) async fn check(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    answer(gateway, peer, request, Port::Admin).await
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy)]
+enum Port {
+    Clients,
+    Admin,
+}
+
+async fn answer(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>, port: Port) -> Response<Body> {
     let (request, body) = request.into_parts();
     // Access log and metrics are outermost: a request leaves one line, however it ends, refused or in a panic too.
     let mut record = Record::open(gateway.metrics.clone(), peer, request.method.clone(), request.uri.path());
@@ -34,8 +50,14 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Requ
     let mut held = Held { call, ..Held::default() };
     let mut origin = None;
     // A panic ends one request; the others on this replica know nothing of it.
-    let layers = AssertUnwindSafe(layers(&gateway, &request, body, &mut record, &mut held, &mut origin));
-    let answer = layers.catch_unwind().await.unwrap_or_else(|_| {
+    let layers = async {
+        match port {
+            Port::Clients => layers(&gateway, &request, body, &mut record, &mut held, &mut origin).await,
+            // In a box, or every request of a client would be as large as these together.
+            Port::Admin => Box::pin(check::layers(&gateway, &request, body, &mut record, &mut held)).await,
+        }
+    };
+    let answer = AssertUnwindSafe(layers).catch_unwind().await.unwrap_or_else(|_| {
         gateway.metrics.panics.inc();
         Err(Failure::new(Kind::Internal, "the gateway failed on this request"))
     });
@@ -86,11 +108,22 @@ async fn layers(
     record.set_route(&entry.series);
     held.answer = Some(Answer::passed_on(entry.budget.clone()));
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };
-    match request.method {
+    of_one(gateway, &asked, body, record, held).await
+}
+
+/// What is asked of one server.
+pub(crate) async fn of_one(
+    gateway: &Arc<Gateway>,
+    asked: &Asked<'_>,
+    body: Incoming,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<Response<Body>, Failure> {
+    match asked.request.method {
         // Media types, body, envelope and era, session, limits, upstream: see there, in this order.
-        Method::POST => message::post(gateway, &asked, body, record, held).await,
-        Method::GET => stream::open(gateway, &asked, record, held).await,
-        Method::DELETE => stream::delete(gateway, &asked, record, held).await,
+        Method::POST => message::post(gateway, asked, body, record, held).await,
+        Method::GET => stream::open(gateway, asked, record, held).await,
+        Method::DELETE => stream::delete(gateway, asked, record, held).await,
         _ => Err(Failure::new(Kind::MethodNotAllowed, format!("use one of {}", respond::ALLOWED_METHODS))),
     }
 }

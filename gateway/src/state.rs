@@ -185,6 +185,18 @@ impl Entry {
         SessionKey::of_caller(Binding { principal: caller.principal(), route: self.route.name.as_str() })
     }
 
+    /// The same route with one of its pods, whichever revision that is of; what becomes of calls there is nobody else's concern.
+    pub(crate) fn confined_to(&self, uid: &str) -> Option<Self> {
+        let pod = self.route.pods.get(uid)?;
+        let route = Route {
+            serving: Some(pod.revision.clone()),
+            pods: HashMap::from([(pod.uid.clone(), pod.clone())]),
+            departed: Vec::new(),
+            ..Route::clone(&self.route)
+        };
+        Some(Self { route: route.into(), pods: Arc::default(), outliers: Outliers::default(), ..self.clone() })
+    }
+
     /// Calls under way at a pod, of this replica.
     pub(crate) fn calls(&self, uid: &str) -> usize {
         self.pods.get(uid).map_or(0, |pod| pod.calls.count())

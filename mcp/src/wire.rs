@@ -4,7 +4,7 @@
 //! [`SESSION`] instead of `Mcp-Session-Id`. The gateway names the session before `initialize`; the bridge makes it. The gateway
 //! sends only what takes JSON as well as event streams as an answer, and `TE: trailers`: see [`FAILURE`].
 //! Admin port: [`LIVEZ`], [`READYZ`] and, from loopback, [`DRAINED`] are open; [`STATUS`], [`PROBE`] and [`ABANDON`] need the MAC, as
-//! every data request does.
+//! every data request does. A gateway's admin port has [`STREAM`] and [`CHECKS`] for whoever has that gateway's stream key.
 
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ pub const CONTRACT: u32 = 1;
 pub const DATA_PORT: u16 = 8700;
 /// The bridge's port for probes and reports.
 pub const ADMIN_PORT: u16 = 8701;
+
+/// A gateway's admin port: what it has loaded, and what it finds of pods, for the operator.
+pub const STREAM: &str = "/v1/stream";
+/// A gateway's admin port: `/v1/checks/{namespace}/{server}/{UID of a pod}` is an MCP endpoint of that pod alone, of whichever
+/// revision, for the operator.
+pub const CHECKS: &str = "/v1/checks/";
 
 /// Path of the MCP endpoint on the data port.
 pub const DATA_PATH: &str = "/mcp";

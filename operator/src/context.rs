@@ -5,9 +5,9 @@ use std::sync::Arc;
 use kube::runtime::events::Recorder;
 
 use crate::{
-    bridge_client::BridgeClient, cluster::Cluster, config::Config, gateway::KeyMemory, gateways::Gateways,
-    loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes, requeue::Requeue, stores::Stores,
-    written::Written,
+    bridge_client::BridgeClient, canaries::Canaries, cluster::Cluster, config::Config, gateway::KeyMemory,
+    gateways::Gateways, loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes, requeue::Requeue,
+    stores::Stores, stream_keys::StreamKeys, written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -26,6 +26,10 @@ pub struct Ctx {
     pub bridges: BridgeClient,
     /// What their probes find.
     pub probes: Probes,
+    /// What known-answer checks find.
+    pub canaries: Canaries,
+    /// With what gateways are asked.
+    pub stream_keys: StreamKeys,
     /// Which gateways there are and what they select.
     pub gateways: Arc<Gateways>,
     /// What their replicas have loaded.

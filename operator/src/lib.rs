@@ -7,6 +7,7 @@ pub mod admin;
 pub mod apply;
 pub mod backoff;
 pub mod bridge_client;
+pub mod canaries;
 pub mod cluster;
 pub mod compare;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod requeue;
 pub mod server;
 pub mod status;
 pub mod stores;
+pub mod stream_keys;
 pub mod written;
 
 mod census;

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use portolan_crds::MCPServer;
 use portolan_snapshot::report::{BadLine, Report, ServerReport};
 
-use crate::gateways::{GatewayName, Gateways};
+use crate::gateways::{GatewayName, Gateways, Replica};
 
 /// Whether the gateways serve a server as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,22 @@ impl LoadedView {
             }
         }
         failing
+    }
+
+    /// Every ready replica that serves a server, with its gateway. Sorted.
+    #[must_use]
+    pub fn replicas_with(&self, namespace: &str, name: &str) -> Vec<(GatewayName, Replica)> {
+        let key = format!("{namespace}/{name}");
+        let reports = self.read();
+        let serves = |replica: &Replica| {
+            let report = reports.get(&replica.uid).and_then(|report| report.servers.get(&key));
+            replica.ready && report.is_some_and(|server| server.loaded.is_some())
+        };
+        let replicas = self.gateways.replicas().into_iter();
+        replicas
+            .flat_map(|(gateway, replicas)| replicas.into_iter().map(move |replica| (gateway.clone(), replica)))
+            .filter(|(_, replica)| serves(replica))
+            .collect()
     }
 
     /// What a replica said of its own gateway: uid, generation and problems, once its stream is open.

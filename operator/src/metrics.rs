@@ -1,6 +1,11 @@
-//! `portolan_operator_*`. Labels come from fixed sets; no object is ever named.
+//! `portolan_operator_*`. Labels come from fixed sets. Only what known-answer checks find names an object, and goes with it.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use portolan_canary::Outcome;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::requeue::Key;
 
 /// The operator's metrics; clones share the counters.
 #[derive(Clone, Debug)]
@@ -13,6 +18,9 @@ pub struct Metrics {
     refused: IntCounterVec,
     resources: IntGaugeVec,
     leader: IntGauge,
+    canaries: IntCounterVec,
+    canary_latency: Histogram,
+    canaries_failing: IntGaugeVec,
 }
 
 impl Metrics {
@@ -52,8 +60,35 @@ impl Metrics {
                 &["kind", "state"],
             )?,
             leader: IntGauge::new("portolan_operator_leader", "1 while this process holds the lease")?,
+            canaries: IntCounterVec::new(
+                Opts::new("portolan_operator_canary_checks_total", "Known-answer checks at pods by outcome"),
+                &["outcome"],
+            )?,
+            canary_latency: Histogram::with_opts(
+                HistogramOpts::new(
+                    "portolan_operator_canary_latency_seconds",
+                    "Until the answer of a check that passed",
+                )
+                .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            )?,
+            canaries_failing: IntGaugeVec::new(
+                Opts::new("portolan_operator_canary_failing_pods", "Pods at which a known-answer check fails"),
+                &["namespace", "server", "check"],
+            )?,
         };
-        let Self { registry, reconciles, durations, status_patches, writes, refused, resources, leader } = &metrics;
+        let Self {
+            registry,
+            reconciles,
+            durations,
+            status_patches,
+            writes,
+            refused,
+            resources,
+            leader,
+            canaries,
+            canary_latency,
+            canaries_failing,
+        } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(status_patches.clone()))?;
@@ -61,6 +96,9 @@ impl Metrics {
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(resources.clone()))?;
         registry.register(Box::new(leader.clone()))?;
+        registry.register(Box::new(canaries.clone()))?;
+        registry.register(Box::new(canary_latency.clone()))?;
+        registry.register(Box::new(canaries_failing.clone()))?;
         Ok(metrics)
     }
 
@@ -88,6 +126,31 @@ impl Metrics {
     /// How many objects of `kind` are in `state` (`ready`, `not_ready`, `malformed`).
     pub fn resources(&self, kind: &'static str, state: &'static str, count: i64) {
         self.resources.with_label_values(&[kind, state]).set(count);
+    }
+
+    /// A known-answer check was made, or could not be.
+    pub fn canary(&self, outcome: &Outcome) {
+        let label = match outcome {
+            Outcome::Passed(took) => {
+                self.canary_latency.observe(took.as_secs_f64());
+                "Passed"
+            }
+            Outcome::Failed(failed) => failed.cause.as_str(),
+            Outcome::NotRun(_) => "NotRun",
+        };
+        self.canaries.with_label_values(&[label]).inc();
+    }
+
+    /// At how many pods of `server` its `check` fails.
+    pub fn canary_failing(&self, (namespace, server): &Key, check: &str, pods: usize) {
+        let pods = i64::try_from(pods).unwrap_or(i64::MAX);
+        self.canaries_failing.with_label_values(&[namespace.as_str(), server, check]).set(pods);
+    }
+
+    /// The check is made no more.
+    pub fn forget_canary(&self, (namespace, server): &Key, check: &str) {
+        // One that never was counted has nothing to forget.
+        let _ = self.canaries_failing.remove_label_values(&[namespace.as_str(), server, check]);
     }
 
     /// Whether this process leads.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::Admin,
     bridge_client::BridgeClient,
+    canaries::Canaries,
     census,
     cluster::Cluster,
     config::Config,
@@ -30,7 +31,9 @@ use crate::{
     requeue::Requeue,
     server,
     stores::{Guarded, Stores, Writers},
-    stream, surroundings,
+    stream,
+    stream_keys::StreamKeys,
+    surroundings,
     written::Written,
 };
 
@@ -63,6 +66,9 @@ pub enum RunError {
     /// A metric cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// There can be no HTTP client for the known-answer checks.
+    #[error("the HTTP client for canary checks cannot be made: {0}")]
+    Canaries(#[from] reqwest::Error),
     /// Another process may reconcile now.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -101,7 +107,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     };
     if leads {
         let stop = shutdown.child_token();
-        let work = lead(context(config, client, metrics), stop.clone());
+        let work = lead(context(config, client, metrics)?, stop.clone());
         tokio::select! {
             // Dropping the work ends its writes at once: another process may have begun.
             result = &mut lease => return Err(lease_end(result)),
@@ -128,22 +134,28 @@ struct Parts {
     gateways: Writers<MCPGateway>,
 }
 
-fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
+fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, RunError> {
     let mut gateway_namespaces: Vec<String> = config.tenant_namespaces.clone();
     gateway_namespaces.extend(config.platform_namespaces.clone());
     let (stores, servers, gateways) = Stores::new(&config.tenant_namespaces, &gateway_namespaces);
     let view = Arc::new(Gateways::default());
     let wakes = Requeue::default();
+    let cluster = Cluster::new(client.clone(), metrics.clone());
+    let loaded = LoadedView::new(view.clone());
+    let stream_keys = StreamKeys::new(cluster.clone());
+    let canaries = Canaries::new(loaded.clone(), stream_keys.clone(), wakes.clone(), metrics.clone())?;
     let reporter = Reporter { controller: "portolan-operator".into(), instance: Some(config.identity.clone()) };
     let ctx = Ctx {
         config,
-        cluster: Cluster::new(client.clone(), metrics.clone()),
+        cluster,
         recorder: Recorder::new(client, reporter),
         written: Written::default(),
         probes: Probes::new(wakes.clone(), metrics.clone()),
         metrics,
         bridges: BridgeClient::default(),
-        loaded: LoadedView::new(view.clone()),
+        canaries,
+        stream_keys,
+        loaded,
         gateways: view,
         macs: MacCache::default(),
         gateway_keys: KeyMemory::default(),
@@ -152,7 +164,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Parts {
         gone_servers: Requeue::default(),
         gateway_requeue: Requeue::default(),
     };
-    Parts { ctx: Arc::new(ctx), servers, gateways }
+    Ok(Parts { ctx: Arc::new(ctx), servers, gateways })
 }
 
 /// Everything that only the leader does, until `stop`.

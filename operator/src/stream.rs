@@ -2,22 +2,19 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Secret;
 use portolan_crds::ports;
-use portolan_mcp::mac::MacKey;
+use portolan_mcp::wire;
 use portolan_snapshot::report::Report;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     context::Ctx,
-    gateway::{STREAM_KEY, child_name},
     gateways::{GatewayName, Replica},
     lines::{LinesClient, LinesError},
+    stream_keys::KeyError,
 };
 
-/// Path of the stream on a gateway's admin port.
-const PATH: &str = "/v1/stream";
 /// Longest line: thousands of servers.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 /// First and longest delay between two connections.
@@ -28,10 +25,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("{0}")]
-    Secret(crate::error::Error),
-    #[error("the gateway's Secret has no usable key {STREAM_KEY:?} yet")]
-    NoKey,
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("{0:?} is not an address")]
     BadAddress(String),
     #[error(transparent)]
@@ -125,22 +120,15 @@ async fn read(
     heard: &mut Instant,
     delay: &mut Duration,
 ) -> Result<std::convert::Infallible, StreamError> {
-    let key = key(ctx, gateway).await?;
+    let key = ctx.stream_keys.read(gateway).await?;
     let ip: IpAddr = replica.ip.parse().map_err(|_| StreamError::BadAddress(replica.ip.clone()))?;
-    let mut lines = client.open((ip, ports::GATEWAY_ADMIN).into(), PATH, "", &key).await?;
+    let mut lines = client.open((ip, ports::GATEWAY_ADMIN).into(), wire::STREAM, "", &key).await?;
     loop {
         let line = lines.next().await?;
         take(ctx, gateway, &replica.uid, serde_json::from_slice(&line)?)?;
         *heard = Instant::now();
         *delay = BACKOFF.0;
     }
-}
-
-async fn key(ctx: &Ctx, gateway: &str) -> Result<MacKey, StreamError> {
-    let (namespace, name) = gateway.split_once('/').ok_or(StreamError::NoKey)?;
-    let secret = ctx.cluster.get::<Secret>(namespace, &child_name(name)).await.map_err(StreamError::Secret)?;
-    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-    data.get(STREAM_KEY).and_then(|bytes| MacKey::new(&bytes.0)).ok_or(StreamError::NoKey)
 }
 
 fn take(ctx: &Ctx, gateway: &str, uid: &str, line: Report) -> Result<(), StreamError> {

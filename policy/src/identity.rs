@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use ring::digest;
 
+/// The issuer of [`Identity::operator`]: no method of a gateway is called so.
+const OURSELVES: &str = "portolan.dev";
 /// The issuer of [`Identity::anonymous`].
 const ANONYMOUS: &str = "anonymous";
 
@@ -46,6 +48,13 @@ impl Identity {
     pub fn anonymous() -> Self {
         static ANYONE: LazyLock<Identity> = LazyLock::new(|| Identity::new(ANONYMOUS, ANONYMOUS));
         ANYONE.clone()
+    }
+
+    /// The operator, which asks servers what it knows the answer to.
+    #[must_use]
+    pub fn operator() -> Self {
+        static OPERATOR: LazyLock<Identity> = LazyLock::new(|| Identity::new(OURSELVES, "operator"));
+        OPERATOR.clone()
     }
 
     /// Who vouches for the subject: `kubernetes`, `apikeys/<list>`, `anonymous`.

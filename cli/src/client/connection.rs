@@ -24,6 +24,13 @@ pub(crate) struct Target {
     #[arg(value_parser = url)]
     pub(super) url: reqwest::Url,
 
+    #[command(flatten)]
+    access: Access,
+}
+
+/// With which credentials, how long, and in which revision.
+#[derive(Args, Debug)]
+pub(crate) struct Access {
     /// Another request header; may be repeated with another name
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
@@ -38,16 +45,16 @@ pub(crate) struct Target {
 
     /// Give up after this long, everything together
     #[arg(long, default_value = "30s")]
-    timeout: portolan_crds::Duration,
+    pub(crate) timeout: portolan_crds::Duration,
 
     /// The protocol revision to speak
     #[arg(long, value_enum, default_value_t = Protocol::Auto)]
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
 }
 
 /// How a conversation is opened.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Protocol {
+pub(crate) enum Protocol {
     /// The newest that the other side speaks
     Auto,
     /// With a session
@@ -72,7 +79,7 @@ impl Protocol {
     }
 }
 
-fn url(text: &str) -> Result<reqwest::Url, String> {
+pub(crate) fn url(text: &str) -> Result<reqwest::Url, String> {
     let url: reqwest::Url = text.parse().map_err(|error| format!("{error}: write http://HOST:PORT/PATH"))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
@@ -81,9 +88,9 @@ fn url(text: &str) -> Result<reqwest::Url, String> {
 }
 
 /// Looked at only here, for the reason that [`credential`] has.
-fn headers(target: &Target) -> Result<HashMap<HeaderName, HeaderValue>, Failure> {
+pub(crate) fn headers(access: &Access) -> Result<HashMap<HeaderName, HeaderValue>, Failure> {
     let mut headers = HashMap::new();
-    for text in &target.header {
+    for text in &access.header {
         let form = || Failure::usage("a --header is no header").hint("write it as NAME: VALUE, with a colon");
         let (name, value) = text.split_once(':').ok_or_else(form)?;
         let name: HeaderName = name.trim().parse().map_err(|_| form())?;
@@ -98,15 +105,15 @@ fn headers(target: &Target) -> Result<HashMap<HeaderName, HeaderValue>, Failure>
 }
 
 /// Looked at only here: what the command line refuses by itself it repeats, and this may be someone's token.
-fn credential(target: &Target) -> Result<Option<String>, Failure> {
+pub(crate) fn credential(access: &Access) -> Result<Option<String>, Failure> {
     let prefix = portolan_policy::api_key::PREFIX;
-    match &target.api_key {
+    match &access.api_key {
         Some(key) if !key.starts_with(prefix) => {
             Err(Failure::usage(format!("an API key starts with {prefix}, and the one of --api-key does not"))
                 .hint("for other credentials write --token"))
         }
         Some(key) => Ok(Some(key.clone())),
-        None => Ok(target.token.clone()),
+        None => Ok(access.token.clone()),
     }
 }
 
@@ -118,7 +125,7 @@ pub(crate) async fn within<T>(
     target: &Target,
     work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let limit = target.timeout.as_std();
+    let limit = target.access.timeout.as_std();
     let talk = async {
         let mut session = open(target).await?;
         let answer = work(&session).await;
@@ -127,23 +134,23 @@ pub(crate) async fn within<T>(
         answer
     };
     tokio::time::timeout(limit, talk).await.unwrap_or_else(|_| {
-        let message = format!("{} did not answer within {}", target.url, target.timeout);
+        let message = format!("{} did not answer within {}", target.url, target.access.timeout);
         Err(Failure::new(Exit::Unreachable, message).hint("--timeout gives it longer"))
     })
 }
 
 async fn open(target: &Target) -> Result<Session, Failure> {
     let mut config = StreamableHttpClientTransportConfig::with_uri(target.url.as_str());
-    config.custom_headers = headers(target)?;
-    config.auth_header = credential(target)?;
+    config.custom_headers = headers(&target.access)?;
+    config.auth_header = credential(&target.access)?;
     let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
     Terminal
-        .serve_with_lifecycle(transport, target.protocol.lifecycle())
+        .serve_with_lifecycle(transport, target.access.protocol.lifecycle())
         .await
         .map_err(|error| failure::of_start(&target.url, &error))
 }
 
-fn http_client() -> Result<reqwest::Client, Failure> {
+pub(crate) fn http_client() -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         // A redirect could carry the credential to another host.

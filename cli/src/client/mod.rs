@@ -2,7 +2,7 @@
 
 mod arguments;
 mod call;
-mod connection;
+pub(crate) mod connection;
 mod failure;
 mod tools;
 

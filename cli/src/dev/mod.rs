@@ -28,6 +28,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
+use portolan_crds::MCPServer;
 
 use crate::exit::Failure;
 
@@ -83,6 +84,21 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     } else {
         Err("dev serves this machine alone: write a loopback address, such as 127.0.0.1:8080".into())
     }
+}
+
+/// The `MCPServer` of that name in `files`.
+pub(crate) fn server_in(files: &[PathBuf], namespace: &str, name: &str) -> Result<MCPServer, Failure> {
+    let mut loaded = files::Files::new(files.to_vec()).load();
+    let wanted = objects::Name { namespace: namespace.to_owned(), name: name.to_owned() };
+    if let Some(located) = loaded.objects.servers.remove(&wanted) {
+        return Ok(located.object);
+    }
+    if let Some(problem) = loaded.problems.first() {
+        return Err(Failure::usage(problem.to_string()));
+    }
+    let names: Vec<String> = loaded.objects.servers.keys().map(ToString::to_string).collect();
+    let there = if names.is_empty() { "no MCPServer".into() } else { names.join(", ") };
+    Err(Failure::usage(format!("there is no MCPServer {wanted} in the files")).hint(format!("in them: {there}")))
 }
 
 /// `portolan dev`.

@@ -15,6 +15,9 @@ pub(super) fn check(schema: &Value, object: &mut Value) -> Vec<Violation> {
 }
 
 fn visit(schema: &Value, value: &mut Value, path: &Path, violations: &mut Vec<Violation>) {
+    if schema["x-kubernetes-preserve-unknown-fields"] == true && !value.is_null() {
+        return;
+    }
     if schema["x-kubernetes-int-or-string"] == true && !(value.is_string() || value.is_i64()) {
         violations.push(Violation {
             path: path.to_string(),

@@ -1,5 +1,6 @@
 //! `MCPServer`: one MCP server, hosted as pods or running elsewhere, and reachable through every gateway that selects it.
 
+mod canary;
 mod container;
 mod pod;
 mod remote;
@@ -7,6 +8,7 @@ mod resilience;
 mod status;
 mod volume;
 
+pub use canary::{CanaryCheck, CanaryChecks, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue};
 pub use container::{
     ConfigMapEnv, Container, EnvFrom, EnvFromSource, EnvSource, EnvVar, EnvVarSource, ImagePullPolicy, KeyRef,
     LocalName, Resources, SecretEnv, Transport, VolumeMount,
@@ -85,6 +87,10 @@ pub struct MCPServerSpec {
     /// for them.
     #[serde(default)]
     pub health_check: HealthCheck,
+
+    /// Questions whose answers are known, asked before a revision takes traffic and from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_checks: Option<CanaryChecks>,
 
     /// How long the gateway waits.
     #[serde(default)]

@@ -12,6 +12,7 @@ mod batches;
 mod bounds;
 mod bridge;
 mod budgets;
+mod checks;
 mod client;
 mod client_http2;
 #[cfg(feature = "kube")]

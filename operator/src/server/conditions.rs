@@ -20,12 +20,24 @@ use crate::{
 impl Outcome<'_> {
     /// Every condition.
     pub(super) fn facts(&self) -> Vec<Fact> {
-        let accepted = Fact::yes(types::ACCEPTED, reasons::ACCEPTED, "the spec is valid");
+        let accepted = self.accepted();
         let (resolved, available, programmed) = (self.resolved(), self.available(), self.programmed());
         let ready = self.ready(&available, &programmed);
         let mut facts = vec![ready, accepted, resolved, programmed, available, self.progressing()];
         facts.extend(self.kstatus(&facts));
         facts
+    }
+
+    fn accepted(&self) -> Fact {
+        match self.bad_check() {
+            Some(bad) => Fact::no(types::ACCEPTED, reasons::INVALID, bad),
+            None => Fact::yes(types::ACCEPTED, reasons::ACCEPTED, "the spec is valid"),
+        }
+    }
+
+    /// A known-answer check that cannot be made.
+    fn bad_check(&self) -> Option<String> {
+        self.observed.canaries.as_ref()?.as_ref().err().map(ToString::to_string)
     }
 
     fn resolved(&self) -> Fact {
@@ -52,6 +64,12 @@ impl Outcome<'_> {
         if ready == 0 {
             return no(lacks.unwrap_or_else(|| self.coming_up(serving)));
         }
+        if let Some(Diagnosis { reason, message }) = self.wrong_answers(serving) {
+            return no(Diagnosis { reason, message: format!("{message}; calls still go there") });
+        }
+        if let Some(fact) = self.said_before(serving) {
+            return fact;
+        }
         let failing = diagnosis::failing(self.observed.answering(&serving.name));
         if let Failing::All(diagnosis) = failing {
             return no(diagnosis);
@@ -62,6 +80,9 @@ impl Outcome<'_> {
         }
         if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
             message = format!("{message}; {}", lacks.message);
+        }
+        if let Some(why) = self.unverified(serving) {
+            message = format!("{message}; {why}");
         }
         Fact::yes(types::AVAILABLE, reasons::AVAILABLE, message)
     }
@@ -113,6 +134,9 @@ impl Outcome<'_> {
         if let Err(error) = &self.validated.content {
             return not(error.reason, error.message.clone());
         }
+        if let Some(bad) = self.bad_check() {
+            return not(reasons::INVALID, format!("{bad}; {}", self.serves_meanwhile()));
+        }
         if let Some(pending) = self.pending() {
             let why = self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
             return not(
@@ -126,16 +150,22 @@ impl Outcome<'_> {
 
     /// What is still to be done, or what only a person can do.
     fn kstatus(&self, facts: &[Fact]) -> [Fact; 2] {
+        let of = |type_| facts.iter().find(|fact| fact.type_ == type_);
         if let Err(error) = &self.validated.content {
             return unresolved(error);
+        }
+        if let Some(bad) = self.bad_check() {
+            return status::stuck(reasons::INVALID, bad);
         }
         if let Some(failed) = self.failed() {
             return status::stuck(failed.reason, failed.message);
         }
+        if let Some(fact) = of(types::AVAILABLE).filter(|fact| fact.reason == reasons::UNKNOWN_TOOL) {
+            return status::stuck(fact.reason, fact.message.clone());
+        }
         let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
         let lacks = |serving: &&Planned| self.waits(serving) || self.ready_of(&serving.name) < serving.replicas;
         let missing = self.plan.serving().filter(lacks);
-        let of = |type_| facts.iter().find(|fact| fact.type_ == type_);
         let pending = if let Some(pending) = self.pending() {
             Some((reasons::ROLLOUT_IN_PROGRESS, format!("revision {} comes up", pending.name)))
         } else if let Some(serving) = missing {
@@ -175,6 +205,7 @@ impl Outcome<'_> {
         let silent = self.observed.pods_of(&revision.name).filter(|pod| !self.observed.answers(pod));
         diagnosis::worst(silent.map(|pod| (pod, self.observed.probe(pod))))
             .or_else(|| diagnosis::refused(self.observed.deployment(&revision.name)?))
+            .or_else(|| self.wrong_answers(revision))
     }
 
     fn why_nothing_serves(&self) -> Diagnosis {
@@ -192,7 +223,10 @@ impl Outcome<'_> {
             return self.in_the_way(revision);
         }
         let ready = self.ready_of(&revision.name);
-        let message = format!("{ready} of {} replicas of revision {} answer", revision.replicas, revision.name);
+        let mut message = format!("{ready} of {} replicas of revision {} answer", revision.replicas, revision.name);
+        if let Some(why) = self.unverified(revision) {
+            message = format!("{message}; {why}");
+        }
         Diagnosis { reason: reasons::PENDING, message }
     }
 

@@ -10,10 +10,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
+use portolan_canary::{BadCheck, Protocol};
 use portolan_crds::{MCPServer, MCPServerSpec, conditions::reasons, labels};
 use portolan_mcp::{
     mac::{KEY_LEN, MacKey},
-    wire::{ProbeStatus, ToolsFound},
+    revision::Era,
+    wire::{ProbeState, ProbeStatus, ToolsFound},
 };
 use portolan_snapshot::inputs::secret_key;
 use ring::{
@@ -26,7 +28,15 @@ use super::{
     observed::{Content, Definitions, Mac, Observed, revision_of, runs_bridge, takes_sessions},
     references::{self, Kind},
 };
-use crate::{apply::Owner, bridge_client::Address, context::Ctx, error::Error, gateway, macs};
+use crate::{
+    apply::Owner,
+    bridge_client::Address,
+    canaries::{Asked, Standing, Target},
+    context::Ctx,
+    error::Error,
+    gateway, macs,
+    requeue::Key,
+};
 
 /// Reads everything.
 pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Observed, Error> {
@@ -53,8 +63,10 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let endpoints = ctx.gateways.endpoints_of(server);
     let programmed = programmed(server, &deployments, &pods, ctx);
     let failing = ctx.loaded.failing(server);
+    let spec = &server.spec;
     let server = (namespace.to_owned(), owner.name().to_owned());
     let probes = ctx.probes.of(&server, &probed(&pods, &deployments), mac.0).await;
+    let canaries = canaries(&server, spec, &deployments, &pods, &probes, ctx);
     let definitions = definitions(&tools, &pods, &probes, mac, ctx).await;
     Ok(Observed {
         contents,
@@ -68,6 +80,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         endpoints,
         programmed,
         failing,
+        canaries,
         now,
     })
 }
@@ -182,13 +195,39 @@ fn programmed(
 
 /// The pods whose probes matter: those that run, of every revision that does not drain.
 fn probed(pods: &[Pod], deployments: &[Deployment]) -> Vec<Address> {
-    let may_serve = |pod: &&Pod| {
-        let revision = revision_of(pod);
-        let mut deployments = deployments.iter().filter(|deployment| Some(&*deployment.name_any()) == revision);
-        deployments.any(|deployment| build::annotation(deployment, DRAINING_SINCE).is_none())
-    };
     let runs = |pod: &&Pod| runs_bridge(pod) && pod.metadata.deletion_timestamp.is_none();
-    pods.iter().filter(may_serve).filter(runs).filter_map(address).collect()
+    pods.iter().filter(|pod| may_serve(pod, deployments)).filter(runs).filter_map(address).collect()
+}
+
+/// Whether the pod is of a revision that does not drain.
+fn may_serve(pod: &Pod, deployments: &[Deployment]) -> bool {
+    let revision = revision_of(pod);
+    let mut deployments = deployments.iter().filter(|deployment| Some(&*deployment.name_any()) == revision);
+    deployments.any(|deployment| build::annotation(deployment, DRAINING_SINCE).is_none())
+}
+
+/// Where the pods stand that may serve and answer their probes.
+fn canaries(
+    server: &Key,
+    spec: &MCPServerSpec,
+    deployments: &[Deployment],
+    pods: &[Pod],
+    probes: &BTreeMap<String, ProbeStatus>,
+    ctx: &Ctx,
+) -> Option<Result<BTreeMap<String, Standing>, BadCheck>> {
+    let Some(checks) = &spec.canary_checks else {
+        ctx.canaries.forget(server);
+        return None;
+    };
+    let target = |pod: &Pod| {
+        let uid = pod.metadata.uid.clone()?;
+        let found = probes.get(&uid).filter(|found| found.state == ProbeState::Ready)?;
+        let is_modern = found.server.as_ref().is_some_and(|server| server.era == Era::Modern);
+        Some(Target { uid, protocol: if is_modern { Protocol::Sessionless } else { Protocol::Sessions } })
+    };
+    let may_serve = pods.iter().filter(|pod| may_serve(pod, deployments)).filter(|pod| takes_sessions(pod));
+    let targets: Vec<_> = may_serve.filter_map(target).collect();
+    Some(ctx.canaries.of(server, Asked { spec: checks, limit: spec.timeouts.request.as_std() }, &targets))
 }
 
 /// The pod's address, once it has one.

@@ -49,6 +49,7 @@ pub(super) fn nothing() -> Observed {
         endpoints: Vec::new(),
         programmed: BTreeMap::new(),
         failing: BTreeMap::new(),
+        canaries: None,
         now: Timestamp::from_second(1000).unwrap(),
     }
 }

@@ -7,6 +7,7 @@ mod diagnosis;
 pub(crate) mod farewell;
 #[cfg(test)]
 mod fixtures;
+mod known_answers;
 mod observed;
 mod references;
 mod requeue;
@@ -28,6 +29,7 @@ use farewell::Told;
 pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     if server.metadata.deletion_timestamp.is_some() {
         // Its children follow it by their owner references. One that is made again now would keep it from going.
+        ctx.canaries.forget(&(server.namespace().unwrap_or_default(), server.name_any()));
         let told = farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
         return Ok(if told == Told::Everyone { Next::Change } else { Next::After(farewell::AGAIN) });
     }

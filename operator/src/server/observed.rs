@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::{ContainerStatus, Pod},
 };
+use portolan_canary::BadCheck;
 use portolan_crds::labels;
 use portolan_mcp::{
     mac::KEY_LEN,
@@ -21,7 +22,10 @@ use super::{
     references::Kind,
     rollout::Existing,
 };
-use crate::loaded::{Complaint, Programmed};
+use crate::{
+    canaries::{Fault, Standing},
+    loaded::{Complaint, Programmed},
+};
 
 /// The bytes of a MAC key; never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub(super) struct Observed {
     pub(super) programmed: BTreeMap<Option<String>, Programmed>,
     /// What gateways say of pods whose calls fail one after the other, by uid of the pod.
     pub(super) failing: BTreeMap<String, Complaint>,
+    /// Where pods stand with their known-answer checks, by uid; a check that cannot be made; `None` where the spec has none.
+    pub(super) canaries: Option<Result<BTreeMap<String, Standing>, BadCheck>>,
     /// When the reads began.
     pub(super) now: Timestamp,
 }
@@ -118,6 +124,25 @@ impl Observed {
         takes_sessions(pod) && self.probe(pod).is_none_or(|probe| probe.state != ProbeState::Failing)
     }
 
+    /// Whether the server in the pod answers what it is known to have to answer, as far as that is asked.
+    pub(super) fn is_verified(&self, pod: &Pod) -> bool {
+        match &self.canaries {
+            None => self.answers(pod),
+            Some(_) => self.answers(pod) && self.standing(pod) == Some(&Standing::Passed),
+        }
+    }
+
+    /// Where a pod stands with its known-answer checks, while they are made.
+    pub(super) fn standing(&self, pod: &Pod) -> Option<&Standing> {
+        self.canaries.as_ref()?.as_ref().ok()?.get(pod.metadata.uid.as_deref()?)
+    }
+
+    /// Pods of a revision that answer their probes, and fail known-answer checks.
+    pub(super) fn failing_checks<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = (&'a Pod, &'a [Fault])> {
+        let faults = |pod: &'a Pod| Some((pod, self.standing(pod)?.faults())).filter(|(_, faults)| !faults.is_empty());
+        self.pods_of(revision).filter(|pod| self.answers(pod)).filter_map(faults)
+    }
+
     /// Pods of a revision that answer as far as their probes know, each with what a gateway says of it where calls fail.
     pub(super) fn answering<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = (&'a Pod, Option<&'a Complaint>)> {
         let complaint = |pod: &Pod| self.failing.get(pod.metadata.uid.as_deref()?);
@@ -137,12 +162,14 @@ impl Observed {
         let name = deployment.metadata.name.clone()?;
         let time = |key| annotation(deployment, key).and_then(|text| text.parse().ok());
         let pods: Vec<_> = self.pods_of(&name).filter(|pod| !has_ended(pod)).collect();
+        let refuted = self.failing_checks(&name).next().is_some();
         Some(Existing {
             generation: annotation(deployment, labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
             serving_since: time(SERVING_SINCE),
             draining_since: time(DRAINING_SINCE),
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-            ready: count(pods.iter().filter(|pod| self.answers(pod)).count()),
+            verified: count(pods.iter().filter(|pod| self.is_verified(pod)).count()),
+            refuted,
             pods: count(pods.len()),
             idle: is_idle(deployment),
             gave_up: gave_up(deployment),

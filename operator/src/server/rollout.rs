@@ -26,8 +26,10 @@ pub(super) struct Existing {
     pub(super) draining_since: Option<Timestamp>,
     /// Replicas its Deployment asks for.
     pub(super) replicas: i32,
-    /// Pods that are ready and not terminating.
-    pub(super) ready: i32,
+    /// Pods that are ready and not terminating, and passed the known-answer checks where there are some.
+    pub(super) verified: i32,
+    /// Whether one of its pods fails a known-answer check.
+    pub(super) refuted: bool,
     /// Pods that exist, those that are going away too.
     pub(super) pods: i32,
     /// Whether its Deployment has seen what was asked of it last, and counts no pods.
@@ -37,6 +39,11 @@ pub(super) struct Existing {
 }
 
 impl Existing {
+    /// Whether it does not come to serve unless something changes.
+    fn is_stuck(&self) -> bool {
+        self.gave_up || self.refuted
+    }
+
     /// Whether nothing of it runs, and nothing will by itself.
     fn has_ended(&self) -> bool {
         self.replicas == 0 && self.pods == 0 && self.idle
@@ -156,7 +163,7 @@ fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
     let current = current(wish, existing);
     let Some(desired) = wish.desired else { return current };
-    let verified = existing.iter().any(|revision| revision.name == desired && revision.ready >= wish.replicas);
+    let verified = existing.iter().any(|revision| revision.name == desired && revision.verified >= wish.replicas);
     // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
     if verified || wish.replicas == 0 { Some(desired) } else { current }
 }
@@ -218,7 +225,7 @@ fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
     Planned {
         name: revision.name.clone(),
         generation: revision.generation,
-        state: if revision.gave_up { RevisionState::Failed } else { RevisionState::Pending },
+        state: if revision.is_stuck() { RevisionState::Failed } else { RevisionState::Pending },
         replicas: wish.replicas,
         serving_since: None,
         draining_since: None,

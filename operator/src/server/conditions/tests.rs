@@ -1,14 +1,16 @@
 use std::collections::BTreeMap;
 
+use portolan_canary::{BadCheck, Cause, Failed};
 use portolan_crds::{
-    MCPServer,
-    server::RevisionState::{self, Draining, Failed, Pending, Serving},
+    MCPServer, MCPServerStatus,
+    server::RevisionState::{self, Draining, Pending, Serving},
 };
 
 use portolan_mcp::wire::{ProbeReason, ProbeStatus};
 
 use super::*;
 use crate::{
+    canaries::{Fault, Standing},
     loaded::Complaint,
     server::{
         fixtures::{self, pod},
@@ -47,6 +49,13 @@ impl Case {
         let (replica, gateway) = ("portolan-gateway-default-x".into(), "platform/default".into());
         let complaint = Complaint { replica, gateway, kind: "RequestTimeout".into() };
         self.observed.failing.insert(pod.to_owned(), complaint);
+        self
+    }
+
+    /// Where a pod stands with the known-answer checks.
+    fn standing(mut self, pod: &str, standing: Standing) -> Self {
+        let canaries = self.observed.canaries.get_or_insert_with(|| Ok(BTreeMap::new()));
+        canaries.as_mut().unwrap().insert(pod.to_owned(), standing);
         self
     }
 
@@ -111,7 +120,7 @@ fn a_bad_edit_leaves_available_true_and_says_at_ready_what_is_wrong() {
 
 #[test]
 fn a_revision_that_gave_up_needs_a_person_until_it_answers() {
-    let failed = Case::new(&[("new", Failed, 1), ("old", Serving, 1)], "new").pod("p", "old", true);
+    let failed = Case::new(&[("new", RevisionState::Failed, 1), ("old", Serving, 1)], "new").pod("p", "old", true);
     let facts = failed.pod("q", "new", false).facts();
     assert_is(&facts, "Available", State::True, "Available");
     assert_is(&facts, "Progressing", State::False, "ProgressDeadlineExceeded");
@@ -203,6 +212,103 @@ fn what_gateways_say_of_a_pod_that_does_not_answer_checks_is_not_the_news() {
     let case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).complaint("p");
     let facts = case.probe("p", fixtures::ill(ProbeReason::ProbeTimeout, "it hangs")).facts();
     assert_is(&facts, "Available", State::False, "ProbeTimeout");
+}
+
+fn fault(check: &str, cause: Cause, expected: &str, got: &str) -> Fault {
+    let failed = Failed { cause, expected: expected.into(), got: got.into() };
+    Fault { check: check.into(), field: "spec.canaryChecks.checks[1]".into(), failed }
+}
+
+fn wrong() -> Standing {
+    Standing::Failed(vec![fault("sum", Cause::Wrong, "the text \"42\"", "\"43\"")])
+}
+
+#[test]
+fn a_wrong_answer_of_one_pod_is_told_with_check_pod_expected_and_got_and_traffic_goes_on() {
+    let pair = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", true).pod("q", "new", true);
+    let facts = pair.standing("p", Standing::Passed).standing("q", wrong()).facts();
+    assert_is(&facts, "Available", State::False, "CanaryFailed");
+    assert_is(&facts, "Ready", State::False, "CanaryFailed");
+    let message = "canary check sum at pod q: expected the text \"42\", got \"43\"; calls still go there";
+    assert_eq!(facts["Ready"].message, message);
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
+}
+
+#[test]
+fn every_further_pod_and_check_that_fails_is_counted() {
+    let more = Standing::Failed(vec![
+        fault("a", Cause::Late, "an answer within 1s", "none"),
+        fault("b", Cause::Error, "x", "y"),
+    ]);
+    let pair = Case::new(&[("new", Serving, 2)], "new").pod("p", "new", true).pod("q", "new", true);
+    let facts = pair.standing("p", more).standing("q", wrong()).facts();
+    let message = "canary check a at pod p: expected an answer within 1s, got none; 1 more check there fails too; 1 more pod \
+                   fails too; calls still go there";
+    assert_eq!(facts["Available"].message, message);
+}
+
+#[test]
+fn a_revision_that_answers_wrongly_needs_a_person_and_the_one_before_it_serves() {
+    let case = Case::new(&[("new", RevisionState::Failed, 1), ("old", Serving, 1)], "new")
+        .pod("p", "old", true)
+        .pod("q", "new", true);
+    let facts = case.standing("p", Standing::Passed).standing("q", wrong()).facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::False, "CanaryFailed");
+    assert_is(&facts, "Stalled", State::True, "CanaryFailed");
+    let message = &facts["Ready"].message;
+    assert!(message.contains("check sum at pod q") && message.contains("revision old serves meanwhile"), "{message}");
+}
+
+#[test]
+fn a_revision_that_was_not_checked_yet_says_so_and_why() {
+    let case = Case::new(&[("new", Pending, 1)], "new").pod("q", "new", true);
+    let facts = case.standing("q", Standing::Unknown(Some("no gateway".into()))).facts();
+    assert_is(&facts, "Available", State::False, "Pending");
+    let message = &facts["Available"].message;
+    assert!(
+        message.contains("1 of 1 replicas") && message.contains("cannot be made at pod q: no gateway"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_check_of_a_tool_that_does_not_exist_stalls_and_names_its_field() {
+    let standing = Standing::Failed(vec![fault("sum", Cause::UnknownTool, "a tool sum", "only echo")]);
+    let facts = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).standing("p", standing).facts();
+    assert_is(&facts, "Stalled", State::True, "UnknownTool");
+    assert_is(&facts, "Ready", State::False, "UnknownTool");
+    let field = "spec.canaryChecks.checks[1].tool.name: expected a tool sum, got only echo";
+    assert!(facts["Stalled"].message.starts_with(field), "{}", facts["Stalled"].message);
+}
+
+#[test]
+fn a_check_that_cannot_be_made_stalls_and_names_its_field() {
+    let mut case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true);
+    let bad = BadCheck { field: "spec.canaryChecks.checks[0].expect.regex".into(), message: "no regex".into() };
+    case.observed.canaries = Some(Err(bad));
+    let facts = case.facts();
+    assert_is(&facts, "Accepted", State::False, "Invalid");
+    assert_is(&facts, "Stalled", State::True, "Invalid");
+    assert_is(&facts, "Ready", State::False, "Invalid");
+    assert_is(&facts, "Available", State::True, "Available");
+    assert!(facts["Stalled"].message.starts_with("spec.canaryChecks.checks[0].expect.regex: no regex"));
+}
+
+#[test]
+fn a_new_operator_holds_to_what_the_one_before_it_found_until_it_knows_better() {
+    let of = |standing: Standing| {
+        let case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true);
+        let mut before = case.standing("p", wrong());
+        let (conditions, _) =
+            crate::status::merge(&[], &before.facts().into_values().collect::<Vec<_>>(), Some(3), before.observed.now);
+        before.server.status = Some(MCPServerStatus { conditions, ..MCPServerStatus::default() });
+        before.standing("p", standing).facts()
+    };
+    let facts = of(Standing::Unknown(None));
+    assert_is(&facts, "Available", State::False, "CanaryFailed");
+    assert!(facts["Available"].message.contains("expected the text"), "{}", facts["Available"].message);
+    assert_is(&of(Standing::Passed), "Available", State::True, "Available");
 }
 
 #[test]

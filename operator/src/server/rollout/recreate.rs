@@ -62,13 +62,13 @@ impl Decision<'_> {
 
     fn bring_up(&self, revision: &Existing) -> Planned {
         let replicas = self.replicas_of(&revision.name);
-        let answers = revision.replicas > 0 && revision.ready >= self.wish.replicas;
+        let answers = revision.replicas > 0 && revision.verified >= self.wish.replicas;
         let serves = self.serves(&revision.name) || (answers && self.wanted == Some(&revision.name));
         let since = revision.serving_since.filter(|_| revision.draining_since.is_none());
         Planned {
             name: revision.name.clone(),
             generation: revision.generation,
-            state: match (serves, revision.gave_up) {
+            state: match (serves, revision.is_stuck()) {
                 (true, _) => RevisionState::Serving,
                 (false, true) => RevisionState::Failed,
                 (false, false) => RevisionState::Pending,

@@ -23,22 +23,23 @@ pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
     }
 }
 
-pub(super) fn pending(name: &str, replicas: i32, ready: i32) -> Existing {
+pub(super) fn pending(name: &str, replicas: i32, verified: i32) -> Existing {
     Existing {
         name: name.into(),
         generation: 1,
         serving_since: None,
         draining_since: None,
         replicas,
-        ready,
+        verified,
         pods: replicas,
         idle: replicas == 0,
         gave_up: false,
+        refuted: false,
     }
 }
 
 pub(super) fn serving(name: &str, replicas: i32, since: i64) -> Existing {
-    Existing { serving_since: Some(at(since)), ready: replicas, ..pending(name, replicas, replicas) }
+    Existing { serving_since: Some(at(since)), verified: replicas, ..pending(name, replicas, replicas) }
 }
 
 pub(super) fn draining(name: &str, replicas: i32, since: i64) -> Existing {
@@ -82,6 +83,16 @@ fn a_revision_that_does_not_get_ready_never_takes_the_place_of_one_that_does() {
 }
 
 #[test]
+fn a_revision_that_answers_and_fails_a_known_answer_check_does_not_serve_until_it_passes() {
+    let wrong = Existing { refuted: true, verified: 0, ..pending("b", 2, 2) };
+    let decided = plan(&wish("b", 2), &[serving("a", 2, 5), wrong.clone()]);
+    assert_eq!(states(&decided), [("a", Serving, 2), ("b", Failed, 2)]);
+    let right = Existing { refuted: false, verified: 2, ..wrong };
+    let decided = plan(&wish("b", 2), &[serving("a", 2, 5), right]);
+    assert_eq!(decided.serving().map(|serving| serving.name.as_str()), Some("b"));
+}
+
+#[test]
 fn a_revision_that_gave_up_serves_once_it_answers() {
     let late = Existing { gave_up: true, ..pending("b", 2, 2) };
     assert_eq!(states(&plan(&wish("b", 2), &[late])), [("b", Serving, 2)]);
@@ -89,7 +100,7 @@ fn a_revision_that_gave_up_serves_once_it_answers() {
 
 #[test]
 fn a_serving_revision_whose_pods_fail_keeps_serving() {
-    let sick = Existing { ready: 0, ..serving("a", 2, 5) };
+    let sick = Existing { verified: 0, ..serving("a", 2, 5) };
     let plan = plan(&wish("a", 2), &[sick]);
     assert_eq!(states(&plan), [("a", Serving, 2)]);
     assert_eq!(plan.revisions[0].serving_since, Some(at(5)));
@@ -152,7 +163,7 @@ fn an_earlier_template_finds_its_revision_while_that_drains() {
 
 #[test]
 fn a_revision_that_is_wanted_again_keeps_its_sessions_while_its_pods_come_back() {
-    let existing = [Existing { ready: 0, ..draining("a", 0, 100) }, serving("b", 2, 990)];
+    let existing = [Existing { verified: 0, ..draining("a", 0, 100) }, serving("b", 2, 990)];
     let plan = plan(&wish("a", 2), &existing);
     assert_eq!(states(&plan), [("a", Draining, 2), ("b", Serving, 2)]);
 }
@@ -186,7 +197,7 @@ fn of_two_that_are_marked_as_serving_the_younger_serves() {
 #[test]
 fn a_serving_revision_whose_annotations_were_taken_away_serves() {
     let wish = Wish { remembered: Some("a"), ..wish("b", 2) };
-    let existing = [Existing { ready: 2, ..pending("a", 2, 2) }];
+    let existing = [Existing { verified: 2, ..pending("a", 2, 2) }];
     assert_eq!(states(&plan(&wish, &existing)), [("a", Serving, 2), ("b", Pending, 2)]);
 }
 
@@ -272,10 +283,11 @@ impl World {
             serving_since: planned.serving_since,
             draining_since: planned.draining_since,
             replicas: planned.replicas,
-            ready: if self.answers[revision] { planned.replicas } else { 0 },
+            verified: if self.answers[revision] { planned.replicas } else { 0 },
             pods: planned.replicas,
             idle: planned.replicas == 0,
             gave_up: false,
+            refuted: false,
         }
     }
 }

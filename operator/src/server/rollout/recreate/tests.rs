@@ -16,7 +16,7 @@ fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 
 /// What `a` is on its way out.
 fn leaving(replicas: i32, pods: i32) -> Existing {
-    Existing { replicas, pods, ready: 0, idle: replicas + pods == 0, ..draining("a", 1, 1000) }
+    Existing { replicas, pods, verified: 0, idle: replicas + pods == 0, ..draining("a", 1, 1000) }
 }
 
 #[test]
@@ -176,10 +176,11 @@ impl World {
             serving_since: planned.serving_since,
             draining_since: planned.draining_since,
             replicas: planned.replicas,
-            ready: if self.answers { planned.replicas } else { 0 },
+            verified: if self.answers { planned.replicas } else { 0 },
             pods: pods.max(planned.replicas),
             idle: before.is_some_and(|before| before.idle && planned.replicas == 0),
             gave_up: false,
+            refuted: false,
         }
     }
 }

@@ -1,0 +1,36 @@
+//! `portolan canary`: asks what is known, and tells whether the answer is right.
+
+mod checked;
+mod source;
+
+use clap::{Args, Subcommand};
+
+use crate::exit::Failure;
+
+/// Ask a server what it is known to have to answer.
+#[derive(Args, Debug)]
+pub(crate) struct CanaryArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Run(checked::RunArgs),
+}
+
+impl CanaryArgs {
+    /// Whether failures are told as JSON.
+    pub(crate) fn json(&self) -> bool {
+        match &self.command {
+            Command::Run(args) => args.json(),
+        }
+    }
+}
+
+/// `portolan canary`.
+pub(crate) async fn run(args: &CanaryArgs) -> Result<(), Failure> {
+    match &args.command {
+        Command::Run(args) => checked::run(args).await,
+    }
+}

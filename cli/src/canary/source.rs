@@ -1,0 +1,94 @@
+//! The server that is asked: its checks and its endpoint, from the cluster or from files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kube::{Api, Client, Config};
+use portolan_crds::{MCPServer, server::CanaryChecks};
+use reqwest::Url;
+
+use crate::client::connection;
+use crate::dev;
+use crate::exit::{Exit, Failure};
+
+/// Where `portolan dev` serves when it is not told otherwise.
+const DEV: &str = "http://127.0.0.1:8080";
+
+/// Which server.
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    /// Name of the MCPServer
+    server: String,
+
+    /// Its namespace; the kubeconfig's when not given, or "default" with --file
+    #[arg(long, short)]
+    namespace: Option<String>,
+
+    /// Read it from a file or directory, as `portolan dev` does, and not from the cluster; may be repeated
+    #[arg(long, short, value_name = "FILE|DIR")]
+    file: Vec<PathBuf>,
+
+    /// Its endpoint; when not given, the one in its status, or with --file the one of `portolan dev`
+    #[arg(long, value_parser = connection::url)]
+    url: Option<Url>,
+}
+
+/// A server that has checks.
+pub(crate) struct Source {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    pub(crate) checks: CanaryChecks,
+    pub(crate) url: Url,
+}
+
+impl ServerArgs {
+    /// Finds the server.
+    pub(crate) async fn find(&self) -> Result<Source, Failure> {
+        let (namespace, server) = if self.file.is_empty() { self.in_cluster().await? } else { self.in_files()? };
+        let name = format!("{namespace}/{}", self.server);
+        let Some(checks) = server.spec.canary_checks else {
+            return Err(Failure::usage(format!("MCPServer {name} has no canary checks"))
+                .hint("write some into spec.canaryChecks: kubectl explain mcpserver.spec.canaryChecks"));
+        };
+        let endpoints = server.status.map(|status| status.endpoints).unwrap_or_default();
+        let url = match (&self.url, endpoints.first()) {
+            (Some(url), _) => url.clone(),
+            (None, _) if !self.file.is_empty() => {
+                connection::url(&format!("{DEV}/{name}/mcp")).map_err(Failure::usage)?
+            }
+            (None, Some(endpoint)) => connection::url(&endpoint.url).map_err(Failure::usage)?,
+            (None, None) => {
+                let failure = Failure::new(Exit::Negative, format!("no gateway serves MCPServer {name}"));
+                return Err(failure.hint(format!("kubectl describe mcpserver -n {namespace} {} says why", self.server)));
+            }
+        };
+        Ok(Source { name, checks, url })
+    }
+
+    fn in_files(&self) -> Result<(String, MCPServer), Failure> {
+        let namespace = self.namespace.clone().unwrap_or_else(|| "default".into());
+        let server = dev::server_in(&self.file, &namespace, &self.server)?;
+        Ok((namespace, server))
+    }
+
+    async fn in_cluster(&self) -> Result<(String, MCPServer), Failure> {
+        let config = Config::infer().await.map_err(|error| {
+            Failure::usage(format!("there is no cluster to ask: {error}"))
+                .hint("set KUBECONFIG, or name files with --file")
+        })?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let unreachable = |error: kube::Error| match error {
+            kube::Error::Api(status) if status.code == 404 => {
+                Failure::usage(format!("there is no MCPServer {namespace}/{}", self.server))
+                    .hint("kubectl get mcpservers -A lists them")
+            }
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+                Failure::new(Exit::Denied, status.message.clone())
+            }
+            error => Failure::new(Exit::Unreachable, format!("the API server does not answer: {error}")),
+        };
+        let client = Client::try_from(config).map_err(unreachable)?;
+        let server = Api::<MCPServer>::namespaced(client, &namespace).get(&self.server).await.map_err(unreachable)?;
+        Ok((namespace, server))
+    }
+}

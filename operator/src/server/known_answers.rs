@@ -1,0 +1,75 @@
+//! What known-answer checks found, in the words of a condition. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use portolan_canary::Cause;
+use portolan_crds::conditions::{self, reasons, types};
+
+use super::{diagnosis::Diagnosis, rollout::Planned, summary::Outcome};
+use crate::{
+    canaries::{Fault, Standing},
+    status::Fact,
+};
+
+impl Outcome<'_> {
+    /// What pods of a revision answer wrongly.
+    pub(super) fn wrong_answers(&self, revision: &Planned) -> Option<Diagnosis> {
+        wrong(self.observed.failing_checks(&revision.name))
+    }
+
+    /// Why pods of a revision that answer their probes have not shown yet that they answer rightly.
+    pub(super) fn unverified(&self, revision: &Planned) -> Option<String> {
+        let pods = self.observed.pods_of(&revision.name).filter(|pod| self.observed.answers(pod));
+        let unknown: Vec<_> = pods.filter_map(|pod| Some((pod, self.unknown(pod)?))).collect();
+        let (pod, why) = unknown.first()?;
+        let pod = pod.name_any();
+        Some(match why {
+            Some(why) => format!("canary checks cannot be made at pod {pod}: {why}"),
+            None => format!("canary checks have not passed yet at pod {pod}"),
+        })
+    }
+
+    /// What was said of the serving revision before this operator began to ask: it holds until it knows better.
+    pub(super) fn said_before(&self, serving: &Planned) -> Option<Fact> {
+        let is_open = self.observed.pods_of(&serving.name).any(|pod| self.unknown(pod).is_some());
+        let conditions = self.server.status.as_ref().filter(|_| is_open)?.conditions.as_slice();
+        let before = conditions::find(conditions, types::AVAILABLE)?;
+        let reason =
+            [reasons::CANARY_FAILED, reasons::UNKNOWN_TOOL].into_iter().find(|known| *known == before.reason)?;
+        Some(Fact::no(types::AVAILABLE, reason, before.message.clone()))
+    }
+
+    /// Why nothing is known of a pod that is asked.
+    fn unknown(&self, pod: &Pod) -> Option<Option<&str>> {
+        match self.observed.standing(pod)? {
+            Standing::Unknown(why) => Some(why.as_deref()),
+            Standing::Passed | Standing::Failed(_) => None,
+        }
+    }
+}
+
+/// The first check that fails, and how many more there are.
+fn wrong<'a>(mut pods: impl Iterator<Item = (&'a Pod, &'a [Fault])>) -> Option<Diagnosis> {
+    let (pod, faults) = pods.next()?;
+    let fault = faults.first()?;
+    let Fault { check, field, failed } = fault;
+    let mut message = match failed.cause {
+        Cause::UnknownTool => format!("{field}.tool.name: expected {}, got {}", failed.expected, failed.got),
+        Cause::NoSession | Cause::Late | Cause::Error | Cause::Wrong => {
+            let name = pod.name_any();
+            format!("canary check {check} at pod {name}: expected {}, got {}", failed.expected, failed.got)
+        }
+    };
+    message.push_str(&more(faults.len() - 1, "check there", "checks there"));
+    message.push_str(&more(pods.count(), "pod", "pods"));
+    let reason = if failed.cause == Cause::UnknownTool { reasons::UNKNOWN_TOOL } else { reasons::CANARY_FAILED };
+    Some(Diagnosis { reason, message })
+}
+
+fn more(count: usize, one: &str, many: &str) -> String {
+    match count {
+        0 => String::new(),
+        1 => format!("; 1 more {one} fails too"),
+        _ => format!("; {count} more {many} fail too"),
+    }
+}
