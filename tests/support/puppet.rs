@@ -1,5 +1,5 @@
 //! A server that does what it is told, for what no third-party server can be made to do: it evaluates JavaScript in
-//! its own process, and is as late with its tools as the file [`LATE`] says.
+//! its own process, is as late with its tools as the file [`LATE`] says, and has whatever resource it is asked for.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,8 @@ const call = async code => {
 const answer = async ({id, method, params}) => {
   const result = method === 'initialize'
     ? {protocolVersion: params.protocolVersion, capabilities: {tools: {}}, serverInfo: {name: 'puppet', version: '1'}}
-    : method === 'tools/list' ? await tools() : method === 'tools/call' ? await call(params.arguments.code) : {};
+    : method === 'tools/list' ? await tools() : method === 'tools/call' ? await call(params.arguments.code)
+    : method === 'resources/read' ? {contents: [{uri: params.uri, text: `read ${params.uri}`}]} : {};
   return JSON.stringify({jsonrpc: '2.0', id, result});
 };
 ";
