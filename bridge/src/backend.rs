@@ -23,6 +23,8 @@ pub(crate) struct Backend {
     pub(crate) way: Way,
     /// Links of clients' own, and of callers who have no session.
     pub(crate) sessions: Arc<Sessions>,
+    /// Whether it is one streamable HTTP server that all of them are with.
+    is_http: bool,
 }
 
 /// How clients with sessions are served.
@@ -52,6 +54,7 @@ impl Backend {
 
     fn over_links(state: &Arc<State>, opener: Opener) -> (Self, Connector) {
         let connector = Connector::new(opener.clone());
+        let is_http = matches!(opener, Opener::Http(_));
         let starts_processes = matches!(opener, Opener::Process(_));
         let sessions = Sessions::start(state, opener, Box::new(|_| Held::default()));
         if let Some(dir) = state.config.cgroup.clone().filter(|_| starts_processes) {
@@ -59,10 +62,14 @@ impl Backend {
             tokio::spawn(memory::watch(Arc::clone(state), Arc::clone(&sessions), dir));
         }
         let way = if state.config.sessions.stateless { Way::Shared(Arc::new(Shared::new(state))) } else { Way::Links };
-        (Self { way, sessions }, connector)
+        (Self { way, sessions, is_http }, connector)
     }
 
     fn over_http(state: &Arc<State>, server: Server) -> (Self, Connector) {
+        if state.config.document {
+            // What is relayed passes as it is; a link is where something of ours can stand.
+            return Self::over_links(state, Opener::Http(server));
+        }
         let relay = Relay::start(state, server.clone());
         let of_relay: Weak<Relay> = Arc::downgrade(&relay);
         let beside = move |caller: Option<&SessionKey>| {
@@ -71,13 +78,15 @@ impl Backend {
         let opener = Opener::Http(server);
         let sessions = Sessions::start(state, opener.clone(), Box::new(beside));
         relay.beside(&sessions);
-        (Self { way: Way::Http(relay), sessions }, Connector::new(opener))
+        (Self { way: Way::Http(relay), sessions, is_http: true }, Connector::new(opener))
     }
 
     /// Ends what is open with a server over HTTP, in whose place one of the other era has come.
     pub(crate) fn end_replaced(&self) {
         if let Way::Http(relay) = &self.way {
             relay.end_replaced();
+        }
+        if self.is_http {
             self.sessions.end_replaced();
         }
     }

@@ -30,6 +30,8 @@ pub struct Config {
     pub grace: Duration,
     /// Longest message in either direction, in bytes.
     pub max_message_bytes: usize,
+    /// Whether the server has [`portolan_mcp::canary`]'s document among its resources.
+    pub document: bool,
     /// Folder of the control group whose memory limit the server's processes share; none is watched where absent.
     pub cgroup: Option<PathBuf>,
 }
@@ -49,6 +51,7 @@ impl Config {
             drain_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(2),
             max_message_bytes: 16 * 1024 * 1024,
+            document: false,
             cgroup: None,
         }
     }

@@ -67,6 +67,9 @@ pub struct Flags {
     /// Longest message in either direction, in bytes
     #[arg(long, default_value_t = 16 * 1024 * 1024, value_parser = message_bytes)]
     max_message_bytes: usize,
+    /// Add Saint Anthony to the server's resources: a document that proves to whoever asks about it that it was read
+    #[arg(long)]
+    canary_document: bool,
     /// Folder of the control group whose memory limit is watched; the container's own where absent
     #[arg(long, hide = true)]
     cgroup: Option<PathBuf>,
@@ -106,6 +109,7 @@ impl Flags {
             drain_timeout: self.drain_timeout,
             grace: self.grace,
             max_message_bytes: self.max_message_bytes,
+            document: self.canary_document,
             cgroup: self.cgroup.clone().or_else(own_cgroup),
             pod: self.pod_uid.clone(),
             ..Config::new(upstream, self.mac_key()?)

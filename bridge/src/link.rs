@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use portolan_mcp::canary::WithDocument;
 use portolan_mcp::envelope::Id;
 use portolan_mcp::failure::{Failure, Kind};
 use portolan_mcp::parked::ParkingKey;
@@ -82,6 +83,14 @@ impl Opener {
     }
 
     fn open_in(&self, era: Era, state: &Arc<State>, name: &str) -> Result<(Link, Inbox), SpawnError> {
+        let (link, inbox) = self.open_bare(era, state, name)?;
+        if !state.config.document {
+            return Ok((link, inbox));
+        }
+        Ok(translated(link, inbox, Machine::WithDocument(WithDocument::new(era)), Vec::new()))
+    }
+
+    fn open_bare(&self, era: Era, state: &Arc<State>, name: &str) -> Result<(Link, Inbox), SpawnError> {
         match self {
             Self::Process(command) => {
                 let (process, stdout) = Process::spawn(state, command, name)?;
@@ -120,7 +129,7 @@ pub(crate) enum Link {
     Process(Process),
     /// With a server over HTTP.
     Conversation(Conversation, Transport),
-    /// With a server of the other era.
+    /// With a server in front of which a machine stands.
     Translated(Box<Translated>),
 }
 
@@ -191,7 +200,7 @@ impl Link {
     pub(crate) fn is_awaited(&self) -> bool {
         match self {
             Self::Process(_) | Self::Conversation(..) => false,
-            Self::Translated(translated) => translated.is_awaited(),
+            Self::Translated(translated) => translated.is_awaited() || translated.inner().is_awaited(),
         }
     }
 
@@ -231,7 +240,7 @@ pub(crate) enum Inbox {
     Process(Stdout),
     /// What is heard of a conversation over HTTP.
     Conversation(Heards),
-    /// What is heard of a server of the other era.
+    /// What is heard of a server in front of which a machine stands.
     Translated(Messages),
 }
 

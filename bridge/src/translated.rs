@@ -1,10 +1,11 @@
-//! A link to a server of one era as whoever speaks the other needs it.
+//! A link to a server as whoever talks to it needs it: in the other era, or with a document of ours among its resources.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use portolan_mcp::canary::WithDocument;
 use portolan_mcp::envelope::{EnvelopeError, Id};
 use portolan_mcp::session::single_line;
 use portolan_mcp::translate::{Step, ToLegacy, ToModern};
@@ -19,11 +20,12 @@ use crate::state::lock;
 /// How long a call waits for its client to come back with an answer of its user.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// A state machine of either direction.
+/// A state machine that stands in front of a server.
 #[derive(Debug)]
 pub(crate) enum Machine {
     ToLegacy(Box<ToLegacy>),
     ToModern(Box<ToModern>),
+    WithDocument(WithDocument),
 }
 
 impl Machine {
@@ -31,6 +33,7 @@ impl Machine {
         match self {
             Self::ToLegacy(machine) => machine.client_message(line, out),
             Self::ToModern(machine) => machine.client_message(line, out),
+            Self::WithDocument(machine) => machine.client_message(line, out),
         }
     }
 
@@ -38,6 +41,7 @@ impl Machine {
         match self {
             Self::ToLegacy(machine) => machine.server_message(line, out),
             Self::ToModern(machine) => machine.server_message(line, out),
+            Self::WithDocument(machine) => machine.server_message(line, out),
         }
     }
 
@@ -45,14 +49,18 @@ impl Machine {
         match self {
             Self::ToLegacy(machine) => machine.refused(id, out),
             Self::ToModern(machine) => machine.refused(id, out),
+            Self::WithDocument(machine) => {
+                machine.refused(id);
+                Some(id.clone())
+            }
         }
     }
 
     fn expire(&mut self, name: &str, out: &mut Vec<Step>) {
         match self {
             Self::ToLegacy(machine) => machine.expire(name, out),
-            // Calls do not wait here: whoever asks has a session.
-            Self::ToModern(_) => {}
+            // Calls do not wait here: whoever asks has a session, or is asked nothing.
+            Self::ToModern(_) | Self::WithDocument(_) => {}
         }
     }
 }

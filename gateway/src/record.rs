@@ -48,6 +48,7 @@ pub(crate) struct Record {
     method: &'static str,
     rpc_method: Option<Box<str>>,
     tool: Option<String>,
+    resource: Option<String>,
     id: Option<Id>,
     session: Option<SessionKey>,
     status: Option<StatusCode>,
@@ -72,6 +73,7 @@ impl Record {
             method: metrics::NONE,
             rpc_method: None,
             tool: None,
+            resource: None,
             id: None,
             session: None,
             status: None,
@@ -132,8 +134,14 @@ impl Record {
         self.rpc_method = message.method().map(Into::into);
         if let Message::Request(request) = message {
             self.id = Some(request.id.clone());
-            if request.method == "tools/call" {
-                self.tool = request.params.and_then(|params| string_param(params, "name")).map(|name| shown(&name));
+            let param = |member| request.params.and_then(|params| string_param(params, member));
+            match &*request.method {
+                "tools/call" => self.tool = param("name").map(|name| shown(&name)),
+                // As of a path, never the query.
+                "resources/read" => {
+                    self.resource = param("uri").map(|uri| shown(uri.split(['?', '#']).next().unwrap_or_default()));
+                }
+                _ => {}
             }
         }
     }
@@ -226,6 +234,7 @@ impl Drop for Record {
             route = self.route.as_ref().map(|route| route.name().as_str()),
             method = self.rpc_method.as_deref().map_or_else(|| self.method.into(), shown),
             tool = self.tool,
+            resource = self.resource,
             issuer = self.caller.as_ref().map(|caller| shown(caller.issuer())),
             subject = self.caller.as_ref().map(|caller| shown(caller.subject())),
             session = self.session.as_ref().map(digest_of),

@@ -4,6 +4,7 @@
 //! the operator share these types, so that what crosses a wire between them is written down once.
 
 pub mod aggregate;
+pub mod canary;
 pub mod envelope;
 pub mod failure;
 pub mod mac;

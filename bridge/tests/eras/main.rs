@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod document;
 mod modern;
 mod passing;
 mod stateless;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use portolan_canary::{Check, Checks, Endpoint, Outcome, Protocol, round};
 use serde_json::{Value, json};
 
-use super::source::{ServerArgs, Source};
+use super::source::{Named, PlaceArgs, Source};
 use crate::client::connection::{self, Access};
 use crate::exit::{Exit, Failure, print};
 use crate::table;
@@ -25,8 +25,11 @@ Examples:
 
 Exit codes: 0 every check passed, 1 usage, 2 a check failed, 3 a credential is needed, 4 a check could not be made, 6 denied")]
 pub(crate) struct RunArgs {
+    /// Name of the MCPServer
+    server: String,
+
     #[command(flatten)]
-    server: ServerArgs,
+    place: PlaceArgs,
 
     #[command(flatten)]
     access: Access,
@@ -50,8 +53,12 @@ impl RunArgs {
 }
 
 pub(super) async fn run(args: &RunArgs) -> Result<(), Failure> {
-    let Source { name, checks, url } = args.server.find().await?;
-    let checks = Checks::read(&checks).map_err(|bad| Failure::usage(format!("MCPServer {name}: {bad}")))?;
+    let Source { name, server, url } = Named { server: &args.server, place: &args.place }.find().await?;
+    let Some(checks) = &server.spec.canary_checks else {
+        return Err(Failure::usage(format!("MCPServer {name} has no canary checks"))
+            .hint("write some into spec.canaryChecks: kubectl explain mcpserver.spec.canaryChecks"));
+    };
+    let checks = Checks::read(checks).map_err(|bad| Failure::usage(format!("MCPServer {name}: {bad}")))?;
     let endpoint = Endpoint {
         client: connection::http_client()?,
         url: Arc::from(url.as_str()),

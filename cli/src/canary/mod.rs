@@ -1,13 +1,15 @@
-//! `portolan canary`: asks what is known, and tells whether the answer is right.
+//! `portolan canary`: asks a server, or an agent, what is known, and tells whether the answer is right.
 
+mod agent;
 mod checked;
+mod record;
 mod source;
 
 use clap::{Args, Subcommand};
 
 use crate::exit::Failure;
 
-/// Ask a server what it is known to have to answer.
+/// Ask a server, or an agent that uses it, what it is known to have to answer.
 #[derive(Args, Debug)]
 pub(crate) struct CanaryArgs {
     #[command(subcommand)]
@@ -17,6 +19,7 @@ pub(crate) struct CanaryArgs {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(checked::RunArgs),
+    Agent(agent::AgentArgs),
 }
 
 impl CanaryArgs {
@@ -24,6 +27,7 @@ impl CanaryArgs {
     pub(crate) fn json(&self) -> bool {
         match &self.command {
             Command::Run(args) => args.json(),
+            Command::Agent(args) => args.json(),
         }
     }
 }
@@ -32,5 +36,6 @@ impl CanaryArgs {
 pub(crate) async fn run(args: &CanaryArgs) -> Result<(), Failure> {
     match &args.command {
         Command::Run(args) => checked::run(args).await,
+        Command::Agent(args) => agent::run(args).await,
     }
 }

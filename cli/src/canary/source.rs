@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kube::{Api, Client, Config};
-use portolan_crds::{MCPServer, server::CanaryChecks};
+use portolan_crds::MCPServer;
 use reqwest::Url;
 
 use crate::client::connection;
@@ -14,12 +14,16 @@ use crate::exit::{Exit, Failure};
 /// Where `portolan dev` serves when it is not told otherwise.
 const DEV: &str = "http://127.0.0.1:8080";
 
-/// Which server.
-#[derive(Args, Debug)]
-pub(crate) struct ServerArgs {
-    /// Name of the MCPServer
-    server: String,
+/// Which server, by its name.
+#[derive(Debug)]
+pub(crate) struct Named<'a> {
+    pub(crate) server: &'a str,
+    pub(crate) place: &'a PlaceArgs,
+}
 
+/// Where the server is looked up and reached.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
     /// Its namespace; the kubeconfig's when not given, or "default" with --file
     #[arg(long, short)]
     namespace: Option<String>,
@@ -33,27 +37,30 @@ pub(crate) struct ServerArgs {
     url: Option<Url>,
 }
 
-/// A server that has checks.
+/// A server that is asked.
 pub(crate) struct Source {
     /// `namespace/name`.
     pub(crate) name: String,
-    pub(crate) checks: CanaryChecks,
+    pub(crate) server: MCPServer,
     pub(crate) url: Url,
 }
 
-impl ServerArgs {
+impl PlaceArgs {
+    /// Whether it is looked up in files, not in the cluster.
+    pub(crate) fn is_in_files(&self) -> bool {
+        !self.file.is_empty()
+    }
+}
+
+impl Named<'_> {
     /// Finds the server.
     pub(crate) async fn find(&self) -> Result<Source, Failure> {
-        let (namespace, server) = if self.file.is_empty() { self.in_cluster().await? } else { self.in_files()? };
+        let (namespace, server) = if self.place.file.is_empty() { self.in_cluster().await? } else { self.in_files()? };
         let name = format!("{namespace}/{}", self.server);
-        let Some(checks) = server.spec.canary_checks else {
-            return Err(Failure::usage(format!("MCPServer {name} has no canary checks"))
-                .hint("write some into spec.canaryChecks: kubectl explain mcpserver.spec.canaryChecks"));
-        };
-        let endpoints = server.status.map(|status| status.endpoints).unwrap_or_default();
-        let url = match (&self.url, endpoints.first()) {
+        let endpoints = server.status.as_ref().map(|status| status.endpoints.as_slice()).unwrap_or_default();
+        let url = match (&self.place.url, endpoints.first()) {
             (Some(url), _) => url.clone(),
-            (None, _) if !self.file.is_empty() => {
+            (None, _) if !self.place.file.is_empty() => {
                 connection::url(&format!("{DEV}/{name}/mcp")).map_err(Failure::usage)?
             }
             (None, Some(endpoint)) => connection::url(&endpoint.url).map_err(Failure::usage)?,
@@ -62,12 +69,12 @@ impl ServerArgs {
                 return Err(failure.hint(format!("kubectl describe mcpserver -n {namespace} {} says why", self.server)));
             }
         };
-        Ok(Source { name, checks, url })
+        Ok(Source { name, server, url })
     }
 
     fn in_files(&self) -> Result<(String, MCPServer), Failure> {
-        let namespace = self.namespace.clone().unwrap_or_else(|| "default".into());
-        let server = dev::server_in(&self.file, &namespace, &self.server)?;
+        let namespace = self.place.namespace.clone().unwrap_or_else(|| "default".into());
+        let server = dev::server_in(&self.place.file, &namespace, self.server)?;
         Ok((namespace, server))
     }
 
@@ -76,7 +83,7 @@ impl ServerArgs {
             Failure::usage(format!("there is no cluster to ask: {error}"))
                 .hint("set KUBECONFIG, or name files with --file")
         })?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = self.place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let unreachable = |error: kube::Error| match error {
             kube::Error::Api(status) if status.code == 404 => {
                 Failure::usage(format!("there is no MCPServer {namespace}/{}", self.server))
@@ -88,7 +95,7 @@ impl ServerArgs {
             error => Failure::new(Exit::Unreachable, format!("the API server does not answer: {error}")),
         };
         let client = Client::try_from(config).map_err(unreachable)?;
-        let server = Api::<MCPServer>::namespaced(client, &namespace).get(&self.server).await.map_err(unreachable)?;
+        let server = Api::<MCPServer>::namespaced(client, &namespace).get(self.server).await.map_err(unreachable)?;
         Ok((namespace, server))
     }
 }

@@ -28,8 +28,15 @@ pub(crate) struct Target {
     access: Access,
 }
 
+impl Target {
+    /// The endpoint `url`.
+    pub(crate) fn new(url: reqwest::Url, access: &Access) -> Self {
+        Self { url, access: access.clone() }
+    }
+}
+
 /// With which credentials, how long, and in which revision.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Access {
     /// Another request header; may be repeated with another name
     #[arg(long, value_name = "NAME: VALUE")]

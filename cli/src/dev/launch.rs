@@ -40,6 +40,8 @@ pub(super) struct Launch {
     pub(super) request_timeout: Duration,
     /// How the server is checked.
     pub(super) check: Check,
+    /// Whether a document of ours is among its resources.
+    pub(super) document: bool,
 }
 
 /// The server itself.
@@ -111,6 +113,7 @@ pub(super) fn launch(
             unhealthy_threshold: spec.health_check.unhealthy_threshold,
             healthy_threshold: spec.health_check.healthy_threshold,
         },
+        document: spec.has_canary_document(),
     })
 }
 

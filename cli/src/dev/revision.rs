@@ -262,6 +262,7 @@ impl Life {
         };
         config.request_timeout = launch.request_timeout;
         config.drain_timeout = launch.drain_timeout;
+        config.document = launch.document;
         config
     }
 

@@ -23,10 +23,26 @@ pub struct CanaryChecks {
     #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub failure_threshold: u32,
 
+    /// Whether the bridge adds a document of Portolan's own to the server's resources, for checks and agents to be asked about:
+    /// `SaintAnthony` has the URI `canary://saint-anthony/` and any ticket of up to 64 letters and digits, says the ticket, and is about
+    /// automated cow milking.
+    #[serde(default)]
+    pub document: CanaryDocument,
+
     /// What is asked, in this order, in one session that is opened for it.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub checks: Vec<CanaryCheck>,
+}
+
+/// A document that the bridge adds to a server's resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum CanaryDocument {
+    /// None.
+    #[default]
+    None,
+    /// Nobody who has not read it can say what is in it.
+    SaintAnthony,
 }
 
 /// One question and what its answer must be. `{{nonce}}` in the question and in `expect` stands for sixteen characters that are new each time:

@@ -8,7 +8,9 @@ mod resilience;
 mod status;
 mod volume;
 
-pub use canary::{CanaryCheck, CanaryChecks, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue};
+pub use canary::{
+    CanaryCheck, CanaryChecks, CanaryDocument, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue,
+};
 pub use container::{
     ConfigMapEnv, Container, EnvFrom, EnvFromSource, EnvSource, EnvVar, EnvVarSource, ImagePullPolicy, KeyRef,
     LocalName, Resources, SecretEnv, Transport, VolumeMount,
@@ -110,6 +112,12 @@ pub struct MCPServerSpec {
 }
 
 impl MCPServerSpec {
+    /// Whether the bridge adds a document to the server's resources.
+    #[must_use]
+    pub fn has_canary_document(&self) -> bool {
+        self.canary_checks.as_ref().is_some_and(|checks| checks.document == CanaryDocument::SaintAnthony)
+    }
+
     /// The one place where the server runs; `None` only for an object that no API server admitted.
     #[must_use]
     pub fn place(&self) -> Option<Place<'_>> {

@@ -2,6 +2,7 @@
 //! its own budget says.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use portolan_gateway::Bounds;
@@ -9,9 +10,10 @@ use portolan_tests::process::may_open;
 use portolan_tests::replica::Replica;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::aggregate::legacy;
-use crate::client::{Client, sized, soon, until};
+use crate::client::{Client, sized, until};
 use crate::crowds::{CONNECTIONS, client, start};
 use crate::endpoints::{ENDPOINTS, open};
 
@@ -76,12 +78,14 @@ async fn thousands_of_megabytes_of_bodies_that_never_end_take_no_more_memory_tha
     let (bridge, _api, mut replica) = start().await;
     let sessions = sessions(&replica).await;
     let reached = bridge.asked().len();
+    // They take turns: the more there are, the longer one waits for its own.
+    let turn = Duration::from_secs(20 + crowd as u64 / 100);
     let attack = async |which: usize| {
         let (path, _) = ENDPOINTS[which % ENDPOINTS.len()];
         let (mut stream, _written) = client(&replica).half_a_body(path, (1 << 20) - 1).await;
         let mut answer = Vec::new();
         // Whoever goes on sending may be cut off before its answer is read.
-        let _cut = soon(stream.read_to_end(&mut answer)).await;
+        let _cut = timeout(turn, stream.read_to_end(&mut answer)).await.expect("its turn comes");
         String::from_utf8(answer).expect("text")
     };
     // The others wait for a place.

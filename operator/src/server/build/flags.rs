@@ -39,6 +39,7 @@ pub(super) fn common(spec: &MCPServerSpec, key_file: &str) -> Vec<String> {
     .into_iter()
     .chain(per_caller)
     .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .chain(spec.has_canary_document().then(|| "--canary-document".to_owned()))
     .collect()
 }
 

@@ -1,0 +1,68 @@
+//! What the gateway wrote down of a question: its access log, in the cluster or in a file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, LogParams};
+use kube::{Client, ResourceExt};
+use portolan_crds::{MCPServer, labels};
+use tokio::time::{Instant, sleep};
+
+/// How long a line may take from the call to the log.
+const LATE: Duration = Duration::from_secs(5);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(250);
+/// What the lines of the access log have, as text and as JSON.
+const ACCESS: &str = "portolan::access";
+
+/// Where the gateway's record is.
+pub(super) enum Record<'a> {
+    /// In the logs of a gateway's pods.
+    Cluster(&'a MCPServer),
+    /// In a file that `portolan dev` writes its log to.
+    File(&'a Path),
+    /// Nobody said.
+    None,
+}
+
+impl Record<'_> {
+    /// How often it has a line with `mark`, which is not asked before the last call has ended; waits for the first for a while. `Err` says
+    /// why it cannot be read.
+    pub(super) async fn count(&self, mark: &str, since: Duration) -> Result<usize, String> {
+        let began = Instant::now();
+        loop {
+            let lines = match self {
+                Self::Cluster(server) => in_cluster(server, since + began.elapsed()).await?,
+                Self::File(path) => {
+                    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?
+                }
+                Self::None => return Err("--access-log names no file of `portolan --log-level info dev`".into()),
+            };
+            let count = lines.lines().filter(|line| line.contains(ACCESS) && line.contains(mark)).count();
+            if count > 0 || began.elapsed() > LATE {
+                return Ok(count);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// The logs of every replica of every gateway that serves `server`.
+async fn in_cluster(server: &MCPServer, since: Duration) -> Result<String, String> {
+    let client = Client::try_default().await.map_err(|error| error.to_string())?;
+    let endpoints = server.status.as_ref().map(|status| status.endpoints.as_slice()).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_add(2);
+    let mut all = String::new();
+    for endpoint in endpoints {
+        let Some((namespace, gateway)) = endpoint.gateway.split_once('/') else { continue };
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let replicas = ListParams::default().labels(&format!("{}={gateway}", labels::GATEWAY));
+        for pod in pods.list(&replicas).await.map_err(|error| error.to_string())? {
+            let parameters = LogParams { since_seconds: Some(seconds), ..LogParams::default() };
+            let lines = pods.logs(&pod.name_any(), &parameters).await.map_err(|error| error.to_string())?;
+            all.push_str(&lines);
+        }
+    }
+    Ok(all)
+}
