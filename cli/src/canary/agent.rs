@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::record::Record;
+use super::server::TOOL;
 use super::source::{Named, PlaceArgs, Source};
 use crate::client::connection::{self, Access, Target};
 use crate::exit::{Exit, Failure, note, print};
@@ -117,7 +118,7 @@ impl Verdict {
         match self {
             Self::Read => "the agent read the document: its answer has the batch number that nothing else says",
             Self::AskedInVain => "the agent asked the server, and its answer has nothing of what it was told",
-            Self::MadeUp => "the agent made its answer up: the gateway has no read of the document under this ticket",
+            Self::MadeUp => "the agent made its answer up: the gateway has recorded no call of it",
             Self::NotRead => "the agent's answer has nothing of the document",
         }
     }
@@ -126,17 +127,17 @@ impl Verdict {
 pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
     let Source { name, server, url } = Named { server: &args.server, place: &args.place }.find().await?;
     let target = Target::new(url.clone(), &args.access);
-    has_document(&target, &name).await?;
+    let way = way(&target, &name).await?;
     let ticket = Nonce::fresh().map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;
     let ticket = ticket.as_str();
     let began = Instant::now();
-    let answer = ask(args, &question(url.as_str(), ticket), url.as_str()).await?;
+    let answer = ask(args, &way.question(url.as_str(), ticket), url.as_str()).await?;
     let record = match (&args.access_log, args.place.is_in_files()) {
         (Some(path), _) => Record::File(path),
         (None, true) => Record::None,
         (None, false) => Record::Cluster(&server),
     };
-    let calls = record.count(&uri(ticket), began.elapsed()).await;
+    let calls = record.count(&way.mark(ticket), began.elapsed()).await;
     if let Err(why) = &calls {
         note(&format!("the gateway's record cannot be read: {why}"));
     }
@@ -148,7 +149,7 @@ pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
     } else {
         print(&format!("{}\n", answer.trim_end()))?;
         if let Some(calls) = calls {
-            note(&format!("The gateway recorded {calls} reads of the document under this ticket."));
+            note(&format!("The gateway recorded {calls} {}.", way.calls()));
         }
     }
     match verdict {
@@ -166,30 +167,62 @@ fn uri(ticket: &str) -> String {
     format!("{URI}/{ticket}")
 }
 
-fn question(url: &str, ticket: &str) -> String {
-    format!(
-        "Read the resource {} of the MCP server at {url}. In one sentence: what is {NAME} there, and which batch number \
-         does it have under this ticket? Say so if you cannot read it.",
-        uri(ticket)
-    )
+/// How an agent gets at the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By a tool of the server: what every agent can do.
+    Tool,
+    /// By reading it as a resource.
+    Resource,
 }
 
-/// Before an agent is blamed: whether the document can be read there at all.
-async fn has_document(target: &Target, name: &str) -> Result<(), Failure> {
+impl Way {
+    fn question(self, url: &str, ticket: &str) -> String {
+        let how = match self {
+            Self::Tool => format!("Call the tool {TOOL} with the ticket {ticket} at the MCP server {url}."),
+            Self::Resource => format!("Read the resource {} of the MCP server {url}.", uri(ticket)),
+        };
+        format!(
+            "{how} In one sentence: what is {NAME} there, and which batch number does it have under this ticket? Say so \
+             if you cannot find out."
+        )
+    }
+
+    /// What a line of the access log has that tells of it. Of a tool's arguments there is nothing.
+    fn mark(self, ticket: &str) -> String {
+        match self {
+            Self::Tool => TOOL.to_owned(),
+            Self::Resource => uri(ticket),
+        }
+    }
+
+    fn calls(self) -> &'static str {
+        match self {
+            Self::Tool => "calls of the tool meanwhile",
+            Self::Resource => "reads of the document under this ticket",
+        }
+    }
+}
+
+/// Before an agent is blamed: how the document can be got at there.
+async fn way(target: &Target, name: &str) -> Result<Way, Failure> {
     let ticket = "is-it-there";
-    let read = connection::within(target, async |session| {
-        Ok(session.read_resource(ReadResourceRequestParams::new(uri(ticket))).await.ok())
+    let found = connection::within(target, async |session| {
+        let tools = session.list_all_tools().await.unwrap_or_default();
+        let read = session.read_resource(ReadResourceRequestParams::new(uri(ticket))).await;
+        Ok((tools.iter().any(|tool| tool.name == TOOL), read.map(|result| result.contents).unwrap_or_default()))
     });
-    let contents = read.await?.map(|result| result.contents).unwrap_or_default();
+    let (has_tool, contents) = found.await?;
     let is_document = |contents: &ResourceContents| match contents {
         ResourceContents::TextResourceContents { text, .. } => *text == document(ticket),
         _ => false,
     };
-    if contents.iter().any(is_document) {
-        return Ok(());
+    match (has_tool, contents.iter().any(is_document)) {
+        (true, _) => Ok(Way::Tool),
+        (false, true) => Ok(Way::Resource),
+        (false, false) => Err(Failure::usage(format!("MCPServer {name} has no document \"{NAME}\""))
+            .hint("write spec.canaryChecks.document: SaintAnthony")),
     }
-    Err(Failure::usage(format!("MCPServer {name} has no document \"{NAME}\""))
-        .hint("write spec.canaryChecks.document: SaintAnthony"))
 }
 
 /// What the agent prints.
@@ -244,10 +277,12 @@ mod tests {
 
     #[test]
     fn the_question_says_where_to_look_and_nothing_of_the_answer() {
-        let question = question("http://gateway/default/docs/mcp", "t-1");
-        assert!(
-            question.contains("canary://saint-anthony/t-1") && question.contains("http://gateway/default/docs/mcp")
-        );
-        assert!(!question.contains("milk") && !question.contains(&batch("t-1")), "{question}");
+        let places =
+            [(Way::Resource, "canary://saint-anthony/t-1"), (Way::Tool, "the tool saint-anthony with the ticket t-1")];
+        for (way, place) in places {
+            let question = way.question("http://gateway/default/docs/mcp", "t-1");
+            assert!(question.contains(place) && question.contains("http://gateway/default/docs/mcp"), "{question}");
+            assert!(!question.contains("milk") && !question.contains(&batch("t-1")), "{question}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod checked;
 mod record;
+mod server;
 mod source;
 
 use clap::{Args, Subcommand};
@@ -20,6 +21,9 @@ pub(crate) struct CanaryArgs {
 enum Command {
     Run(checked::RunArgs),
     Agent(agent::AgentArgs),
+    /// Serve an MCP server with the document "Saint Anthony" on standard input and output.
+    #[command(after_help = "Example:\n  portolan dev -f examples/canary")]
+    Serve,
 }
 
 impl CanaryArgs {
@@ -28,6 +32,7 @@ impl CanaryArgs {
         match &self.command {
             Command::Run(args) => args.json(),
             Command::Agent(args) => args.json(),
+            Command::Serve => false,
         }
     }
 }
@@ -37,5 +42,6 @@ pub(crate) async fn run(args: &CanaryArgs) -> Result<(), Failure> {
     match &args.command {
         Command::Run(args) => checked::run(args).await,
         Command::Agent(args) => agent::run(args).await,
+        Command::Serve => server::run().await,
     }
 }
