@@ -9,7 +9,7 @@ CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
 CLUSTER_SUITES := admission_cluster rbac servers canaries remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
 # Suites that need third-party servers and clients but no cluster.
-LOCAL_SUITES := dev_local remote_dev scenario conformance conformance_client instructions hostile
+LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 
 # Every suite and every test of a crate is built with the features of all, and linted while it is compiled: nothing is
 # compiled once for each.

@@ -20,8 +20,8 @@ use crate::source::{self, Source};
 use crate::stack;
 use crate::state::State;
 
-/// Connections of the admin port: probes, a scraper or two, the operator.
-const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// Connections of the admin port: probes, a scraper or two, the operator with its checks.
+const MAX_ADMIN_CONNECTIONS: usize = 256;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]

@@ -32,10 +32,25 @@ impl Dev {
     /// It does not start.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::launch(folder, None)
+    }
+
+    /// The same, with a line in its log for every request.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start_logging(folder: &Path) -> Self {
+        Self::launch(folder, Some("info"))
+    }
+
+    fn launch(folder: &Path, level: Option<&str>) -> Self {
         let path =
             format!("{}:{}", paths::repo("target/thirdparty/bin").display(), std::env::var("PATH").unwrap_or_default());
         let said = NamedTempFile::new().expect("a file");
+        let level = level.map(|level| ["--log-level", level]);
         let mut child = Command::new(paths::binary("portolan"))
+            .args(level.into_iter().flatten())
             .args(["dev", "--listen", "127.0.0.1:0", "-o", "json", "-f"])
             .arg(folder)
             .env("PATH", path)
@@ -89,6 +104,12 @@ impl Dev {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().and_then(|pid| pid.try_into().ok()).expect("it runs")
+    }
+
+    /// The file that it writes its log to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.said.path()
     }
 
     /// What its gateway counts, read from its admin port: that is a port of loopback which it tells nobody.

@@ -130,13 +130,13 @@ pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
     let way = way(&target, &name).await?;
     let ticket = Nonce::fresh().map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;
     let ticket = ticket.as_str();
-    let began = Instant::now();
-    let answer = ask(args, &way.question(url.as_str(), ticket), url.as_str()).await?;
     let record = match (&args.access_log, args.place.is_in_files()) {
-        (Some(path), _) => Record::File(path),
+        (Some(path), _) => Record::from_now_on(path),
         (None, true) => Record::None,
         (None, false) => Record::Cluster(&server),
     };
+    let began = Instant::now();
+    let answer = ask(args, &way.question(url.as_str(), ticket), url.as_str()).await?;
     let calls = record.count(&way.mark(ticket), began.elapsed()).await;
     if let Err(why) = &calls {
         note(&format!("the gateway's record cannot be read: {why}"));

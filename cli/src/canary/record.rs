@@ -20,13 +20,20 @@ const ACCESS: &str = "portolan::access";
 pub(super) enum Record<'a> {
     /// In the logs of a gateway's pods.
     Cluster(&'a MCPServer),
-    /// In a file that `portolan dev` writes its log to.
-    File(&'a Path),
+    /// In a file that `portolan dev` writes its log to, behind so many bytes.
+    File(&'a Path, usize),
     /// Nobody said.
     None,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// What is written to `path` from now on.
+    pub(super) fn from_now_on(path: &'a Path) -> Self {
+        // One that is not there is told of when it is read.
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        Self::File(path, usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
     /// How often it has a line with `mark`, which is not asked before the last call has ended; waits for the first for a while. `Err` says
     /// why it cannot be read.
     pub(super) async fn count(&self, mark: &str, since: Duration) -> Result<usize, String> {
@@ -34,9 +41,7 @@ impl Record<'_> {
         loop {
             let lines = match self {
                 Self::Cluster(server) => in_cluster(server, since + began.elapsed()).await?,
-                Self::File(path) => {
-                    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?
-                }
+                Self::File(path, from) => in_file(path, *from)?,
                 Self::None => return Err("--access-log names no file of `portolan --log-level info dev`".into()),
             };
             let count = lines.lines().filter(|line| line.contains(ACCESS) && line.contains(mark)).count();
@@ -46,6 +51,11 @@ impl Record<'_> {
             sleep(PAUSE).await;
         }
     }
+}
+
+fn in_file(path: &Path, from: usize) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned())
 }
 
 /// The logs of every replica of every gateway that serves `server`.
