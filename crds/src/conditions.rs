@@ -91,6 +91,8 @@ pub mod reasons {
     pub const CANARY_FAILED: &str = "CanaryFailed";
     /// A known-answer check calls a tool that the server does not have.
     pub const UNKNOWN_TOOL: &str = "UnknownTool";
+    /// A new revision lacks tools that the one that serves has, or defines them differently; the message says which.
+    pub const TOOLS_CHANGED: &str = "ToolsChanged";
     /// The scheduler found no node; the message is the scheduler's.
     pub const POD_NOT_SCHEDULED: &str = "PodNotScheduled";
     /// The kubelet cannot make the container from its configuration; the message is the kubelet's.

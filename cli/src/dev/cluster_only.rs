@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::files::Objects;
 use super::problem::{Origin, Problem};
 
-/// Fields of a server that say where and with how much it runs.
-const SERVER: [&str; 7] = [
+/// Fields of a server that say where and with how much it runs, and what is watched all the time.
+const SERVER: [&str; 9] = [
     "/spec/container/resources",
     "/spec/container/volumes",
     "/spec/container/volumeMounts",
@@ -14,6 +14,8 @@ const SERVER: [&str; 7] = [
     "/spec/container/imagePullSecrets",
     "/spec/pod",
     "/spec/replicas",
+    "/spec/canaryChecks/checks",
+    "/spec/rollout/allowToolChanges",
 ];
 
 /// Fields of a gateway that only a cluster can honour.
@@ -35,7 +37,11 @@ fn written(origin: &Origin, value: &Value, pointers: &[&str]) -> Vec<Problem> {
     let problem = |pointer: &&str| {
         let field = value.pointer(pointer).filter(|field| !field.is_null())?;
         let path = pointer.trim_start_matches('/').replace('/', ".");
-        (!has_effect(pointer, field)).then(|| origin.problem(&path, "has no effect here: only a cluster can honour it"))
+        let message = match *pointer {
+            "/spec/canaryChecks/checks" => "is made here by `portolan canary run`, and by itself only in a cluster",
+            _ => "has no effect here: only a cluster can honour it",
+        };
+        (!has_effect(pointer, field)).then(|| origin.problem(&path, message))
     };
     pointers.iter().filter_map(problem).collect()
 }

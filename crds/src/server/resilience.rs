@@ -173,6 +173,11 @@ pub struct Rollout {
     #[serde(default, rename = "type")]
     pub type_: RolloutType,
 
+    /// Whether a new revision may lack tools that the one that serves has, or define them differently. Where it may not, such a revision does not serve:
+    /// `Ready` says which tools. New tools are no obstacle. With `Recreate` nothing serves that it could be compared with.
+    #[serde(default)]
+    pub allow_tool_changes: bool,
+
     /// How long the old revision keeps the sessions it has; those still open are ended then. 0s ends them at once.
     #[serde(default = "drain_timeout")]
     #[x_kube(validation = crate::rules::duration("0s", "24h", "10m"))]
@@ -181,7 +186,7 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { type_: RolloutType::default(), drain_timeout: drain_timeout() }
+        Self { type_: RolloutType::default(), allow_tool_changes: false, drain_timeout: drain_timeout() }
     }
 }
 

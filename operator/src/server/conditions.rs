@@ -10,6 +10,7 @@ use super::{
     observed::has_ended,
     rollout::Planned,
     summary::Outcome,
+    tool_changes::Changes,
 };
 use crate::{
     error::Error,
@@ -137,6 +138,9 @@ impl Outcome<'_> {
         if let Some(bad) = self.bad_check() {
             return not(reasons::INVALID, format!("{bad}; {}", self.serves_meanwhile()));
         }
+        if let Some(barred) = self.barred() {
+            return not(barred.reason, barred.message);
+        }
         if let Some(pending) = self.pending() {
             let why = self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
             return not(
@@ -188,8 +192,27 @@ impl Outcome<'_> {
         if serves { None } else { self.plan.revision(desired) }
     }
 
+    /// Why the desired revision does not take the place of the one that serves, although it could.
+    fn barred(&self) -> Option<Diagnosis> {
+        let pending = self.pending().filter(|_| !self.validated.spec.rollout.allow_tool_changes)?;
+        let serving = self.plan.serving()?;
+        let is_verified = self.verified_of(&pending.name) >= pending.replicas;
+        let changes = self.observed.tool_changes(&serving.name, &pending.name);
+        // Those that are not known yet will be in a moment.
+        let changes = changes.filter(|changes| is_verified && *changes != Changes::Unknown)?;
+        let message = format!(
+            "revision {} has other tools than revision {}, which serves on: {changes}; write spec.rollout.allowToolChanges: true, or take \
+             the change back",
+            pending.name, serving.name
+        );
+        Some(Diagnosis { reason: reasons::TOOLS_CHANGED, message })
+    }
+
     /// Why the desired revision made no progress for so long that its Deployment gave up.
     fn failed(&self) -> Option<Diagnosis> {
+        if let Some(barred) = self.barred() {
+            return Some(barred);
+        }
         let failed = self.pending().filter(|pending| pending.state == RevisionState::Failed)?;
         let mut why = self.diagnosis(failed).unwrap_or_else(|| self.coming_up(failed));
         if why.reason == reasons::PENDING {

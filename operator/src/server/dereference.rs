@@ -76,6 +76,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         templates,
         pods,
         probes,
+        tools,
         definitions,
         endpoints,
         programmed,

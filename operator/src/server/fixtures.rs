@@ -45,6 +45,7 @@ pub(super) fn nothing() -> Observed {
         templates: Vec::new(),
         pods: Vec::new(),
         probes: BTreeMap::new(),
+        tools: Vec::new(),
         definitions: BTreeMap::new(),
         endpoints: Vec::new(),
         programmed: BTreeMap::new(),

@@ -14,6 +14,7 @@ mod requeue;
 mod revision;
 mod rollout;
 mod summary;
+mod tool_changes;
 mod validate;
 
 use kube::ResourceExt;

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
-    core::v1::{ContainerStatus, Pod},
+    core::v1::{ConfigMap, ContainerStatus, Pod},
 };
 use portolan_canary::BadCheck;
 use portolan_crds::labels;
@@ -18,9 +18,10 @@ use portolan_mcp::{
 };
 
 use super::{
-    build::{BRIDGE, DRAINING_SINCE, RELAY, SERVER, SERVING_SINCE, annotation},
+    build::{self, BRIDGE, DRAINING_SINCE, RELAY, SERVER, SERVING_SINCE, annotation},
     references::Kind,
     rollout::Existing,
+    tool_changes::{Changes, ToolSet},
 };
 use crate::{
     canaries::{Fault, Standing},
@@ -54,6 +55,8 @@ pub(super) struct Observed {
     pub(super) pods: Vec<Pod>,
     /// What the probe of each pod found last, by the pod's uid. One that was not asked, or has not answered, is absent.
     pub(super) probes: BTreeMap<String, ProbeStatus>,
+    /// Tool definitions that are stored.
+    pub(super) tools: Vec<ConfigMap>,
     /// Tool definitions that are to be stored, by revision.
     pub(super) definitions: BTreeMap<String, Definitions>,
     /// The server's URL at each gateway that selects it, by `namespace/name` of the gateway.
@@ -135,6 +138,29 @@ impl Observed {
     /// Where a pod stands with its known-answer checks, while they are made.
     pub(super) fn standing(&self, pod: &Pod) -> Option<&Standing> {
         self.canaries.as_ref()?.as_ref().ok()?.get(pod.metadata.uid.as_deref()?)
+    }
+
+    /// How the tools of the revision `to` differ from those of `from` where someone may rely on those.
+    pub(super) fn tool_changes(&self, from: &str, to: &str) -> Option<Changes> {
+        let before = self.tool_set(from)?;
+        match self.tool_set(to) {
+            Some(after) => before.changes(&after),
+            None => Some(Changes::Unknown),
+        }
+    }
+
+    /// The tools of a revision, as far as they are known.
+    fn tool_set(&self, revision: &str) -> Option<ToolSet> {
+        if let Some(definitions) = self.definitions.get(revision) {
+            return ToolSet::parse(&definitions.json);
+        }
+        let name = build::tools_name(revision);
+        let stored = self.tools.iter().find(|stored| stored.metadata.name.as_ref() == Some(&name));
+        let has_none = |probe: &ProbeStatus| probe.state == ProbeState::Ready && probe.tools.is_none();
+        stored.and_then(ToolSet::stored).or_else(|| {
+            let mut probes = self.pods_of(revision).filter_map(|pod| self.probe(pod));
+            probes.any(has_none).then(ToolSet::default)
+        })
     }
 
     /// Pods of a revision that answer their probes, and fail known-answer checks.

@@ -55,6 +55,8 @@ impl Existing {
 pub(super) struct Wish<'a> {
     /// Name of the revision that the spec asks for; `None` while what it refers to is missing.
     pub(super) desired: Option<&'a str>,
+    /// Revisions that served, from whose tools those of the desired one differ, although that may not be.
+    pub(super) incompatible: &'a [&'a str],
     /// `metadata.generation` of the spec.
     pub(super) generation: i64,
     /// `spec.replicas`.
@@ -163,9 +165,10 @@ fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
     let current = current(wish, existing);
     let Some(desired) = wish.desired else { return current };
+    let is_barred = current.is_some_and(|current| wish.incompatible.contains(&current));
     let verified = existing.iter().any(|revision| revision.name == desired && revision.verified >= wish.replicas);
     // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
-    if verified || wish.replicas == 0 { Some(desired) } else { current }
+    if (verified && !is_barred) || wish.replicas == 0 { Some(desired) } else { current }
 }
 
 /// The revision that serves now. Two are marked after an operator died between two writes: the younger counts.

@@ -62,6 +62,11 @@ impl Outcome<'_> {
         count(self.observed.pods_of(revision).filter(|pod| self.observed.answers(pod)).count())
     }
 
+    /// Pods of a revision that answer, and answer rightly what they are known to have to answer.
+    pub(super) fn verified_of(&self, revision: &str) -> i32 {
+        count(self.observed.pods_of(revision).filter(|pod| self.observed.is_verified(pod)).count())
+    }
+
     /// What the serving revision said of itself; the last word while it is the same revision and says nothing.
     fn found(&self, old: &MCPServerStatus) -> (Option<ServerInfo>, Option<Tools>) {
         let Some(serving) = self.plan.serving() else { return (None, None) };

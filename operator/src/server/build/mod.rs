@@ -95,8 +95,19 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
         .map(|revision| revision.name.as_str())
         .filter(|name| !matches!(observed.programmed(Some(name)), Programmed::Waiting(_)))
         .collect();
+    let differs = |name: &&str| {
+        let may_change = validated.spec.rollout.allow_tool_changes;
+        !may_change && desired.is_some_and(|desired| desired != *name && observed.tool_changes(name, desired).is_some())
+    };
+    let incompatible: Vec<_> = existing
+        .iter()
+        .filter(|revision| revision.serving_since.is_some())
+        .map(|revision| revision.name.as_str())
+        .filter(differs)
+        .collect();
     let wish = Wish {
         desired,
+        incompatible: &incompatible,
         generation: validated.generation,
         replicas: validated.spec.replicas,
         type_: validated.spec.rollout.type_,

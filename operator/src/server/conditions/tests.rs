@@ -7,6 +7,7 @@ use portolan_crds::{
 };
 
 use portolan_mcp::wire::{ProbeReason, ProbeStatus};
+use serde_json::json;
 
 use super::*;
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     loaded::Complaint,
     server::{
         fixtures::{self, pod},
-        observed::Observed,
+        observed::{Definitions, Observed},
         rollout::Plan,
         validate,
     },
@@ -309,6 +310,32 @@ fn a_new_operator_holds_to_what_the_one_before_it_found_until_it_knows_better() 
     assert_is(&facts, "Available", State::False, "CanaryFailed");
     assert!(facts["Available"].message.contains("expected the text"), "{}", facts["Available"].message);
     assert_is(&of(Standing::Passed), "Available", State::True, "Available");
+}
+
+#[test]
+fn a_revision_with_other_tools_stalls_and_says_which_until_that_is_allowed() {
+    let of = |revision: &str, tools: serde_json::Value| {
+        (revision.to_owned(), Definitions { hash: revision.into(), json: tools.to_string() })
+    };
+    let pods =
+        || Case::new(&[("new", Pending, 1), ("old", Serving, 1)], "new").pod("p", "old", true).pod("q", "new", true);
+    let mut case = pods();
+    case.observed.definitions =
+        [of("old", json!([{"name": "a"}, {"name": "b"}])), of("new", json!([{"name": "b", "title": "B"}]))].into();
+    let facts = case.facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::False, "ToolsChanged");
+    assert_is(&facts, "Stalled", State::True, "ToolsChanged");
+    let message = &facts["Ready"].message;
+    for part in ["tool a is gone; tool b has another title", "revision old, which serves on", "allowToolChanges: true"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    case.server.spec.rollout.allow_tool_changes = true;
+    assert_is(&case.facts(), "Ready", State::False, "Pending");
+    let mut unknown = pods();
+    unknown.observed.definitions = [of("old", json!([{"name": "a"}]))].into();
+    assert_is(&unknown.facts(), "Stalled", State::False, "Reconciling");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(super) fn at(second: i64) -> Timestamp {
 pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
     Wish {
         desired: Some(desired),
+        incompatible: &[],
         generation: 7,
         replicas,
         type_: RolloutType::BlueGreen,
@@ -90,6 +91,15 @@ fn a_revision_that_answers_and_fails_a_known_answer_check_does_not_serve_until_i
     let right = Existing { refuted: false, verified: 2, ..wrong };
     let decided = plan(&wish("b", 2), &[serving("a", 2, 5), right]);
     assert_eq!(decided.serving().map(|serving| serving.name.as_str()), Some("b"));
+}
+
+#[test]
+fn a_revision_with_other_tools_does_not_take_the_place_of_the_one_that_serves() {
+    let both = [serving("a", 2, 5), pending("b", 2, 2)];
+    let barred = Wish { incompatible: &["a"], ..wish("b", 2) };
+    assert_eq!(states(&plan(&barred, &both)), [("a", Serving, 2), ("b", Pending, 2)]);
+    let nothing_serves = Wish { incompatible: &["a"], ..wish("b", 2) };
+    assert_eq!(states(&plan(&nothing_serves, &both[1..])), [("b", Serving, 2)], "nobody relies on anything");
 }
 
 #[test]
