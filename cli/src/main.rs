@@ -3,6 +3,7 @@
 mod apikey;
 mod canary;
 mod client;
+mod cluster;
 mod completion;
 mod crds;
 mod demo_server;
@@ -13,6 +14,7 @@ mod logging;
 mod operator;
 mod peers;
 mod relay;
+mod rollout;
 mod shutdown;
 mod table;
 
@@ -48,6 +50,7 @@ enum Command {
     Tools(client::ToolsArgs),
     Call(client::CallArgs),
     Canary(canary::CanaryArgs),
+    Rollout(rollout::RolloutArgs),
     #[command(name = "apikey")]
     ApiKey(apikey::ApiKeyArgs),
     /// Print the CRDs of this release as YAML.
@@ -94,6 +97,7 @@ impl Command {
             Self::Tools(args) => client::tools(args).await,
             Self::Call(args) => client::call(args).await,
             Self::Canary(args) => canary::run(args).await,
+            Self::Rollout(args) => rollout::run(args).await,
             Self::Operator(args) => operator::run(args).await,
             Self::Gateway(args) => gateway::run(args).await,
             Self::Relay(args) => relay::run(args).await,

@@ -113,6 +113,8 @@ pub mod reasons {
     pub const DRAINING: &str = "Draining";
     /// A new revision exists and does not serve yet.
     pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
+    /// A new revision could serve, and `rollout.paused` keeps it from doing so.
+    pub const ROLLOUT_PAUSED: &str = "RolloutPaused";
     /// The latest generation's revision serves.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
     /// A revision's pods did not all answer within ten minutes, and none says why.

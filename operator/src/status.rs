@@ -313,8 +313,13 @@ async fn patch<K: Reported>(cluster: &Cluster, object: &K, status: &K::Status) -
 
 /// Abnormal when true, as kstatus has it; what merely has not happened yet is not bad.
 fn is_bad(fact: &Fact) -> bool {
-    const UNDERWAY: [&str; 4] =
-        [reasons::PENDING, reasons::RECONCILING, reasons::ROLLOUT_IN_PROGRESS, reasons::NOT_LOADED];
+    const UNDERWAY: [&str; 5] = [
+        reasons::PENDING,
+        reasons::RECONCILING,
+        reasons::ROLLOUT_IN_PROGRESS,
+        reasons::ROLLOUT_PAUSED,
+        reasons::NOT_LOADED,
+    ];
     match fact.type_ {
         _ if UNDERWAY.contains(&fact.reason) => false,
         types::STALLED => fact.state == State::True,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
 use portolan_tests::mcp::{self, Session};
-use portolan_tests::puppet;
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::{PATIENCE, until};
+use portolan_tests::{paths, puppet};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -263,4 +263,39 @@ async fn impossible(cluster: &Cluster, name: &str) {
         if text.contains(&format!("server=\"{name}\"")) { Err("it does".to_owned()) } else { Ok(()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_is_told_from_one_that_makes_things_up_by_the_gateways_own_logs() {
+    let cluster = Cluster::connect().await;
+    let name = "canary-agents";
+    deleting(&cluster, &[name], agents(&cluster, name)).await;
+}
+
+async fn agents(cluster: &Cluster, name: &str) {
+    let there = json!({"name": "there", "resource": {"uri": "canary://saint-anthony/{{nonce}}"}, "expect": {"contains": ["{{nonce}}", "cow"]}});
+    cluster.serve(&checked(name, &json!({"document": "SaintAnthony", "checks": [there]}))).await;
+    let (url, token) = (cluster.gateway_url(TENANT, name).await, cluster.token(TENANT, "default").await);
+    let portolan = async |words: &[&str]| {
+        let mut command = tokio::process::Command::new(paths::binary("portolan"));
+        command.args(words).env("PORTOLAN_TOKEN", &token).stdin(std::process::Stdio::null());
+        command.output().await.expect("it runs")
+    };
+    let run = portolan(&["canary", "run", name, "-n", TENANT, "--url", &url]).await;
+    assert!(run.status.success() && String::from_utf8_lossy(&run.stdout).contains("passed"), "{run:?}");
+
+    let agent = ["canary", "agent", "--server", name, "-n", TENANT, "--url", &url, "-o", "json", "--"];
+    let python = paths::repo("target/thirdparty/python/clients/bin/python").display().to_string();
+    let reader = paths::repo("tests/local/agents/reader.py").display().to_string();
+    let dreamer = paths::repo("tests/local/agents/dreamer.py").display().to_string();
+    for (command, code, verdict, calls) in [
+        (vec![python.as_str(), &reader, "{question}", "{url}"], 0, "read", 1),
+        (vec!["env", "AGENT_FORGETS=1", &python, &reader, "{question}"], 2, "askedInVain", 1),
+        (vec![&python, &dreamer], 2, "madeUp", 0),
+    ] {
+        let output = portolan(&[&agent[..], &command].concat()).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((&told["verdict"], &told["calls"]), (&json!(verdict), &json!(calls)), "{told}");
+    }
 }

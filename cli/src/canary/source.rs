@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kube::{Api, Client, Config};
 use portolan_crds::MCPServer;
 use reqwest::Url;
 
 use crate::client::connection;
+use crate::cluster::{self, InCluster};
 use crate::dev;
 use crate::exit::{Exit, Failure};
 
@@ -79,23 +79,8 @@ impl Named<'_> {
     }
 
     async fn in_cluster(&self) -> Result<(String, MCPServer), Failure> {
-        let config = Config::infer().await.map_err(|error| {
-            Failure::usage(format!("there is no cluster to ask: {error}"))
-                .hint("set KUBECONFIG, or name files with --file")
-        })?;
-        let namespace = self.place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let unreachable = |error: kube::Error| match error {
-            kube::Error::Api(status) if status.code == 404 => {
-                Failure::usage(format!("there is no MCPServer {namespace}/{}", self.server))
-                    .hint("kubectl get mcpservers -A lists them")
-            }
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-                Failure::new(Exit::Denied, status.message.clone())
-            }
-            error => Failure::new(Exit::Unreachable, format!("the API server does not answer: {error}")),
-        };
-        let client = Client::try_from(config).map_err(unreachable)?;
-        let server = Api::<MCPServer>::namespaced(client, &namespace).get(self.server).await.map_err(unreachable)?;
-        Ok((namespace, server))
+        let (servers, namespace) = InCluster { namespace: self.place.namespace.clone() }.servers().await?;
+        let server = servers.get(self.server).await;
+        Ok((namespace, server.map_err(|error| cluster::failure(&error, self.server))?))
     }
 }

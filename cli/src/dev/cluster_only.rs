@@ -6,7 +6,7 @@ use super::files::Objects;
 use super::problem::{Origin, Problem};
 
 /// Fields of a server that say where and with how much it runs, and what is watched all the time.
-const SERVER: [&str; 9] = [
+const SERVER: [&str; 10] = [
     "/spec/container/resources",
     "/spec/container/volumes",
     "/spec/container/volumeMounts",
@@ -15,6 +15,7 @@ const SERVER: [&str; 9] = [
     "/spec/pod",
     "/spec/replicas",
     "/spec/canaryChecks/checks",
+    "/spec/rollout/paused",
     "/spec/rollout/allowToolChanges",
 ];
 

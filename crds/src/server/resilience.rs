@@ -173,6 +173,11 @@ pub struct Rollout {
     #[serde(default, rename = "type")]
     pub type_: RolloutType,
 
+    /// Whether the revision that serves goes on doing so, however far a new one is. A new one comes up and is checked all the same, with
+    /// `Recreate` not even that. Where nothing serves there is nothing to wait for.
+    #[serde(default)]
+    pub paused: bool,
+
     /// Whether a new revision may lack tools that the one that serves has, or define them differently. Where it may not, such a revision does not serve:
     /// `Ready` says which tools. New tools are no obstacle. With `Recreate` nothing serves that it could be compared with.
     #[serde(default)]
@@ -186,7 +191,7 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { type_: RolloutType::default(), allow_tool_changes: false, drain_timeout: drain_timeout() }
+        Self { type_: RolloutType::default(), paused: false, allow_tool_changes: false, drain_timeout: drain_timeout() }
     }
 }
 

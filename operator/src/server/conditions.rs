@@ -82,7 +82,7 @@ impl Outcome<'_> {
         if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
             message = format!("{message}; {}", lacks.message);
         }
-        if let Some(why) = self.unverified(serving) {
+        if let Some(why) = self.unmade(serving) {
             message = format!("{message}; {why}");
         }
         Fact::yes(types::AVAILABLE, reasons::AVAILABLE, message)
@@ -107,6 +107,9 @@ impl Outcome<'_> {
     fn progressing(&self) -> Fact {
         if let Some(failed) = self.failed() {
             return Fact::no(types::PROGRESSING, failed.reason, failed.message);
+        }
+        if let Some(paused) = self.paused() {
+            return Fact::no(types::PROGRESSING, paused.reason, paused.message);
         }
         if let Some(pending) = self.pending() {
             let message = format!("revision {} comes up; {}", pending.name, self.serves_meanwhile());
@@ -141,6 +144,9 @@ impl Outcome<'_> {
         if let Some(barred) = self.barred() {
             return not(barred.reason, barred.message);
         }
+        if let Some(paused) = self.paused() {
+            return not(paused.reason, paused.message);
+        }
         if let Some(pending) = self.pending() {
             let why = self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
             return not(
@@ -167,6 +173,12 @@ impl Outcome<'_> {
         if let Some(fact) = of(types::AVAILABLE).filter(|fact| fact.reason == reasons::UNKNOWN_TOOL) {
             return status::stuck(fact.reason, fact.message.clone());
         }
+        if let Some(paused) = self.paused() {
+            return [
+                Fact::no(types::RECONCILING, paused.reason, paused.message),
+                Fact::no(types::STALLED, reasons::RECONCILING, "nothing needs a person"),
+            ];
+        }
         let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
         let lacks = |serving: &&Planned| self.waits(serving) || self.ready_of(&serving.name) < serving.replicas;
         let missing = self.plan.serving().filter(lacks);
@@ -190,6 +202,22 @@ impl Outcome<'_> {
         let desired = self.desired?;
         let serves = self.plan.serving().is_some_and(|serving| serving.name == desired);
         if serves { None } else { self.plan.revision(desired) }
+    }
+
+    /// That the desired revision could serve and is kept from it.
+    fn paused(&self) -> Option<Diagnosis> {
+        let (desired, serving) = (self.desired?, self.plan.serving()?);
+        let waits = self.validated.spec.rollout.paused && serving.name != desired;
+        let is_ready = match self.plan.revision(desired) {
+            Some(pending) => self.verified_of(&pending.name) >= pending.replicas,
+            // With Recreate it is not even made.
+            None => true,
+        };
+        let message = format!(
+            "revision {desired} waits, as spec.rollout.paused is true, and revision {} serves; portolan rollout resume {} goes on",
+            serving.name, self.validated.server
+        );
+        (waits && is_ready).then_some(Diagnosis { reason: reasons::ROLLOUT_PAUSED, message })
     }
 
     /// Why the desired revision does not take the place of the one that serves, although it could.

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use portolan_canary::Cause;
 use portolan_crds::conditions::{self, reasons, types};
 
-use super::{diagnosis::Diagnosis, rollout::Planned, summary::Outcome};
+use super::{diagnosis::Diagnosis, observed::revision_of, rollout::Planned, summary::Outcome};
 use crate::{
     canaries::{Fault, Standing},
     status::Fact,
@@ -19,14 +19,24 @@ impl Outcome<'_> {
 
     /// Why pods of a revision that answer their probes have not shown yet that they answer rightly.
     pub(super) fn unverified(&self, revision: &Planned) -> Option<String> {
-        let pods = self.observed.pods_of(&revision.name).filter(|pod| self.observed.answers(pod));
-        let unknown: Vec<_> = pods.filter_map(|pod| Some((pod, self.unknown(pod)?))).collect();
-        let (pod, why) = unknown.first()?;
-        let pod = pod.name_any();
+        let (pod, why) = self.open(revision).next()?;
         Some(match why {
-            Some(why) => format!("canary checks cannot be made at pod {pod}: {why}"),
-            None => format!("canary checks have not passed yet at pod {pod}"),
+            Some(why) => unmade(pod, why),
+            None => format!("canary checks have not passed yet at pod {}", pod.name_any()),
         })
+    }
+
+    /// Why checks cannot be made at a pod of a revision. That they were not made yet is no news of one that serves: a new operator has
+    /// only begun to ask.
+    pub(super) fn unmade(&self, revision: &Planned) -> Option<String> {
+        self.open(revision).find_map(|(pod, why)| Some(unmade(pod, why?)))
+    }
+
+    /// Pods that answer their probes, and of which nothing is known; with what kept their checks from being made.
+    fn open(&self, revision: &Planned) -> impl Iterator<Item = (&Pod, Option<&str>)> {
+        let pods = self.observed.pods.iter().filter(|pod| self.observed.answers(pod));
+        let name = revision.name.clone();
+        pods.filter(move |pod| revision_of(pod) == Some(&name)).filter_map(|pod| Some((pod, self.unknown(pod)?)))
     }
 
     /// What was said of the serving revision before this operator began to ask: it holds until it knows better.
@@ -46,6 +56,10 @@ impl Outcome<'_> {
             Standing::Passed | Standing::Failed(_) => None,
         }
     }
+}
+
+fn unmade(pod: &Pod, why: &str) -> String {
+    format!("canary checks cannot be made at pod {}: {why}", pod.name_any())
 }
 
 /// The first check that fails, and how many more there are.

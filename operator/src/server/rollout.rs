@@ -63,6 +63,8 @@ pub(super) struct Wish<'a> {
     pub(super) replicas: i32,
     /// `spec.rollout.type`.
     pub(super) type_: RolloutType,
+    /// `spec.rollout.paused`.
+    pub(super) paused: bool,
     /// `spec.rollout.drainTimeout`.
     pub(super) drain_timeout: Duration,
     /// The revision that status called serving: it still is when its Deployment was deleted by hand.
@@ -165,7 +167,7 @@ fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
     let current = current(wish, existing);
     let Some(desired) = wish.desired else { return current };
-    let is_barred = current.is_some_and(|current| wish.incompatible.contains(&current));
+    let is_barred = current.is_some_and(|current| wish.paused || wish.incompatible.contains(&current));
     let verified = existing.iter().any(|revision| revision.name == desired && revision.verified >= wish.replicas);
     // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
     if (verified && !is_barred) || wish.replicas == 0 { Some(desired) } else { current }

@@ -6,6 +6,7 @@ mod children;
 mod deletion;
 mod gateways;
 mod guards;
+mod rollouts;
 mod sessions;
 mod status;
 

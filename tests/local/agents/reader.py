@@ -1,6 +1,6 @@
 """An agent without a model: does what the question says with PyPI `mcp`, and answers from what it got.
 
-    reader.py QUESTION [URL]     URL is PORTOLAN_CANARY_URL where it is not given
+    reader.py QUESTION [URL]     URL is PORTOLAN_CANARY_URL where it is not given, the credential PORTOLAN_TOKEN
 """
 
 import asyncio
@@ -10,10 +10,13 @@ import sys
 
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 
 async def look_up(question: str, url: str) -> str:
-    async with Client(streamable_http_client(url)) as client:
+    token = os.environ.get("PORTOLAN_TOKEN")
+    http = create_mcp_http_client(headers={"Authorization": f"Bearer {token}"} if token else {})
+    async with http, Client(streamable_http_client(url, http_client=http)) as client:
         if tool := re.search(r"Call the tool (\S+) with the ticket (\S+)", question):
             result = await client.call_tool(tool[1], {"ticket": tool[2]})
             return result.content[0].text

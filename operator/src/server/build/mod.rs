@@ -111,6 +111,7 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
         generation: validated.generation,
         replicas: validated.spec.replicas,
         type_: validated.spec.rollout.type_,
+        paused: validated.spec.rollout.paused,
         drain_timeout: validated.spec.rollout.drain_timeout.as_std(),
         remembered,
         programmed: &programmed,

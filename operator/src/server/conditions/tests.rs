@@ -339,6 +339,23 @@ fn a_revision_with_other_tools_stalls_and_says_which_until_that_is_allowed() {
 }
 
 #[test]
+fn a_revision_that_is_kept_waiting_says_how_to_go_on_and_is_no_trouble() {
+    let mut case =
+        Case::new(&[("new", Pending, 1), ("old", Serving, 1)], "new").pod("p", "old", true).pod("q", "new", true);
+    case.server.spec.rollout.paused = true;
+    let facts = case.facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::False, "RolloutPaused");
+    assert_is(&facts, "Progressing", State::False, "RolloutPaused");
+    assert_is(&facts, "Reconciling", State::False, "RolloutPaused");
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
+    assert!(facts["Ready"].message.contains("portolan rollout resume everything"), "{}", facts["Ready"].message);
+    let facts =
+        Case { server: case.server.clone(), ..Case::new(&[("new", Pending, 1)], "new") }.pod("q", "new", true).facts();
+    assert_is(&facts, "Progressing", State::True, "RolloutInProgress");
+}
+
+#[test]
 fn sessions_that_drain_do_not_keep_a_server_from_being_ready() {
     let facts = Case::new(&[("new", Serving, 1), ("old", Draining, 1)], "new").pod("p", "new", true).facts();
     assert_is(&facts, "Ready", State::True, "Ready");

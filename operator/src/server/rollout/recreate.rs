@@ -10,8 +10,8 @@ use super::{Existing, Plan, Planned, Wish, current, may_end};
 /// Decides what every revision is to be.
 pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
     let current = current(wish, existing);
-    // While something is missing that the spec refers to, what serves goes on.
-    let wanted = wish.desired.or(current);
+    // While something is missing that the spec refers to, or someone says so, what serves goes on.
+    let wanted = current.filter(|_| wish.paused).or(wish.desired).or(current);
     let decision = Decision { wish, current, wanted, holder: holder(wish, current, wanted, existing) };
     let mut plan = Plan::default();
     for revision in existing {
@@ -20,7 +20,7 @@ pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
             None => plan.delete.push(revision.name.clone()),
         }
     }
-    if let Some(name) = wish.desired
+    if let Some(name) = wanted
         && !existing.iter().any(|revision| revision.name == name)
     {
         plan.revisions.push(decision.created(name));

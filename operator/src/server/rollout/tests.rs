@@ -15,6 +15,7 @@ pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
         generation: 7,
         replicas,
         type_: RolloutType::BlueGreen,
+        paused: false,
         drain_timeout: MINUTE,
         remembered: None,
         programmed: &[],
@@ -100,6 +101,16 @@ fn a_revision_with_other_tools_does_not_take_the_place_of_the_one_that_serves() 
     assert_eq!(states(&plan(&barred, &both)), [("a", Serving, 2), ("b", Pending, 2)]);
     let nothing_serves = Wish { incompatible: &["a"], ..wish("b", 2) };
     assert_eq!(states(&plan(&nothing_serves, &both[1..])), [("b", Serving, 2)], "nobody relies on anything");
+}
+
+#[test]
+fn while_the_rollout_is_paused_a_new_revision_comes_up_and_the_old_one_serves() {
+    let both = [serving("a", 2, 5), pending("b", 2, 2)];
+    let paused = Wish { paused: true, ..wish("b", 2) };
+    assert_eq!(states(&plan(&paused, &both)), [("a", Serving, 2), ("b", Pending, 2)]);
+    assert_eq!(states(&plan(&paused, &both[1..])), [("b", Serving, 2)], "nothing serves that could go on");
+    let recreate = Wish { type_: RolloutType::Recreate, ..paused };
+    assert_eq!(states(&plan(&recreate, &both[..1])), [("a", Serving, 2)]);
 }
 
 #[test]
