@@ -213,15 +213,16 @@ impl Asking<'_> {
         let limit = own.map_or(self.limit + GRACE, portolan_crds::Duration::as_std);
         let question = self.check.ask(&nonce);
         let asked = Instant::now();
-        match (timeout(limit, self.answer(&question)).await, own) {
+        let outcome = match (timeout(limit, self.answer(&question)).await, own) {
             (Ok(Ok(answer)), _) => self.judged(answer, nonce, asked.elapsed()).await,
-            (Ok(Err(outcome)), _) => self.explained(outcome, &question).await,
+            (Ok(Err(outcome)), _) => outcome,
             (Err(_), Some(own)) => {
                 let expected = format!("an answer within {own}");
-                Outcome::Failed(Failed { cause: Cause::Late, expected, got: "none".into() })
+                return Outcome::Failed(Failed { cause: Cause::Late, expected, got: "none".into() });
             }
-            (Err(_), None) => Outcome::NotRun(format!("no answer and no word within {} s", limit.as_secs())),
-        }
+            (Err(_), None) => return Outcome::NotRun(format!("no answer and no word within {} s", limit.as_secs())),
+        };
+        self.explained(outcome, &question).await
     }
 
     async fn answer(&self, question: &Question) -> Result<Answer, Outcome> {
@@ -251,7 +252,7 @@ impl Asking<'_> {
         }
     }
 
-    /// The server's words for a tool that it does not know are its own; its list tells for certain.
+    /// What a server says of a tool that it does not have is its own affair, and may be no error; its list tells for certain.
     async fn explained(&self, outcome: Outcome, question: &Question) -> Outcome {
         let (Outcome::Failed(_), Question::Tool(name, _)) = (&outcome, question) else { return outcome };
         let Ok(Ok(tools)) = timeout(LIST, self.session.list_all_tools()).await else { return outcome };
