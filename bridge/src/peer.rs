@@ -32,8 +32,8 @@ impl Connector {
 
     pub(crate) fn connect(&mut self, state: &Arc<State>) -> Result<Peer, SpawnError> {
         match &self.opener {
-            // One that knows no sessions is asked over a link, which translates.
-            Opener::Http(server) if !state.is_sessionless() => {
+            // One that knows no sessions is asked over a link, which translates; and so is one that has our document, which a link adds.
+            Opener::Http(server) if !state.is_sessionless() && !state.config.document => {
                 let peer = Arc::new(HttpPeer::new(server.clone(), state.config.max_message_bytes));
                 self.current = Some(Arc::clone(&peer));
                 Ok(Peer::Http(peer))

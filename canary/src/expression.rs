@@ -1,13 +1,14 @@
 //! A CEL expression over an answer, bounded: whoever writes a spec must not be able to keep its operator busy.
 //!
-//! Its length is bounded, and so is what it can multiply: one comprehension may not hold another, and its body may call only what
-//! makes nothing new of the size of an answer. Parser and evaluation descend as deep as the text does, on a stack of their own.
+//! The library counts neither steps nor bytes, and copies what it passes on. So length and answer are bounded, and so is what
+//! multiplies them: `all`, `exists` and `exists_one` are neither within one another nor one behind the other, and compare items with
+//! what is small; `map` and `filter` there are none. Parser and evaluation descend as deep as the text does, on a stack of their own.
 
 use std::collections::HashMap;
 
 use cel::{
     Context, IdedExpr, Program, Value as CelValue,
-    common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr},
+    common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue},
 };
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::{answer::Answer, nonce::Nonce};
 
 /// Largest answer that an expression is given, in bytes of JSON.
-pub(crate) const MAX_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
 
 /// Longest expression, in bytes.
 const MAX_SOURCE: usize = 2048;
@@ -26,8 +27,11 @@ const STACK: usize = 256 * 1024 * 1024;
 /// What an expression may name.
 const VARIABLES: [&str; 4] = ["text", "structured", "result", "nonce"];
 
-/// What may be called for every item of a list: nothing that makes a copy of what it is given.
-const CHEAP: [&str; 26] = [
+/// Those that are as large as the answer.
+const WHOLE: [&str; 3] = ["text", "structured", "result"];
+
+/// What may be called for every item of a list: nothing that makes a copy of what it is given, or reads a pattern anew.
+const CHEAP: [&str; 25] = [
     "_==_",
     "_!=_",
     "_<_",
@@ -49,7 +53,6 @@ const CHEAP: [&str; 26] = [
     "contains",
     "startsWith",
     "endsWith",
-    "matches",
     "size",
     "int",
     "uint",
@@ -57,7 +60,7 @@ const CHEAP: [&str; 26] = [
 ];
 
 /// What else may be called, once.
-const OTHERS: [&str; 7] = [SUM, "string", "bytes", "max", "min", "timestamp", "duration"];
+const OTHERS: [&str; 8] = [SUM, "matches", "string", "bytes", "max", "min", "timestamp", "duration"];
 
 const SUM: &str = "_+_";
 
@@ -76,7 +79,7 @@ impl Expression {
 
     fn read(source: &str) -> Result<Self, String> {
         let program = Program::compile(source).map_err(|errors| format!("not a CEL expression: {}", brief(&errors)))?;
-        Scope { names: VARIABLES.to_vec(), body_of: None }.check(program.expression())?;
+        Scope { names: VARIABLES.to_vec(), body_of: None, is_within: false }.check(program.expression())?;
         Ok(Self(program))
     }
 
@@ -131,6 +134,14 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Re
     })
 }
 
+fn is_name(part: &IdedExpr, name: &str) -> bool {
+    matches!(&part.expr, Expr::Ident(known) if known == name)
+}
+
+fn is_whole(part: &IdedExpr) -> bool {
+    WHOLE.iter().any(|name| is_name(part, name))
+}
+
 /// Where a part of an expression stands.
 #[derive(Clone)]
 struct Scope<'a> {
@@ -138,13 +149,23 @@ struct Scope<'a> {
     names: Vec<&'a str>,
     /// What the comprehension gathers in whose body this is.
     body_of: Option<&'a str>,
+    /// Whether a comprehension is around it.
+    is_within: bool,
 }
 
 impl<'a> Scope<'a> {
     /// Refuses what does not exist, and what may cost more than the size of the answer times that of the expression.
     fn check(&self, part: &'a IdedExpr) -> Result<(), String> {
         match &part.expr {
+            Expr::Ident(name) if self.body_of.is_some() && WHOLE.contains(&name.as_str()) => {
+                Err(format!("all of {name} for every item of a list costs too much: name a member of it"))
+            }
             Expr::Ident(name) => self.check_name(name),
+            // A member of an answer is less than all of it.
+            Expr::Select(select) if is_whole(&select.operand) => Ok(()),
+            Expr::List(_) | Expr::Map(_) if self.body_of.is_some() => {
+                Err("a list for every item of a list costs too much: compare, or ask contains or size".into())
+            }
             Expr::Call(call) => {
                 self.check_call(call)?;
                 call.target.iter().map(AsRef::as_ref).chain(&call.args).try_for_each(|part| self.check(part))
@@ -176,28 +197,32 @@ impl<'a> Scope<'a> {
         let Some(gathered) = self.body_of else {
             return if OTHERS.contains(&name) { Ok(()) } else { Err(format!("there is no function {name}")) };
         };
-        // `map` and `filter` are read as sums onto what they have gathered so far.
-        let is_onto = |first: &IdedExpr| matches!(&first.expr, Expr::Ident(name) if name == gathered);
-        if name == SUM && call.args.first().is_some_and(is_onto) {
-            return Ok(());
+        // `exists_one` is read as a sum of ones; `map` and `filter` as one of lists.
+        let is_one = |added: &IdedExpr| matches!(added.expr, Expr::Literal(LiteralValue::Int(_)));
+        match call.args.as_slice() {
+            [gatherer, added] if name == SUM && is_name(gatherer, gathered) && is_one(added) => Ok(()),
+            [gatherer, _] if name == SUM && is_name(gatherer, gathered) => {
+                Err("map and filter cost too much: ask all, exists or exists_one".into())
+            }
+            _ => Err(format!(
+                "{} for every item of a list costs too much: compare, or ask contains or size",
+                name.trim_matches('_')
+            )),
         }
-        Err(format!(
-            "{} for every item of a list costs too much: compare, or ask contains, matches or size",
-            name.trim_matches('_')
-        ))
     }
 
     fn check_comprehension(&self, comprehension: &'a ComprehensionExpr) -> Result<(), String> {
-        if self.body_of.is_some() {
+        if self.is_within {
             return Err(
-                "all, exists, map and filter within one another cost too much: write one after the other".into()
+                "all, exists and exists_one within one another cost too much: write one beside the other".into()
             );
         }
         let ComprehensionExpr { iter_range, iter_var, iter_var2, accu_var, accu_init, loop_cond, loop_step, result } =
             comprehension;
-        self.check(iter_range)?;
-        self.check(accu_init)?;
         let mut inner = self.clone();
+        inner.is_within = true;
+        inner.check(iter_range)?;
+        inner.check(accu_init)?;
         inner.names.extend([iter_var.as_str(), accu_var.as_str()]);
         inner.names.extend(iter_var2.as_deref());
         inner.check(result)?;
@@ -236,8 +261,7 @@ mod tests {
             "text.matches('^[0-9]+ cows$') && size(text) == 7",
             "structured.n == 2 && structured.rows[1].price == 3",
             "structured.rows.all(row, row.price > 1)",
-            "structured.rows.filter(row, row.price > 2).size() == 1",
-            "structured.rows.map(row, row.price).exists(price, price == 3)",
+            "structured.rows.exists(row, row.price == 3 && row.price > structured.n)",
             "structured.rows.exists_one(row, row.price == 3)",
             "has(structured.n) && !has(structured.m)",
             "result.content[0].text == text",
@@ -278,8 +302,15 @@ mod tests {
         for source in [
             "result.content.all(a, result.content.all(b, a == b))",
             "result.content.map(a, text + text).size() > 0",
-            "result.content.map(a, bytes(text)).size() > 0",
-            "result.content.map(a, string(a)).size() > 0",
+            "[1].map(a, [a, a]).map(a, [a, a]).size() > 0",
+            "result.content.filter(a, true).size() > 0",
+            "result.content.all(a, [a, a] == a)",
+            "result.content.all(a, a in result)",
+            "result.content.all(a, a == structured)",
+            "result.content.all(a, text.contains(a.text))",
+            "result.content.all(a, a.text.matches('x'))",
+            "[1, 2].exists(a, bytes(nonce) == a)",
+            "result.content.filter(a, true).all(a, true)",
         ] {
             let error = Expression::compile(source).expect_err(source);
             assert!(error.contains("too much"), "{source}: {error}");
@@ -308,6 +339,6 @@ mod tests {
         }
         assert!(Expression::compile(&"x".repeat(MAX_SOURCE + 1)).is_err_and(|error| error.contains("2048 at most")));
         let long = answer(&"x".repeat(MAX_BYTES), None);
-        assert!(holds("text == 'x'", &long).is_err_and(|error| error.contains("is given 65536 at most")));
+        assert!(holds("text == 'x'", &long).is_err_and(|error| error.contains("is given 16384 at most")));
     }
 }

@@ -8,7 +8,7 @@ use rmcp::{
     ClientHandler,
     model::{
         CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ErrorData, Implementation,
-        ProtocolVersion, ReadResourceRequestParams,
+        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
     },
     service::{ClientInitializeError, ClientLifecycleMode, ClientServiceExt, RoleClient, RunningService, ServiceError},
     transport::{
@@ -31,6 +31,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the list of tools may take that tells why a call failed.
 const LIST: Duration = Duration::from_secs(5);
+/// Most pages of that list.
+const MAX_PAGES: usize = 16;
 /// Most names that a message lists.
 const MAX_NAMES: usize = 8;
 
@@ -114,7 +116,7 @@ impl Cause {
 }
 
 /// Makes `checks` at `endpoint`, one after the other, each with a nonce of its own: their outcomes in the same order. It takes no longer than
-/// three times `limit` and a little.
+/// four times `limit` and a little.
 pub async fn round<C>(endpoint: Endpoint<C>, checks: &Checks) -> Vec<Outcome>
 where
     C: StreamableHttpClient + Sync,
@@ -209,7 +211,7 @@ impl Asking<'_> {
             Ok(nonce) => nonce,
             Err(error) => return Outcome::NotRun(error.to_string()),
         };
-        let own = self.check.max_latency();
+        let own = self.check.max_latency().filter(|own| own.as_std() <= self.limit + GRACE);
         let limit = own.map_or(self.limit + GRACE, portolan_crds::Duration::as_std);
         let question = self.check.ask(&nonce);
         let asked = Instant::now();
@@ -244,8 +246,9 @@ impl Asking<'_> {
     async fn judged(&self, answer: Answer, nonce: Nonce, took: Duration) -> Outcome {
         let check = self.check.clone();
         match tokio::task::spawn_blocking(move || check.judge(&answer, &nonce)).await {
-            Ok(Ok(())) => Outcome::Passed(took),
-            Ok(Err(mismatch)) => {
+            Ok(Ok(Ok(()))) => Outcome::Passed(took),
+            Ok(Err(bad)) => Outcome::NotRun(bad.to_string()),
+            Ok(Ok(Err(mismatch))) => {
                 Outcome::Failed(Failed { cause: Cause::Wrong, expected: mismatch.expected, got: mismatch.got })
             }
             Err(error) => Outcome::NotRun(format!("the answer could not be judged: {error}")),
@@ -255,14 +258,31 @@ impl Asking<'_> {
     /// What a server says of a tool that it does not have is its own affair, and may be no error; its list tells for certain.
     async fn explained(&self, outcome: Outcome, question: &Question) -> Outcome {
         let (Outcome::Failed(_), Question::Tool(name, _)) = (&outcome, question) else { return outcome };
-        let Ok(Ok(tools)) = timeout(LIST, self.session.list_all_tools()).await else { return outcome };
-        if tools.iter().any(|tool| tool.name == **name) {
+        let Ok(Some(tools)) = timeout(LIST, self.tools()).await else { return outcome };
+        if tools.contains(name) {
             return outcome;
         }
-        let names: Vec<&str> = tools.iter().take(MAX_NAMES).map(|tool| &*tool.name).collect();
+        let names: Vec<&str> = tools.iter().take(MAX_NAMES).map(String::as_str).collect();
         let more = if tools.len() > MAX_NAMES { " …" } else { "" };
         let got = if names.is_empty() { "no tools".into() } else { format!("only {}{more}", names.join(", ")) };
         Outcome::Failed(Failed { cause: Cause::UnknownTool, expected: format!("a tool {name}"), got })
+    }
+}
+
+impl Asking<'_> {
+    /// Names of the tools, where the server lists them within a bound.
+    async fn tools(&self) -> Option<Vec<String>> {
+        let (mut names, mut cursor) = (Vec::new(), None);
+        for _ in 0..MAX_PAGES {
+            let asked = PaginatedRequestParams::default().with_cursor(cursor.take());
+            let page = self.session.list_tools(Some(asked)).await.ok()?;
+            names.extend(page.tools.into_iter().map(|tool| tool.name.into_owned()));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Some(names);
+            }
+        }
+        None
     }
 }
 
@@ -275,8 +295,19 @@ fn unanswered(error: &ServiceError) -> Outcome {
         ServiceError::InputRequiredRoundsExceeded { .. } => {
             failed("question after question, and a check has nobody who could answer")
         }
-        other => Outcome::NotRun(short(&innermost(other))),
+        other => of_transport(other),
     }
+}
+
+/// What came was no answer that is taken, or nothing came.
+fn of_transport(error: &ServiceError) -> Outcome {
+    let said = innermost(error);
+    // rmcp says so of a message and of an event that are over its bounds.
+    if said.contains("exceed") || said.contains("too large") {
+        let got = format!("more than {MAX_ANSWER} bytes");
+        return Outcome::Failed(Failed { cause: Cause::Error, expected: "an answer".into(), got });
+    }
+    Outcome::NotRun(short(&said))
 }
 
 /// A tool's error: the server's own, or what was said in its stead.
@@ -300,7 +331,9 @@ fn of_error(error: &ErrorData, cause: Cause, expected: &str) -> Outcome {
 
 /// What bridge or gateway said in the server's stead: the kind of the failure, and what happened.
 fn in_its_stead(details: Option<&Value>) -> Option<(Kind, &str)> {
-    let details = details?;
+    // All of what is said then, so that an error of the server's own with a like-named member is its own.
+    let details = details.filter(|details| details["retryable"].is_boolean())?;
+    details.get("retry_after_seconds")?;
     Some((Kind::parse(details.get("error_type")?.as_str()?)?, details.get("error")?.as_str()?))
 }
 

@@ -137,10 +137,7 @@ impl Record {
             let param = |member| request.params.and_then(|params| string_param(params, member));
             match &*request.method {
                 "tools/call" => self.tool = param("name").map(|name| shown(&name)),
-                // As of a path, never the query.
-                "resources/read" => {
-                    self.resource = param("uri").map(|uri| shown(uri.split(['?', '#']).next().unwrap_or_default()));
-                }
+                "resources/read" => self.resource = param("uri").map(|uri| shown(&without_secrets(&uri))),
                 _ => {}
             }
         }
@@ -248,6 +245,15 @@ impl Drop for Record {
     }
 }
 
+/// A URI as it may stand in a log: as of a path, never the query, nor who its user is.
+fn without_secrets(uri: &str) -> String {
+    let bare = uri.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 /// A session as it may stand in a log: what is logged opens nothing.
 fn digest_of(session: &SessionKey) -> String {
     let hash = digest::digest(&digest::SHA256, session.as_str().as_bytes());
@@ -269,6 +275,18 @@ pub(crate) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_uri_neither_query_nor_user_is_written() {
+        for (uri, written) in [
+            ("postgres://user:password@host/table?key=1#x", "postgres://host/table"),
+            ("canary://saint-anthony/t-1", "canary://saint-anthony/t-1"),
+            ("file:///a@b/c", "file:///a@b/c"),
+            ("memo:x?y", "memo:x"),
+        ] {
+            assert_eq!(without_secrets(uri), written);
+        }
+    }
 
     #[test]
     fn nothing_that_clients_write_starts_a_new_line_or_reaches_a_terminal() {

@@ -1,6 +1,6 @@
 //! `portolan_operator_*`. Labels come from fixed sets. Only what known-answer checks find names an object, and goes with it.
 
-use portolan_canary::Outcome;
+use portolan_canary::{Cause, Outcome};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -133,10 +133,16 @@ impl Metrics {
         let label = match outcome {
             Outcome::Passed(took) => {
                 self.canary_latency.observe(took.as_secs_f64());
-                "Passed"
+                "passed"
             }
-            Outcome::Failed(failed) => failed.cause.as_str(),
-            Outcome::NotRun(_) => "NotRun",
+            Outcome::Failed(failed) => match failed.cause {
+                Cause::NoSession => "no_session",
+                Cause::Late => "late",
+                Cause::Error => "error",
+                Cause::Wrong => "wrong",
+                Cause::UnknownTool => "unknown_tool",
+            },
+            Outcome::NotRun(_) => "not_run",
         };
         self.canaries.with_label_values(&[label]).inc();
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1::Secret;
@@ -30,8 +31,11 @@ pub enum KeyError {
 #[derive(Clone)]
 pub struct StreamKeys {
     cluster: Cluster,
-    known: Arc<Mutex<HashMap<GatewayName, MacKey>>>,
+    known: Arc<Mutex<HashMap<GatewayName, (MacKey, Instant)>>>,
 }
+
+/// How long a key is used that was read: a gateway may have another one by now.
+const FRESH: Duration = Duration::from_secs(60);
 
 impl StreamKeys {
     /// None is known yet.
@@ -40,15 +44,15 @@ impl StreamKeys {
         Self { cluster, known: Arc::default() }
     }
 
-    /// The key as it was when it was read last.
+    /// The key as it was within the last minute.
     ///
     /// # Errors
-    /// It was not read yet, and cannot be.
+    /// It was not read since, and cannot be.
     pub async fn of(&self, gateway: &str) -> Result<MacKey, KeyError> {
         let known = self.lock().get(gateway).cloned();
         match known {
-            Some(key) => Ok(key),
-            None => self.read(gateway).await,
+            Some((key, read)) if read.elapsed() < FRESH => Ok(key),
+            _ => self.read(gateway).await,
         }
     }
 
@@ -61,16 +65,11 @@ impl StreamKeys {
         let secret = self.cluster.get::<Secret>(namespace, &child_name(name)).await.map_err(KeyError::Secret)?;
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         let key = data.get(STREAM_KEY).and_then(|bytes| MacKey::new(&bytes.0)).ok_or(KeyError::None)?;
-        self.lock().insert(gateway.to_owned(), key.clone());
+        self.lock().insert(gateway.to_owned(), (key.clone(), Instant::now()));
         Ok(key)
     }
 
-    /// Has the key read anew when it is needed next.
-    pub fn forget(&self, gateway: &str) {
-        self.lock().remove(gateway);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<GatewayName, MacKey>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<GatewayName, (MacKey, Instant)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -132,6 +132,14 @@ async fn guards(cluster: &Cluster, name: &str) {
     cluster.patch_spec(TENANT, name, &answering("42 again")).await;
     cluster.ready(TENANT, name).await;
     assert_ne!(cluster.serving_revision(TENANT, name).await, first);
+    // Back to the one before, while it still has a session and drains.
+    let held = session(cluster, name).await;
+    cluster.patch_spec(TENANT, name, &answering("42")).await;
+    cluster.ready(TENANT, name).await;
+    assert_eq!(cluster.serving_revision(TENANT, name).await, first);
+    cluster.patch_spec(TENANT, name, &answering("42 again")).await;
+    cluster.ready(TENANT, name).await;
+    held.delete().await.expect("the session ends");
     stop.send(()).expect("the load goes on");
     let answers = load.await.expect("the load ends");
     assert_eq!(

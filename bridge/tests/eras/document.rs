@@ -1,6 +1,7 @@
 //! A document of ours among a server's resources, whatever the server speaks, however it is reached and whoever asks.
 
 use portolan_mcp::canary::{URI, batch, document};
+use portolan_mcp::wire;
 use serde_json::{Value, json};
 
 use crate::common::Reply;
@@ -57,6 +58,28 @@ async fn it_is_listed_and_read_in_either_era_and_the_server_answers_everything_e
             assert_eq!((&read["resultType"], &read["ttlMs"]), (&json!("complete"), &json!(0)), "{of}");
             assert_eq!(caller.call(8, "echo", json!({"message": "fine"})).await.text(), "fine", "{of}");
             assert_eq!(world.times_said("saint-anthony"), 0, "{of}: the server has heard nothing of it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stateless_server_has_it_too_and_so_have_the_lists_that_are_the_same_for_everyone() {
+    for over in BOTH {
+        for script in ALL {
+            for flags in [&FLAGS[..], &["--canary-document", "--session-type", "stateless"]] {
+                let world = World::start(over, script, flags).await;
+                let of = format!("{script} {over:?} {flags:?}");
+                let caller = world.caller();
+                let shared = [(wire::SHARED, "1".to_owned())];
+                let listed_for_all = caller.start_with(1, "resources/list", json!({}), &shared).await;
+                let names = listed(&result(&Reply::of(listed_for_all).await), "resources");
+                assert_eq!(names.last().unwrap(), "Saint Anthony", "{of}");
+                let read = result(&caller.ask(2, "resources/read", json!({"uri": URI})).await);
+                assert_eq!(read["contents"][0]["text"], document(""), "{of}");
+                assert_eq!(caller.call(3, "echo", json!({"message": "fine"})).await.text(), "fine", "{of}");
+                let client = world.rig.open().await;
+                assert_eq!(client.call(4, "echo", json!({"message": "fine"})).await.text(), "fine", "{of}");
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::exit::{Exit, Failure, note, print};
 const QUESTION: &str = "{question}";
 /// Stands for the endpoint's URL there.
 const ENDPOINT: &str = "{url}";
-/// Longest answer that is read, in bytes.
+/// Longest answer that is judged, in bytes: what an agent prints beyond it is left out.
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Put the canary question to an agent, and tell whether it asked the server or made its answer up.
@@ -40,7 +40,9 @@ Examples:
   portolan canary agent --server docs -- my-agent --mcp {url} --prompt {question}
   portolan canary agent --server docs -f . --access-log dev.log -- ./ask.sh
 
-Exit codes: 0 the agent read the document, 1 usage, 2 it did not, 3 a credential is needed, 4 server or agent unreachable, 6 denied")]
+Exit codes: 0 the agent read the document, 1 usage, 2 it did not, 3 a credential is needed, 4 server or agent unreachable, 6 denied
+
+--timeout is for the look at the server before the agent is asked, --patience for the agent.")]
 pub(crate) struct AgentArgs {
     /// Name of the MCPServer
     #[arg(long)]
@@ -137,12 +139,13 @@ pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
     };
     let began = Instant::now();
     let answer = ask(args, &way.question(url.as_str(), ticket), url.as_str()).await?;
-    let calls = record.count(&way.mark(ticket), began.elapsed()).await;
+    let (field, value) = way.mark(ticket);
+    let calls = record.count(&name, (field, &value), began.elapsed()).await;
     if let Err(why) = &calls {
         note(&format!("the gateway's record cannot be read: {why}"));
     }
     let calls = calls.ok();
-    let verdict = Verdict::of(answer.contains(&batch(ticket)), calls);
+    let verdict = Verdict::of(has_number(&answer, &batch(ticket)), calls);
     if args.json() {
         let told = json!({"verdict": verdict.as_str(), "calls": calls, "ticket": ticket, "answer": answer});
         print(&format!("{told:#}\n"))?;
@@ -161,6 +164,12 @@ pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
             Err(Failure::new(Exit::Negative, verdict.message()))
         }
     }
+}
+
+/// Whether a text has a number, whichever way its digits are grouped.
+fn has_number(text: &str, digits: &str) -> bool {
+    let is_separator = |character: char| matches!(character, ' ' | ',' | '.' | '-' | '\'' | '\u{a0}' | '\u{202f}');
+    text.replace(is_separator, "").contains(digits)
 }
 
 fn uri(ticket: &str) -> String {
@@ -188,11 +197,11 @@ impl Way {
         )
     }
 
-    /// What a line of the access log has that tells of it. Of a tool's arguments there is nothing.
-    fn mark(self, ticket: &str) -> String {
+    /// Field and value of a line of the access log that tells of it. Of a tool's arguments there is nothing.
+    fn mark(self, ticket: &str) -> (&'static str, String) {
         match self {
-            Self::Tool => TOOL.to_owned(),
-            Self::Resource => uri(ticket),
+            Self::Tool => ("tool", TOOL.to_owned()),
+            Self::Resource => ("resource", uri(ticket)),
         }
     }
 
@@ -208,8 +217,9 @@ impl Way {
 async fn way(target: &Target, name: &str) -> Result<Way, Failure> {
     let ticket = "is-it-there";
     let found = connection::within(target, async |session| {
-        let tools = session.list_all_tools().await.unwrap_or_default();
+        let tools = crate::client::list_tools(target, session).await?;
         let read = session.read_resource(ReadResourceRequestParams::new(uri(ticket))).await;
+        // A server that does not know it says so in words of its own.
         Ok((tools.iter().any(|tool| tool.name == TOOL), read.map(|result| result.contents).unwrap_or_default()))
     });
     let (has_tool, contents) = found.await?;
@@ -273,6 +283,14 @@ mod tests {
         assert_eq!(Verdict::of(false, Some(2)), Verdict::AskedInVain);
         assert_eq!(Verdict::of(false, Some(0)), Verdict::MadeUp);
         assert_eq!(Verdict::of(false, None), Verdict::NotRead);
+    }
+
+    #[test]
+    fn a_number_is_found_however_it_is_grouped() {
+        for text in ["is 48151623.", "is 48 151 623", "is 48,151,623!", "4815-1623"] {
+            assert!(has_number(text, "48151623"), "{text}");
+        }
+        assert!(!has_number("is 4815 or 1623", "48151623"));
     }
 
     #[test]

@@ -23,7 +23,9 @@ Examples:
     --token \"$(kubectl create token default --audience portolan)\"
   portolan canary run quickstart -o json | jq -r '.[] | select(.result != \"passed\").check'
 
-Exit codes: 0 every check passed, 1 usage, 2 a check failed, 3 a credential is needed, 4 a check could not be made, 6 denied")]
+Exit codes: 0 every check passed, 1 usage, 2 a check failed, 4 a check could not be made, 6 denied by the API server
+
+--timeout is for the session, and for each answer of which the check does not say how long it may take.")]
 pub(crate) struct RunArgs {
     /// Name of the MCPServer
     server: String,

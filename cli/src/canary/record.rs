@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, LogParams};
 use kube::{Client, ResourceExt};
 use portolan_crds::{MCPServer, labels};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 /// How long a line may take from the call to the log.
 const LATE: Duration = Duration::from_secs(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
-/// What the lines of the access log have, as text and as JSON.
+/// What the lines of the access log have as their target. Those of the operator's checks have no route.
 const ACCESS: &str = "portolan::access";
 
 /// Where the gateway's record is.
@@ -34,9 +35,14 @@ impl<'a> Record<'a> {
         Self::File(path, usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// How often it has a line with `mark`, which is not asked before the last call has ended; waits for the first for a while. `Err` says
-    /// why it cannot be read.
-    pub(super) async fn count(&self, mark: &str, since: Duration) -> Result<usize, String> {
+    /// How often it has a call of `route` with this value of this field; waits for the first for a while. `Err` says why it cannot be
+    /// read.
+    pub(super) async fn count(
+        &self,
+        route: &str,
+        (field, value): (&str, &str),
+        since: Duration,
+    ) -> Result<usize, String> {
         let began = Instant::now();
         loop {
             let lines = match self {
@@ -44,7 +50,8 @@ impl<'a> Record<'a> {
                 Self::File(path, from) => in_file(path, *from)?,
                 Self::None => return Err("--access-log names no file of `portolan --log-level info dev`".into()),
             };
-            let count = lines.lines().filter(|line| line.contains(ACCESS) && line.contains(mark)).count();
+            let is_one = |line: &Value| line["target"] == ACCESS && line["route"] == route && line[field] == value;
+            let count = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(is_one).count();
             if count > 0 || began.elapsed() > LATE {
                 return Ok(count);
             }
@@ -62,7 +69,7 @@ fn in_file(path: &Path, from: usize) -> Result<String, String> {
 async fn in_cluster(server: &MCPServer, since: Duration) -> Result<String, String> {
     let client = Client::try_default().await.map_err(|error| error.to_string())?;
     let endpoints = server.status.as_ref().map(|status| status.endpoints.as_slice()).unwrap_or_default();
-    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_add(2);
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
     let mut all = String::new();
     for endpoint in endpoints {
         let Some((namespace, gateway)) = endpoint.gateway.split_once('/') else { continue };

@@ -25,6 +25,14 @@ fn print_json(answer: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// Every tool of an open session's endpoint.
+pub(crate) async fn list_tools(
+    target: &connection::Target,
+    session: &connection::Session,
+) -> Result<Vec<rmcp::model::Tool>, Failure> {
+    tools::list(target, session).await
+}
+
 /// `portolan call`.
 pub(crate) async fn call(args: &CallArgs) -> Result<(), Failure> {
     call::run(args).await

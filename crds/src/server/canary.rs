@@ -124,14 +124,15 @@ pub struct CanaryExpectation {
     pub json_path: Vec<CanaryValue>,
 
     /// This CEL expression is true. It has `text`, `structured` (the structured content, or null), `result` (all of it) and `nonce`;
-    /// whole numbers are ints. `all`, `exists` and their like are not written within one another.
+    /// whole numbers are ints. It is given answers of up to 16 KiB. `all`, `exists` and `exists_one` stand neither within one another nor
+    /// one behind the other; `map` and `filter` there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub cel: Option<String>,
 
-    /// The answer is there after this long. When not set, after `timeouts.request`.
+    /// The answer is there after this long. When not set, after `timeouts.request`, or 30 s where that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = crate::rules::duration("1ms", "24h", "2s"))]
+    #[x_kube(validation = crate::rules::duration("1ms", "30s", "2s"))]
     pub max_latency: Option<Duration>,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{DESCRIPTION, NAME, TEMPLATE, URI, document, ticket_of};
 use crate::envelope::{EnvelopeError, Id, Message, Request, string_param};
@@ -57,9 +57,29 @@ impl WithDocument {
                     out.push(Step::ToServer(line.clone()));
                 }
             },
-            Message::Notification { .. } | Message::Response { .. } => out.push(Step::ToServer(line.clone())),
+            Message::Notification { method, params } => {
+                if method == "notifications/cancelled" {
+                    self.forget(params);
+                }
+                out.push(Step::ToServer(line.clone()));
+            }
+            Message::Response { .. } => out.push(Step::ToServer(line.clone())),
         }
         Ok(())
+    }
+
+    /// What is taken back is not answered.
+    fn forget(&mut self, params: Option<&RawValue>) {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Cancelled<'a> {
+            #[serde(borrow)]
+            request_id: &'a RawValue,
+        }
+        let cancelled = params.and_then(|params| serde_json::from_str::<Cancelled<'_>>(params.get()).ok());
+        if let Some(id) = cancelled.and_then(|cancelled| Id::parse(cancelled.request_id)) {
+            self.awaited.remove(&IdKey::from(&id));
+        }
     }
 
     /// The server says `line`.
@@ -295,6 +315,19 @@ mod tests {
             let passed = server.asked("resources/read", params, r#"{"contents":[ ]}"#);
             assert_eq!(passed, r#"{"jsonrpc":"2.0","id":7,"result":{"contents":[ ]}}"#, "{params}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_waited_for() {
+        let mut server = Server::with(Era::Legacy, r#"{"resources":{}}"#);
+        for id in 0..2 * MAX_AWAITED {
+            server.client(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/list"}}"#));
+            let params = format!(r#"{{"requestId":{id}}}"#);
+            server.client(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#));
+        }
+        assert!(server.0.awaited.is_empty());
+        let listed = json(&server.asked("resources/list", "{}", r#"{"resources":[]}"#));
+        assert_eq!(listed["result"]["resources"][0]["name"], "Saint Anthony");
     }
 
     #[test]

@@ -7,7 +7,10 @@ mod standing;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,16 +28,22 @@ use crate::{
     stream_keys::StreamKeys,
 };
 
-/// Rounds that are under way at once: each has a few connections, and a gateway's admin port takes 256.
-const AT_ONCE: usize = 64;
+/// Rounds that are under way at once: each holds answers in memory, and connections to a gateway's admin port.
+const AT_ONCE: usize = 24;
+/// Of those, the rounds of one namespace: servers that hang keep their places for a while, and not everyone's.
+const OF_A_NAMESPACE: usize = 6;
+/// Longest time that an answer may take, whatever the server's `timeouts.request`.
+const LONGEST: Duration = Duration::from_secs(30);
 
-/// A pod that is to be asked.
+/// A pod that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// UID of the pod.
     pub uid: String,
-    /// How its server is spoken to.
-    pub protocol: Protocol,
+    /// How its server is spoken to; `None` while its probe is not answered: then it is not asked if it was not before.
+    pub protocol: Option<Protocol>,
+    /// Whether its revision has served.
+    pub serves: bool,
 }
 
 /// What there is to ask of a server.
@@ -61,6 +70,7 @@ struct Asker {
     servers: Requeue,
     metrics: Metrics,
     places: Arc<Semaphore>,
+    of_namespaces: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
 }
 
 /// The checks of one server.
@@ -74,6 +84,7 @@ struct Held {
 /// The checks of one pod.
 struct Asking {
     protocol: Protocol,
+    serves: Arc<AtomicBool>,
     standing: watch::Receiver<Standing>,
     _task: AbortOnDropHandle<()>,
 }
@@ -91,27 +102,34 @@ impl Canaries {
     ) -> Result<Self, reqwest::Error> {
         let http = signed::client()?;
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        Ok(Self { asker: Asker { http, loaded, keys, servers, metrics, places }, held: Mutex::default() })
+        let asker = Asker { http, loaded, keys, servers, metrics, places, of_namespaces: Arc::default() };
+        Ok(Self { asker, held: Mutex::default() })
     }
 
-    /// Asks these pods of a server and no other of it, and returns where each stands, by uid.
+    /// Asks these pods of a server and no other of it, and returns where each stands that was asked, by uid.
     ///
     /// # Errors
     /// A check that cannot be made: then nothing is asked.
     pub fn of(&self, server: &Key, asked: Asked<'_>, pods: &[Target]) -> Result<BTreeMap<String, Standing>, BadCheck> {
         let mut all = self.lock();
         let held = all.entry(server.clone()).or_insert_with(|| Held::new(asked));
-        if held.spec != *asked.spec || held.limit != asked.limit {
+        // One that could not be read is read again: it may have been for want of a thread.
+        if held.spec != *asked.spec || held.limit != asked.limit || held.checks.is_err() {
             let before = std::mem::replace(held, Held::new(asked));
             self.discount(server, &before);
         }
         let checks = held.checks.clone()?;
-        held.pods.retain(|uid, asking| pods.iter().any(|pod| pod.uid == *uid && pod.protocol == asking.protocol));
+        held.pods.retain(|uid, asking| pods.iter().any(|pod| pod.uid == *uid && asking.is_of(pod)));
         let mut standings = BTreeMap::new();
         for pod in pods {
-            let begin = || self.begin(server, pod, &checks, &held.spec, held.limit);
-            let asking = held.pods.entry(pod.uid.clone()).or_insert_with(begin);
-            standings.insert(pod.uid.clone(), asking.standing.borrow().clone());
+            if let (Some(protocol), false) = (pod.protocol, held.pods.contains_key(&pod.uid)) {
+                let asking = self.begin(server, pod, protocol, &checks, &held.spec, held.limit);
+                held.pods.insert(pod.uid.clone(), asking);
+            }
+            if let Some(asking) = held.pods.get(&pod.uid) {
+                asking.serves.store(pod.serves, Ordering::Relaxed);
+                standings.insert(pod.uid.clone(), asking.standing.borrow().clone());
+            }
         }
         for check in &checks.checks {
             self.asker.metrics.canary_failing(server, &check.name, count(&standings, &check.name));
@@ -132,24 +150,50 @@ impl Canaries {
         }
     }
 
-    fn begin(&self, server: &Key, pod: &Target, checks: &Arc<Checks>, spec: &CanaryChecks, limit: Duration) -> Asking {
+    fn begin(
+        &self,
+        server: &Key,
+        pod: &Target,
+        protocol: Protocol,
+        checks: &Arc<Checks>,
+        spec: &CanaryChecks,
+        limit: Duration,
+    ) -> Asking {
         let (said, standing) = watch::channel(Standing::default());
+        let serves = Arc::new(AtomicBool::new(pod.serves));
         let rounds = rounds::Rounds {
             asker: self.asker.clone(),
             server: server.clone(),
-            pod: pod.clone(),
+            pod: pod.uid.clone(),
+            protocol,
+            serves: serves.clone(),
             checks: checks.clone(),
             interval: spec.interval.as_std(),
             threshold: spec.failure_threshold,
-            limit,
+            limit: limit.min(LONGEST),
             said,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(rounds.run()));
-        Asking { protocol: pod.protocol, standing, _task: task }
+        Asking { protocol, serves, standing, _task: task }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asker {
+    /// Places for rounds of a namespace.
+    fn of_namespace(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut all = self.of_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(OF_A_NAMESPACE))).clone()
+    }
+}
+
+impl Asking {
+    /// Whether it still is what `pod` is to be asked: a server of another era is spoken to in another way.
+    fn is_of(&self, pod: &Target) -> bool {
+        pod.protocol.is_none_or(|protocol| protocol == self.protocol)
     }
 }
 

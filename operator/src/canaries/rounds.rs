@@ -1,14 +1,21 @@
 //! The rounds of one pod, one after the other.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use portolan_canary::{Checks, Endpoint, Outcome, round};
+use portolan_canary::{Checks, Endpoint, Outcome, Protocol, round};
 use portolan_crds::ports;
 use portolan_mcp::wire;
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    Asker, Target,
+    Asker,
     signed::Signed,
     standing::{Standing, Tally},
 };
@@ -16,14 +23,18 @@ use crate::requeue::Key;
 
 /// First delay after a round in which nothing could be asked.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// Longest time between two rounds of a pod that has not passed yet.
+/// Longest time between two rounds of a pod whose revision does not serve yet, and after one in which nothing could be asked.
 const EAGER: Duration = Duration::from_secs(5);
 
 /// The checks of one pod.
 pub(super) struct Rounds {
     pub(super) asker: Asker,
     pub(super) server: Key,
-    pub(super) pod: Target,
+    /// UID of the pod.
+    pub(super) pod: String,
+    pub(super) protocol: Protocol,
+    /// Whether its revision has served.
+    pub(super) serves: Arc<AtomicBool>,
     pub(super) checks: Arc<Checks>,
     pub(super) interval: Duration,
     pub(super) threshold: u32,
@@ -43,17 +54,16 @@ impl Rounds {
             }
             tally.take(outcomes);
             self.tell(tally.standing());
-            let pause = self.pause(&tally, delay);
-            delay = if tally.is_open() { (delay * 2).min(self.interval) } else { FIRST_DELAY };
+            let eager = self.interval.min(EAGER);
+            let pause = if tally.is_open() {
+                delay.min(eager)
+            } else if self.serves.load(Ordering::Relaxed) {
+                self.interval
+            } else {
+                eager
+            };
+            delay = if tally.is_open() { (delay * 2).min(eager) } else { FIRST_DELAY };
             sleep(pause).await;
-        }
-    }
-
-    fn pause(&self, tally: &Tally, delay: Duration) -> Duration {
-        match *self.said.borrow() {
-            _ if tally.is_open() => delay.min(self.interval),
-            Standing::Unknown(_) => self.interval.min(EAGER),
-            Standing::Passed | Standing::Failed(_) => self.interval,
         }
     }
 
@@ -72,9 +82,12 @@ impl Rounds {
     /// One round, through one replica of a gateway that serves the server; another each time.
     async fn round(&self, number: usize) -> Vec<Outcome> {
         let not_run = |why: String| vec![Outcome::NotRun(why); self.checks.checks.len()];
-        // The semaphore is never closed.
-        let Ok(_place) = self.asker.places.acquire().await else { return not_run("the operator ends".into()) };
         let (namespace, name) = &self.server;
+        let of_namespace = self.asker.of_namespace(namespace);
+        // Neither semaphore is ever closed.
+        let (Ok(_place), Ok(_one_of_all)) = (of_namespace.acquire().await, self.asker.places.acquire().await) else {
+            return not_run("the operator ends".into());
+        };
         let ways = self.asker.loaded.replicas_with(namespace, name);
         let Some((gateway, replica)) = ways.get(number % ways.len().max(1)) else {
             return not_run("no gateway replica has loaded the server".into());
@@ -83,7 +96,7 @@ impl Rounds {
             Ok(key) => key,
             Err(error) => return not_run(format!("the key of gateway {gateway} cannot be read: {error}")),
         };
-        let path: Arc<str> = format!("{}{namespace}/{name}/{}", wire::CHECKS, self.pod.uid).into();
+        let path: Arc<str> = format!("{}{namespace}/{name}/{}", wire::CHECKS, self.pod).into();
         let host = if replica.ip.contains(':') { format!("[{}]", replica.ip) } else { replica.ip.clone() };
         let url = format!("http://{host}:{}{path}", ports::GATEWAY_ADMIN);
         let endpoint = Endpoint {
@@ -91,14 +104,9 @@ impl Rounds {
             url: url.into(),
             token: None,
             headers: HashMap::new(),
-            protocol: self.pod.protocol,
+            protocol: self.protocol,
             limit: self.limit,
         };
-        let outcomes = round(endpoint, &self.checks).await;
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::NotRun(_))) {
-            // It may be that the key is another one by now.
-            self.asker.keys.forget(gateway);
-        }
-        outcomes
+        round(endpoint, &self.checks).await
     }
 }

@@ -222,12 +222,9 @@ impl Outcome<'_> {
 
     /// Why the desired revision does not take the place of the one that serves, although it could.
     fn barred(&self) -> Option<Diagnosis> {
-        let pending = self.pending().filter(|_| !self.validated.spec.rollout.allow_tool_changes)?;
-        let serving = self.plan.serving()?;
+        let (pending, serving) = (self.pending()?, self.plan.serving()?);
         let is_verified = self.verified_of(&pending.name) >= pending.replicas;
-        let changes = self.observed.tool_changes(&serving.name, &pending.name);
-        // Those that are not known yet will be in a moment.
-        let changes = changes.filter(|changes| is_verified && *changes != Changes::Unknown)?;
+        let changes = self.tool_changes.filter(|changes| is_verified && **changes != Changes::Unknown)?;
         let message = format!(
             "revision {} has other tools than revision {}, which serves on: {changes}; write spec.rollout.allowToolChanges: true, or take \
              the change back",
@@ -277,6 +274,8 @@ impl Outcome<'_> {
         let mut message = format!("{ready} of {} replicas of revision {} answer", revision.replicas, revision.name);
         if let Some(why) = self.unverified(revision) {
             message = format!("{message}; {why}");
+        } else if let Some(Changes::Unknown) = self.tool_changes {
+            message = format!("{message}; {}", Changes::Unknown);
         }
         Diagnosis { reason: reasons::PENDING, message }
     }

@@ -24,8 +24,8 @@ use ring::{
 };
 
 use super::{
-    build::{self, DRAINING_SINCE},
-    observed::{Content, Definitions, Mac, Observed, revision_of, runs_bridge, takes_sessions},
+    build::{self, SERVING_SINCE},
+    observed::{Content, Definitions, Mac, Observed, has_ended, revision_of, runs_bridge, takes_sessions},
     references::{self, Kind},
 };
 use crate::{
@@ -65,7 +65,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let failing = ctx.loaded.failing(server);
     let spec = &server.spec;
     let server = (namespace.to_owned(), owner.name().to_owned());
-    let probes = ctx.probes.of(&server, &probed(&pods, &deployments), mac.0).await;
+    let probes = ctx.probes.of(&server, &probed(&pods), mac.0).await;
     let canaries = canaries(&server, spec, &deployments, &pods, &probes, ctx);
     let definitions = definitions(&tools, &pods, &probes, mac, ctx).await;
     Ok(Observed {
@@ -194,20 +194,13 @@ fn programmed(
         .collect()
 }
 
-/// The pods whose probes matter: those that run, of every revision that does not drain.
-fn probed(pods: &[Pod], deployments: &[Deployment]) -> Vec<Address> {
+/// The pods whose probes matter: those that run and were not told to end. One that drains may be wanted again.
+fn probed(pods: &[Pod]) -> Vec<Address> {
     let runs = |pod: &&Pod| runs_bridge(pod) && pod.metadata.deletion_timestamp.is_none();
-    pods.iter().filter(|pod| may_serve(pod, deployments)).filter(runs).filter_map(address).collect()
+    pods.iter().filter(runs).filter_map(address).collect()
 }
 
-/// Whether the pod is of a revision that does not drain.
-fn may_serve(pod: &Pod, deployments: &[Deployment]) -> bool {
-    let revision = revision_of(pod);
-    let mut deployments = deployments.iter().filter(|deployment| Some(&*deployment.name_any()) == revision);
-    deployments.any(|deployment| build::annotation(deployment, DRAINING_SINCE).is_none())
-}
-
-/// Where the pods stand that may serve and answer their probes.
+/// Where the pods stand that were not told to end, once each has answered its probe.
 fn canaries(
     server: &Key,
     spec: &MCPServerSpec,
@@ -220,14 +213,21 @@ fn canaries(
         ctx.canaries.forget(server);
         return None;
     };
+    let serves = |pod: &Pod| {
+        let deployment = deployments.iter().find(|deployment| Some(&*deployment.name_any()) == revision_of(pod));
+        deployment.is_some_and(|deployment| build::annotation(deployment, SERVING_SINCE).is_some())
+    };
     let target = |pod: &Pod| {
         let uid = pod.metadata.uid.clone()?;
-        let found = probes.get(&uid).filter(|found| found.state == ProbeState::Ready)?;
-        let is_modern = found.server.as_ref().is_some_and(|server| server.era == Era::Modern);
-        Some(Target { uid, protocol: if is_modern { Protocol::Sessionless } else { Protocol::Sessions } })
+        let found = probes.get(&uid).filter(|found| found.state == ProbeState::Ready && takes_sessions(pod));
+        let protocol = found.map(|found| match found.server.as_ref().map(|server| server.era) {
+            Some(Era::Modern) => Protocol::Sessionless,
+            _ => Protocol::Sessions,
+        });
+        Some(Target { uid, protocol, serves: serves(pod) })
     };
-    let may_serve = pods.iter().filter(|pod| may_serve(pod, deployments)).filter(|pod| takes_sessions(pod));
-    let targets: Vec<_> = may_serve.filter_map(target).collect();
+    let there = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !has_ended(pod));
+    let targets: Vec<_> = there.filter_map(target).collect();
     Some(ctx.canaries.of(server, Asked { spec: checks, limit: spec.timeouts.request.as_std() }, &targets))
 }
 

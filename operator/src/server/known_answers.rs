@@ -41,9 +41,18 @@ impl Outcome<'_> {
 
     /// What was said of the serving revision before this operator began to ask: it holds until it knows better.
     pub(super) fn said_before(&self, serving: &Planned) -> Option<Fact> {
-        let is_open = self.observed.pods_of(&serving.name).any(|pod| self.unknown(pod).is_some());
-        let conditions = self.server.status.as_ref().filter(|_| is_open)?.conditions.as_slice();
+        self.observed.canaries.as_ref()?;
+        let conditions = self.server.status.as_ref()?.conditions.as_slice();
         let before = conditions::find(conditions, types::AVAILABLE)?;
+        // Of the pod that was named, or of any where none was.
+        let named = |pod: &&Pod| before.message.contains(&format!("pod {}:", pod.name_any()));
+        let pods: Vec<_> = self.observed.pods_of(&serving.name).collect();
+        let of_one: Vec<_> = pods.iter().copied().filter(named).collect();
+        let about = if of_one.is_empty() && before.reason == reasons::UNKNOWN_TOOL { pods } else { of_one };
+        let is_known = |pod: &&Pod| self.observed.standing(pod).is_some() && self.unknown(pod).is_none();
+        if about.is_empty() || about.iter().all(is_known) {
+            return None;
+        }
         let reason =
             [reasons::CANARY_FAILED, reasons::UNKNOWN_TOOL].into_iter().find(|known| *known == before.reason)?;
         Some(Fact::no(types::AVAILABLE, reason, before.message.clone()))

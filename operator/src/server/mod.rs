@@ -64,6 +64,7 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
         observed: &observed,
         plan: &built.plan,
         desired: built.desired.as_deref(),
+        tool_changes: built.tool_changes.as_ref(),
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;

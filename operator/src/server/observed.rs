@@ -142,11 +142,29 @@ impl Observed {
 
     /// How the tools of the revision `to` differ from those of `from` where someone may rely on those.
     pub(super) fn tool_changes(&self, from: &str, to: &str) -> Option<Changes> {
-        let before = self.tool_set(from)?;
-        match self.tool_set(to) {
-            Some(after) => before.changes(&after),
-            None => Some(Changes::Unknown),
+        let hashes = (self.tools_hash(from), self.tools_hash(to));
+        if hashes.0.is_some() && hashes.0 == hashes.1 {
+            return None;
         }
+        let before = self.tool_set(from).filter(|before| !before.is_empty());
+        match (before, self.tool_set(to)) {
+            (Some(before), Some(after)) => before.changes(&after),
+            // Nobody relies on what nobody knows, or what there is not.
+            (None, _) if hashes.0.is_none() || self.tool_set(from).is_some() => None,
+            _ if hashes.1.is_some() => Some(Changes::TooMany),
+            _ => Some(Changes::Unknown),
+        }
+    }
+
+    /// The hash of a revision's definitions.
+    fn tools_hash(&self, revision: &str) -> Option<&str> {
+        let fresh = self.definitions.get(revision).map(|definitions| definitions.hash.as_str());
+        fresh.or_else(|| build::stored_hash(self.stored_tools(revision)?))
+    }
+
+    fn stored_tools(&self, revision: &str) -> Option<&ConfigMap> {
+        let name = build::tools_name(revision);
+        self.tools.iter().find(|stored| stored.metadata.name.as_ref() == Some(&name))
     }
 
     /// The tools of a revision, as far as they are known.
@@ -154,10 +172,8 @@ impl Observed {
         if let Some(definitions) = self.definitions.get(revision) {
             return ToolSet::parse(&definitions.json);
         }
-        let name = build::tools_name(revision);
-        let stored = self.tools.iter().find(|stored| stored.metadata.name.as_ref() == Some(&name));
         let has_none = |probe: &ProbeStatus| probe.state == ProbeState::Ready && probe.tools.is_none();
-        stored.and_then(ToolSet::stored).or_else(|| {
+        self.stored_tools(revision).and_then(ToolSet::stored).or_else(|| {
             let mut probes = self.pods_of(revision).filter_map(|pod| self.probe(pod));
             probes.any(has_none).then(ToolSet::default)
         })

@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::{
     farewell::{self, Told},
     summary::Outcome,
+    tool_changes::Changes,
 };
 use crate::controller::Next;
 
-/// While a revision drains and still has replicas: no watch says that the gateways' time to leave it is up.
+/// While a revision drains and still has replicas, as no watch says that the gateways' time to leave it is up; and while the tools of one
+/// are not known.
 const DRAINING: Duration = Duration::from_secs(2);
 /// While something that the spec names is missing.
 const MISSING: Duration = Duration::from_secs(5);
@@ -24,6 +26,7 @@ pub(super) fn next(outcome: &Outcome<'_>, told: Told) -> Next {
         (told == Told::SomeLater).then_some(farewell::AGAIN),
         outcome.plan.draining().any(|revision| revision.replicas > 0).then_some(DRAINING),
         outcome.validated.content.is_err().then_some(MISSING),
+        (outcome.tool_changes == Some(&Changes::Unknown)).then_some(DRAINING),
     ];
     Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
 }

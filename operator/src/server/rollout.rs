@@ -55,8 +55,10 @@ impl Existing {
 pub(super) struct Wish<'a> {
     /// Name of the revision that the spec asks for; `None` while what it refers to is missing.
     pub(super) desired: Option<&'a str>,
-    /// Revisions that served, from whose tools those of the desired one differ, although that may not be.
-    pub(super) incompatible: &'a [&'a str],
+    /// Whether its tools differ from those of the one that serves, although they may not.
+    pub(super) has_other_tools: bool,
+    /// Whether it has known-answer checks to pass.
+    pub(super) is_checked: bool,
     /// `metadata.generation` of the spec.
     pub(super) generation: i64,
     /// `spec.replicas`.
@@ -165,23 +167,30 @@ fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 
 /// The revision that is to serve: the desired one once it can, else the one that does.
 fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
-    let current = current(wish, existing);
+    let current = current(wish.desired, wish.remembered, existing);
     let Some(desired) = wish.desired else { return current };
-    let is_barred = current.is_some_and(|current| wish.paused || wish.incompatible.contains(&current));
-    let verified = existing.iter().any(|revision| revision.name == desired && revision.verified >= wish.replicas);
-    // Nothing has to answer when nothing is to run, so a stopped server changes over at once.
-    if (verified && !is_barred) || wish.replicas == 0 { Some(desired) } else { current }
+    let is_barred = current.is_some_and(|current| current != desired && (wish.paused || wish.has_other_tools));
+    let is_verified = |revision: &Existing| revision.name == desired && revision.verified >= wish.replicas;
+    let verified = wish.replicas > 0 && existing.iter().any(is_verified);
+    // Nothing has to answer when nothing is to run, so a stopped server changes over at once: not to what would have to be checked, and
+    // would take traffic unchecked once it is started.
+    let may_unseen = wish.replicas == 0 && (current.is_none() || !wish.is_checked);
+    if (verified || may_unseen) && !is_barred { Some(desired) } else { current }
 }
 
 /// The revision that serves now. Two are marked after an operator died between two writes: the younger counts.
-fn current<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
+pub(super) fn current<'a>(
+    desired: Option<&str>,
+    remembered: Option<&'a str>,
+    existing: &'a [Existing],
+) -> Option<&'a str> {
     existing
         .iter()
         .filter(|revision| revision.draining_since.is_none())
         .filter_map(|revision| Some((revision.serving_since?, revision.name.as_str())))
         .max()
         .map(|(_, name)| name)
-        .or_else(|| wish.remembered.filter(|name| wish.desired == Some(*name) || is_known(existing, name)))
+        .or_else(|| remembered.filter(|name| desired == Some(*name) || is_known(existing, name)))
 }
 
 /// Whether the revision has a Deployment, though perhaps one whose annotations someone took away.

@@ -10,6 +10,7 @@ use portolan_mcp::{revision, wire::ServerFound};
 use super::{
     observed::{Observed, has_ended},
     rollout::Plan,
+    tool_changes::Changes,
     validate::Validated,
 };
 
@@ -26,6 +27,8 @@ pub(super) struct Outcome<'a> {
     pub(super) plan: &'a Plan,
     /// The revision that the spec asks for, when that is known.
     pub(super) desired: Option<&'a str>,
+    /// How its tools differ from those of the one that serves, where they may not.
+    pub(super) tool_changes: Option<&'a Changes>,
 }
 
 /// The revision that the status calls serving.

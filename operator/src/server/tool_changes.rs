@@ -25,8 +25,10 @@ pub(super) struct ToolSet(BTreeMap<String, Value>);
 pub(super) enum Changes {
     /// These are gone, and of these these members are not what they were.
     Found { removed: Vec<String>, changed: Vec<(String, Vec<String>)> },
-    /// They cannot be compared yet.
+    /// They are not known yet.
     Unknown,
+    /// They are too many to be kept, and not the same.
+    TooMany,
 }
 
 impl ToolSet {
@@ -47,6 +49,11 @@ impl ToolSet {
         let mut text = String::new();
         GzDecoder::new(compressed.0.as_slice()).take(MAX_BYTES).read_to_string(&mut text).ok()?;
         Self::parse(&text)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// How `later` differs where someone may rely on these; `None` where it does not.
@@ -77,7 +84,11 @@ fn members(before: &Value, after: &Value) -> Vec<String> {
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Found { removed, changed } = self else { return f.write_str("its tools are not known yet") };
+        let (removed, changed) = match self {
+            Self::Found { removed, changed } => (removed, changed),
+            Self::Unknown => return f.write_str("its tools are not known yet"),
+            Self::TooMany => return f.write_str("they are too many to be compared one by one"),
+        };
         let removed = removed.iter().map(|name| format!("tool {name} is gone"));
         let changed = changed.iter().map(|(name, members)| format!("tool {name} has another {}", members.join(", ")));
         let all: Vec<String> = removed.chain(changed).collect();

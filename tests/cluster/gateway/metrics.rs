@@ -112,7 +112,25 @@ fn of_the_operator(text: &str) {
     let bounded = BTreeMap::from([
         ("kind", &["MCPGateway", "MCPServer"][..]),
         ("operation", &["apply", "create", "delete", "replace"]),
-        ("outcome", &["failed", "stalled", "success", "transient", "unchanged", "waiting", "written"]),
+        (
+            "outcome",
+            &[
+                "error",
+                "failed",
+                "late",
+                "no_session",
+                "not_run",
+                "passed",
+                "stalled",
+                "success",
+                "transient",
+                "unchanged",
+                "unknown_tool",
+                "waiting",
+                "written",
+                "wrong",
+            ],
+        ),
         ("state", &["malformed", "not_ready", "ready"]),
         ("what", &["event", "probe_line", "stream_line"]),
     ]);

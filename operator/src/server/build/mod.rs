@@ -32,6 +32,7 @@ use super::{
     observed::Observed,
     revision,
     rollout::{self, Plan, Wish},
+    tool_changes::Changes,
     validate::Validated,
 };
 use crate::{
@@ -55,6 +56,8 @@ pub(super) struct Built {
     pub(super) plan: Plan,
     /// The revision that the spec asks for; `None` while what it refers to is missing.
     pub(super) desired: Option<String>,
+    /// How its tools differ from those of the one that serves, where they may not.
+    pub(super) tool_changes: Option<Changes>,
 }
 
 /// Builds everything.
@@ -71,7 +74,7 @@ pub(super) fn build(
         (Ok(content), Some(template)) => Some(revision::name(parts.server, template, content)?),
         _ => None,
     };
-    let plan = plan(validated, observed, remembered, desired.as_deref());
+    let (plan, tool_changes) = plan(validated, observed, remembered, desired.as_deref());
     let mut resources = Resources::new(owner.clone());
     resources.add(&service_account::service_account(&parts))?;
     resources.add(&secret::secret(&parts))?;
@@ -85,29 +88,32 @@ pub(super) fn build(
     resources.prune::<ControllerRevision>(&selector);
     resources.prune::<Service>(&selector);
     resources.prune::<ConfigMap>(&selector);
-    Ok(Built { resources, plan, desired })
+    Ok(Built { resources, plan, desired, tool_changes })
 }
 
-fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>, desired: Option<&str>) -> Plan {
+fn plan(
+    validated: &Validated<'_>,
+    observed: &Observed,
+    remembered: Option<&str>,
+    desired: Option<&str>,
+) -> (Plan, Option<Changes>) {
     let existing = observed.revisions();
     let programmed: Vec<_> = existing
         .iter()
         .map(|revision| revision.name.as_str())
         .filter(|name| !matches!(observed.programmed(Some(name)), Programmed::Waiting(_)))
         .collect();
-    let differs = |name: &&str| {
-        let may_change = validated.spec.rollout.allow_tool_changes;
-        !may_change && desired.is_some_and(|desired| desired != *name && observed.tool_changes(name, desired).is_some())
+    let serving = rollout::current(desired, remembered, &existing).filter(|name| Some(*name) != desired);
+    let tool_changes = match (serving, desired) {
+        (Some(serving), Some(desired)) if !validated.spec.rollout.allow_tool_changes => {
+            observed.tool_changes(serving, desired)
+        }
+        _ => None,
     };
-    let incompatible: Vec<_> = existing
-        .iter()
-        .filter(|revision| revision.serving_since.is_some())
-        .map(|revision| revision.name.as_str())
-        .filter(differs)
-        .collect();
     let wish = Wish {
         desired,
-        incompatible: &incompatible,
+        has_other_tools: tool_changes.is_some(),
+        is_checked: validated.spec.canary_checks.is_some(),
         generation: validated.generation,
         replicas: validated.spec.replicas,
         type_: validated.spec.rollout.type_,
@@ -119,7 +125,7 @@ fn plan(validated: &Validated<'_>, observed: &Observed, remembered: Option<&str>
         strays: observed.strays().next().is_some(),
         now: observed.now,
     };
-    rollout::plan(&wish, &existing)
+    (rollout::plan(&wish, &existing), tool_changes)
 }
 
 /// The objects of one revision; `template` is the desired one's. That of an older one was kept; if someone deleted it, the

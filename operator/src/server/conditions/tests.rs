@@ -71,7 +71,14 @@ impl Case {
             self.revisions.iter().map(|(name, state, replicas)| fixtures::planned(name, *state, *replicas)).collect();
         let plan = Plan { revisions, delete: Vec::new() };
         let Self { server, observed, desired, .. } = self;
-        let outcome = Outcome { server, validated: &validated, observed, plan: &plan, desired: *desired };
+        let changes = match (plan.serving(), desired) {
+            (Some(serving), Some(desired)) if !server.spec.rollout.allow_tool_changes => {
+                observed.tool_changes(&serving.name, desired)
+            }
+            _ => None,
+        };
+        let tool_changes = changes.as_ref();
+        let outcome = Outcome { server, validated: &validated, observed, plan: &plan, desired: *desired, tool_changes };
         outcome.facts().into_iter().map(|fact| (fact.type_, fact)).collect()
     }
 }
@@ -298,18 +305,25 @@ fn a_check_that_cannot_be_made_stalls_and_names_its_field() {
 
 #[test]
 fn a_new_operator_holds_to_what_the_one_before_it_found_until_it_knows_better() {
-    let of = |standing: Standing| {
+    let before = || {
         let case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true);
         let mut before = case.standing("p", wrong());
         let (conditions, _) =
             crate::status::merge(&[], &before.facts().into_values().collect::<Vec<_>>(), Some(3), before.observed.now);
         before.server.status = Some(MCPServerStatus { conditions, ..MCPServerStatus::default() });
-        before.standing("p", standing).facts()
+        before
     };
+    let of = |standing: Standing| before().standing("p", standing).facts();
     let facts = of(Standing::Unknown(None));
     assert_is(&facts, "Available", State::False, "CanaryFailed");
     assert!(facts["Available"].message.contains("expected the text"), "{}", facts["Available"].message);
     assert_is(&of(Standing::Passed), "Available", State::True, "Available");
+    let mut silent = before();
+    silent.observed.canaries = Some(Ok(BTreeMap::new()));
+    assert_is(&silent.facts(), "Available", State::False, "CanaryFailed");
+    // Another pod, of which nothing is known yet, keeps nothing alive.
+    let more = before().standing("p", Standing::Passed).pod("q", "new", true).standing("q", Standing::Unknown(None));
+    assert_is(&more.facts(), "Available", State::True, "Available");
 }
 
 #[test]
@@ -335,7 +349,9 @@ fn a_revision_with_other_tools_stalls_and_says_which_until_that_is_allowed() {
     assert_is(&case.facts(), "Ready", State::False, "Pending");
     let mut unknown = pods();
     unknown.observed.definitions = [of("old", json!([{"name": "a"}]))].into();
-    assert_is(&unknown.facts(), "Stalled", State::False, "Reconciling");
+    let facts = unknown.facts();
+    assert_is(&facts, "Stalled", State::False, "Reconciling");
+    assert!(facts["Ready"].message.contains("its tools are not known yet"), "{}", facts["Ready"].message);
 }
 
 #[test]

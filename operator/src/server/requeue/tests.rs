@@ -16,7 +16,14 @@ fn after_telling(told: Told, revisions: Vec<Planned>, observed: &Observed) -> Du
     let server = fixtures::stdio();
     let validated = validate::validate(&server, "everything", observed);
     let plan = Plan { revisions, delete: Vec::new() };
-    let outcome = Outcome { server: &server, validated: &validated, observed, plan: &plan, desired: Some("new") };
+    let outcome = Outcome {
+        server: &server,
+        validated: &validated,
+        observed,
+        plan: &plan,
+        desired: Some("new"),
+        tool_changes: None,
+    };
     match next(&outcome, told) {
         Next::After(after) => after,
         Next::Change => panic!("a key's Secret is not watched"),

@@ -9,7 +9,7 @@ use super::{Existing, Plan, Planned, Wish, current, may_end};
 
 /// Decides what every revision is to be.
 pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
-    let current = current(wish, existing);
+    let current = current(wish.desired, wish.remembered, existing);
     // While something is missing that the spec refers to, or someone says so, what serves goes on.
     let wanted = current.filter(|_| wish.paused).or(wish.desired).or(current);
     let decision = Decision { wish, current, wanted, holder: holder(wish, current, wanted, existing) };

@@ -11,7 +11,8 @@ pub(super) fn at(second: i64) -> Timestamp {
 pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
     Wish {
         desired: Some(desired),
-        incompatible: &[],
+        has_other_tools: false,
+        is_checked: false,
         generation: 7,
         replicas,
         type_: RolloutType::BlueGreen,
@@ -97,10 +98,39 @@ fn a_revision_that_answers_and_fails_a_known_answer_check_does_not_serve_until_i
 #[test]
 fn a_revision_with_other_tools_does_not_take_the_place_of_the_one_that_serves() {
     let both = [serving("a", 2, 5), pending("b", 2, 2)];
-    let barred = Wish { incompatible: &["a"], ..wish("b", 2) };
+    let barred = Wish { has_other_tools: true, ..wish("b", 2) };
     assert_eq!(states(&plan(&barred, &both)), [("a", Serving, 2), ("b", Pending, 2)]);
-    let nothing_serves = Wish { incompatible: &["a"], ..wish("b", 2) };
+    let nothing_serves = Wish { has_other_tools: true, ..wish("b", 2) };
     assert_eq!(states(&plan(&nothing_serves, &both[1..])), [("b", Serving, 2)], "nobody relies on anything");
+}
+
+#[test]
+fn a_stopped_server_changes_over_at_once_but_not_past_what_keeps_a_running_one() {
+    let both = [serving("a", 0, 5), pending("b", 0, 0)];
+    assert_eq!(states(&plan(&wish("b", 0), &both)), [("b", Serving, 0)]);
+    for kept in [
+        Wish { paused: true, ..wish("b", 0) },
+        Wish { has_other_tools: true, ..wish("b", 0) },
+        Wish { is_checked: true, ..wish("b", 0) },
+    ] {
+        assert_eq!(states(&plan(&kept, &both)), [("a", Serving, 0), ("b", Pending, 0)], "{kept:?}");
+    }
+    let checked = Wish { is_checked: true, ..wish("b", 2) };
+    let started = [serving("a", 0, 5), pending("b", 0, 0)];
+    assert_eq!(states(&plan(&checked, &started)), [("a", Serving, 2), ("b", Pending, 2)]);
+}
+
+#[test]
+fn a_draining_revision_that_is_wanted_again_serves_once_it_is_verified() {
+    let back = |verified| {
+        [draining("a", 2, 900), serving("b", 2, 900)].map(|revision| match &*revision.name {
+            "a" => Existing { verified, ..revision },
+            _ => revision,
+        })
+    };
+    let checked = Wish { is_checked: true, ..wish("a", 2) };
+    assert_eq!(states(&plan(&checked, &back(0))), [("a", Draining, 2), ("b", Serving, 2)]);
+    assert_eq!(states(&plan(&checked, &back(2)))[0], ("a", Serving, 2));
 }
 
 #[test]
