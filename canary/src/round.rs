@@ -157,7 +157,9 @@ impl ClientHandler for Checker {
 }
 
 impl Protocol {
-    fn lifecycle(self) -> ClientLifecycleMode {
+    /// As rmcp has it.
+    #[must_use]
+    pub fn lifecycle(self) -> ClientLifecycleMode {
         let preferred_versions = vec![ProtocolVersion::LATEST];
         match self {
             Self::Auto => ClientLifecycleMode::Auto {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use portolan_canary::{Check, Checks, Endpoint, Outcome, Protocol, round};
+use portolan_canary::{Check, Checks, Endpoint, Outcome, round};
 use serde_json::{Value, json};
 
 use super::source::{Named, PlaceArgs, Source};
@@ -66,11 +66,7 @@ pub(super) async fn run(args: &RunArgs) -> Result<(), Failure> {
         url: Arc::from(url.as_str()),
         token: connection::credential(&args.access)?,
         headers: connection::headers(&args.access)?,
-        protocol: match args.access.protocol {
-            connection::Protocol::Auto => Protocol::Auto,
-            connection::Protocol::Sessions => Protocol::Sessions,
-            connection::Protocol::Sessionless => Protocol::Sessionless,
-        },
+        protocol: args.access.protocol.into(),
         limit: args.access.timeout.as_std(),
     };
     let outcomes = round(endpoint, &checks).await;

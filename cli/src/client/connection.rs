@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use http::{HeaderName, HeaderValue};
 use rmcp::ClientHandler;
 use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, ProtocolVersion};
-use rmcp::service::{ClientLifecycleMode, ClientServiceExt, NotificationContext, RoleClient, RunningService};
+use rmcp::service::{ClientServiceExt, NotificationContext, RoleClient, RunningService};
 use rmcp::transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig};
 
 use super::failure;
@@ -72,16 +72,12 @@ pub(crate) enum Protocol {
     Sessionless,
 }
 
-impl Protocol {
-    fn lifecycle(self) -> ClientLifecycleMode {
-        let preferred_versions = vec![ProtocolVersion::LATEST];
-        match self {
-            Self::Auto => ClientLifecycleMode::Auto {
-                preferred_versions,
-                legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
-            },
-            Self::Sessions => ClientLifecycleMode::Initialize,
-            Self::Sessionless => ClientLifecycleMode::Discover { preferred_versions },
+impl From<Protocol> for portolan_canary::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Auto => Self::Auto,
+            Protocol::Sessions => Self::Sessions,
+            Protocol::Sessionless => Self::Sessionless,
         }
     }
 }
@@ -152,7 +148,7 @@ async fn open(target: &Target) -> Result<Session, Failure> {
     config.auth_header = credential(&target.access)?;
     let transport = StreamableHttpClientTransport::with_client(http_client()?, config);
     Terminal
-        .serve_with_lifecycle(transport, target.access.protocol.lifecycle())
+        .serve_with_lifecycle(transport, portolan_canary::Protocol::from(target.access.protocol).lifecycle())
         .await
         .map_err(|error| failure::of_start(&target.url, &error))
 }
