@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::Duration;
 
 /// Questions whose answers are known. Every pod of a revision has to answer them before the revision takes traffic, and each
-/// pod that serves is asked again all the time. A wrong answer is told in `Available` and `Ready`; the pod goes on serving.
+/// pod that serves is asked again all the time. A wrong answer is told in `Available` and `Ready`, which quote its beginning; the pod goes on serving.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crate::schema::absent_not_null)]

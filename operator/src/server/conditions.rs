@@ -244,7 +244,7 @@ impl Outcome<'_> {
             why.reason = reasons::PROGRESS_DEADLINE_EXCEEDED;
         }
         let message =
-            format!("revision {} does not come up: {}; {}", failed.name, why.message, self.serves_meanwhile());
+            format!("revision {} does not serve: {}; {}", failed.name, why.message, self.serves_meanwhile());
         Some(Diagnosis { reason: why.reason, message })
     }
 
