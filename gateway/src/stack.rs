@@ -21,13 +21,22 @@ use crate::state::Serving;
 use crate::{aggregate, check, cors, message, stream};
 
 /// Answers one request of a client.
-pub(crate) async fn serve(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-    answer(gateway, peer, request, Port::Clients).await
+pub(crate) fn serve(
+    gateway: Arc<Gateway>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send {
+    // Handed on, not awaited: a future around it would be as large again, and moved once more for every call.
+    answer(gateway, peer, request, Port::Clients)
 }
 
 /// Answers one request of the operator to a pod of its choice.
-pub(crate) async fn check(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-    answer(gateway, peer, request, Port::Admin).await
+pub(crate) fn check(
+    gateway: Arc<Gateway>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send {
+    answer(gateway, peer, request, Port::Admin)
 }
 
 /// Where a request came in.

@@ -243,8 +243,7 @@ impl Outcome<'_> {
         if why.reason == reasons::PENDING {
             why.reason = reasons::PROGRESS_DEADLINE_EXCEEDED;
         }
-        let message =
-            format!("revision {} does not serve: {}; {}", failed.name, why.message, self.serves_meanwhile());
+        let message = format!("revision {} does not serve: {}; {}", failed.name, why.message, self.serves_meanwhile());
         Some(Diagnosis { reason: why.reason, message })
     }
 
