@@ -102,7 +102,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// As metrics carry it.
+    /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -269,9 +269,7 @@ impl Asking<'_> {
         let got = if names.is_empty() { "no tools".into() } else { format!("only {}{more}", names.join(", ")) };
         Outcome::Failed(Failed { cause: Cause::UnknownTool, expected: format!("a tool {name}"), got })
     }
-}
 
-impl Asking<'_> {
     /// Names of the tools, where the server lists them within a bound.
     async fn tools(&self) -> Option<Vec<String>> {
         let (mut names, mut cursor) = (Vec::new(), None);

@@ -7,7 +7,7 @@ use portolan_crds::MCPServer;
 
 use crate::exit::{Exit, Failure};
 
-/// A server of the cluster, by its name.
+/// A namespace of the cluster.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InCluster {
     /// Its namespace; the kubeconfig's when not given

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use super::record::Record;
 use super::server::TOOL;
-use super::source::{Named, PlaceArgs, Source};
+use super::source::{PlaceArgs, Source};
 use crate::client::connection::{self, Access, Target};
 use crate::exit::{Exit, Failure, note, print};
 
@@ -127,7 +127,7 @@ impl Verdict {
 }
 
 pub(super) async fn run(args: &AgentArgs) -> Result<(), Failure> {
-    let Source { name, server, url } = Named { server: &args.server, place: &args.place }.find().await?;
+    let Source { name, server, url } = args.place.find(&args.server).await?;
     let target = Target::new(url.clone(), &args.access);
     let way = way(&target, &name).await?;
     let ticket = Nonce::fresh().map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;

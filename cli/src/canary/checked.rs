@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use portolan_canary::{Check, Checks, Endpoint, Outcome, round};
 use serde_json::{Value, json};
 
-use super::source::{Named, PlaceArgs, Source};
+use super::source::{PlaceArgs, Source};
 use crate::client::connection::{self, Access};
 use crate::exit::{Exit, Failure, print};
 use crate::table;
@@ -55,7 +55,7 @@ impl RunArgs {
 }
 
 pub(super) async fn run(args: &RunArgs) -> Result<(), Failure> {
-    let Source { name, server, url } = Named { server: &args.server, place: &args.place }.find().await?;
+    let Source { name, server, url } = args.place.find(&args.server).await?;
     let Some(checks) = &server.spec.canary_checks else {
         return Err(Failure::usage(format!("MCPServer {name} has no canary checks"))
             .hint("write some into spec.canaryChecks: kubectl explain mcpserver.spec.canaryChecks"));

@@ -14,13 +14,6 @@ use crate::exit::{Exit, Failure};
 /// Where `portolan dev` serves when it is not told otherwise.
 const DEV: &str = "http://127.0.0.1:8080";
 
-/// Which server, by its name.
-#[derive(Debug)]
-pub(crate) struct Named<'a> {
-    pub(crate) server: &'a str,
-    pub(crate) place: &'a PlaceArgs,
-}
-
 /// Where the server is looked up and reached.
 #[derive(Args, Debug)]
 pub(crate) struct PlaceArgs {
@@ -50,37 +43,34 @@ impl PlaceArgs {
     pub(crate) fn is_in_files(&self) -> bool {
         !self.file.is_empty()
     }
-}
 
-impl Named<'_> {
-    /// Finds the server.
-    pub(crate) async fn find(&self) -> Result<Source, Failure> {
-        let (namespace, server) = if self.place.file.is_empty() { self.in_cluster().await? } else { self.in_files()? };
-        let name = format!("{namespace}/{}", self.server);
+    /// Finds the server of that name.
+    pub(crate) async fn find(&self, name: &str) -> Result<Source, Failure> {
+        let (namespace, server) = if self.is_in_files() { self.in_files(name)? } else { self.in_cluster(name).await? };
+        let hint = format!("kubectl describe mcpserver -n {namespace} {name} says why");
+        let name = format!("{namespace}/{name}");
         let endpoints = server.status.as_ref().map(|status| status.endpoints.as_slice()).unwrap_or_default();
-        let url = match (&self.place.url, endpoints.first()) {
+        let url = match (&self.url, endpoints.first()) {
             (Some(url), _) => url.clone(),
-            (None, _) if !self.place.file.is_empty() => {
-                connection::url(&format!("{DEV}/{name}/mcp")).map_err(Failure::usage)?
-            }
+            (None, _) if self.is_in_files() => connection::url(&format!("{DEV}/{name}/mcp")).map_err(Failure::usage)?,
             (None, Some(endpoint)) => connection::url(&endpoint.url).map_err(Failure::usage)?,
             (None, None) => {
                 let failure = Failure::new(Exit::Negative, format!("no gateway serves MCPServer {name}"));
-                return Err(failure.hint(format!("kubectl describe mcpserver -n {namespace} {} says why", self.server)));
+                return Err(failure.hint(hint));
             }
         };
         Ok(Source { name, server, url })
     }
 
-    fn in_files(&self) -> Result<(String, MCPServer), Failure> {
-        let namespace = self.place.namespace.clone().unwrap_or_else(|| "default".into());
-        let server = dev::server_in(&self.place.file, &namespace, self.server)?;
+    fn in_files(&self, name: &str) -> Result<(String, MCPServer), Failure> {
+        let namespace = self.namespace.clone().unwrap_or_else(|| "default".into());
+        let server = dev::server_in(&self.file, &namespace, name)?;
         Ok((namespace, server))
     }
 
-    async fn in_cluster(&self) -> Result<(String, MCPServer), Failure> {
-        let (servers, namespace) = InCluster { namespace: self.place.namespace.clone() }.servers().await?;
-        let server = servers.get(self.server).await;
-        Ok((namespace, server.map_err(|error| cluster::failure(&error, self.server))?))
+    async fn in_cluster(&self, name: &str) -> Result<(String, MCPServer), Failure> {
+        let (servers, namespace) = InCluster { namespace: self.namespace.clone() }.servers().await?;
+        let server = servers.get(name).await;
+        Ok((namespace, server.map_err(|error| cluster::failure(&error, name))?))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -96,9 +97,11 @@ impl Rounds {
             Ok(key) => key,
             Err(error) => return not_run(format!("the key of gateway {gateway} cannot be read: {error}")),
         };
+        let Ok(ip) = replica.ip.parse::<IpAddr>() else {
+            return not_run(format!("{:?} of replica {} is not an address", replica.ip, replica.name));
+        };
         let path: Arc<str> = format!("{}{namespace}/{name}/{}", wire::CHECKS, self.pod).into();
-        let host = if replica.ip.contains(':') { format!("[{}]", replica.ip) } else { replica.ip.clone() };
-        let url = format!("http://{host}:{}{path}", ports::GATEWAY_ADMIN);
+        let url = format!("http://{}{path}", SocketAddr::new(ip, ports::GATEWAY_ADMIN));
         let endpoint = Endpoint {
             client: Signed { http: self.asker.http.clone(), key, path },
             url: url.into(),

@@ -71,19 +71,6 @@ impl StreamableHttpClient for Signed {
         self.http.post_message(uri, message, session_id, auth_header, headers).await
     }
 
-    async fn post_message_with_max_sse_event_size(
-        &self,
-        uri: Arc<str>,
-        message: ClientJsonRpcMessage,
-        session_id: Option<Arc<str>>,
-        auth_header: Option<String>,
-        custom_headers: Headers,
-        max: usize,
-    ) -> Posted {
-        let headers = self.sign("POST", custom_headers);
-        self.http.post_message_with_max_sse_event_size(uri, message, session_id, auth_header, headers, max).await
-    }
-
     async fn post_message_with_response_limits(
         &self,
         uri: Arc<str>,

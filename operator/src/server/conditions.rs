@@ -233,7 +233,7 @@ impl Outcome<'_> {
         Some(Diagnosis { reason: reasons::TOOLS_CHANGED, message })
     }
 
-    /// Why the desired revision made no progress for so long that its Deployment gave up.
+    /// Why the desired revision does not come to serve unless something changes: its tools, its answers, or a Deployment that gave up.
     fn failed(&self) -> Option<Diagnosis> {
         if let Some(barred) = self.barred() {
             return Some(barred);

@@ -146,11 +146,11 @@ impl Observed {
         if hashes.0.is_some() && hashes.0 == hashes.1 {
             return None;
         }
-        let before = self.tool_set(from).filter(|before| !before.is_empty());
-        match (before, self.tool_set(to)) {
+        match (self.tool_set(from), self.tool_set(to)) {
+            // Nobody relies on what there is not, or what nobody knows.
+            (Some(before), _) if before.is_empty() => None,
+            (None, _) if hashes.0.is_none() => None,
             (Some(before), Some(after)) => before.changes(&after),
-            // Nobody relies on what nobody knows, or what there is not.
-            (None, _) if hashes.0.is_none() || self.tool_set(from).is_some() => None,
             _ if hashes.1.is_some() => Some(Changes::TooMany),
             _ => Some(Changes::Unknown),
         }
