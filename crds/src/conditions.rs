@@ -115,6 +115,12 @@ pub mod reasons {
     pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
     /// A new revision could serve, and `rollout.paused` keeps it from doing so.
     pub const ROLLOUT_PAUSED: &str = "RolloutPaused";
+    /// A new revision took a share of new sessions and was taken back; the message says why.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// `rollout.abort` names the new revision, so it does not serve.
+    pub const ROLLOUT_ABORTED: &str = "RolloutAborted";
+    /// A new revision takes a share of new sessions; the message says which.
+    pub const CANARY_STEP: &str = "CanaryStep";
     /// The latest generation's revision serves.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
     /// A revision's pods did not all answer within ten minutes, and none says why.

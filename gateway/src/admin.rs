@@ -21,6 +21,9 @@ use crate::{body, check, stack};
 const TEXT: &str = "text/plain; version=0.0.4";
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
+/// A line as often while revisions are compared.
+const COMPARING: Duration = Duration::from_secs(1);
+
 /// A line at least this often, so that a reader notices a replica that vanished.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -114,7 +117,9 @@ impl Lines {
             }
             Some(last) => {
                 // That an outlier is tried again is no event: it is seen at the next heartbeat.
-                if let Ok(changed) = tokio::time::timeout(HEARTBEAT, self.changed()).await {
+                let is_comparing = last.servers.values().any(|server| !server.traffic.is_empty());
+                let pause = if is_comparing { COMPARING } else { HEARTBEAT };
+                if let Ok(changed) = tokio::time::timeout(pause, self.changed()).await {
                     changed.ok()?;
                 }
                 let whole = self.whole()?;
@@ -140,7 +145,11 @@ impl Lines {
     fn whole(&mut self) -> Option<Arc<Report>> {
         self.outliers.mark_unchanged();
         let loaded = self.reports.borrow_and_update().clone()?;
-        let failing = self.gateway.state.serving().ok()?.failing();
-        if failing.is_empty() { Some(loaded) } else { Some(Report::clone(&loaded).with_failing(failing).into()) }
+        let serving = self.gateway.state.serving().ok()?;
+        let (failing, traffic) = (serving.failing(), serving.traffic());
+        if failing.is_empty() && traffic.is_empty() {
+            return Some(loaded);
+        }
+        Some(Report::clone(&loaded).with_failing(failing).with_traffic(traffic).into())
     }
 }

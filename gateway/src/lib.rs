@@ -42,6 +42,7 @@ mod source;
 mod stack;
 mod state;
 mod stream;
+mod traffic;
 mod unread;
 mod upstream;
 

@@ -80,7 +80,7 @@ impl Fault {
     }
 
     /// Whether it says something about the pod; `false` for what a caller or a bound brought about.
-    fn is_of_the_pod(self) -> bool {
+    pub(crate) fn is_of_the_pod(self) -> bool {
         let kind = self.kind();
         matches!(kind, Kind::ServerUnreachable | Kind::RequestTimeout | Kind::ServerExited | Kind::BadServerReply)
     }

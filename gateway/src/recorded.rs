@@ -12,10 +12,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::budget::Answer;
 use crate::limit::Place;
+use crate::outlier::Fault;
 use crate::pod::PodCall;
 use crate::record::Record;
 use crate::relay;
 use crate::respond::{Body, BoxError};
+use crate::traffic::Watched;
 
 /// What a request holds until its answer has ended.
 #[derive(Default)]
@@ -28,6 +30,8 @@ pub(crate) struct Held {
     pub(crate) place: Option<Place>,
     /// That it counts at its pod.
     pub(crate) pod: Option<PodCall>,
+    /// That how it goes is compared.
+    pub(crate) watched: Option<Watched>,
     /// That the process waits for it before it ends.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) call: Option<TaskTrackerToken>,
@@ -38,6 +42,11 @@ impl Held {
     pub(crate) fn broke(&mut self, kind: Kind, record: &Record) {
         if let (Some(call), Some(caller)) = (&mut self.pod, record.caller()) {
             call.broke(kind, caller);
+        }
+        if let Some(mut watched) = self.watched.take()
+            && Fault::Answered(kind).is_of_the_pod()
+        {
+            watched.failed();
         }
     }
 }
@@ -57,8 +66,23 @@ impl RecordedBody {
     /// The whole answer was handed over.
     fn complete(&mut self) {
         self.record.complete();
-        if let (Some(call), true) = (&mut self.held.pod, self.record.is_ok()) {
+        if !self.record.is_ok() {
+            return;
+        }
+        if let Some(call) = &mut self.held.pod {
             call.answered();
+        }
+        if let Some(watched) = &mut self.held.watched {
+            watched.answered();
+        }
+    }
+
+    /// The next part of the answer is handed over.
+    fn passed(&mut self, part: Option<&Bytes>) {
+        let Some(part) = part else { return };
+        self.record.add_bytes_out(part.len());
+        if let Some(watched) = &mut self.held.watched {
+            watched.look_at(part);
         }
     }
 
@@ -98,7 +122,7 @@ impl HttpBody for RecordedBody {
             return Poll::Ready(None);
         }
         match &frame {
-            Some(Ok(frame)) => this.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => this.passed(frame.data_ref()),
             Some(Err(error)) => this.broken(error),
             None => this.complete(),
         }

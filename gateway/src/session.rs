@@ -88,8 +88,22 @@ fn holder<'a>(entry: &'a Entry, claims: &Claims, now: u64) -> Result<&'a Pod, Fa
     }
 }
 
-/// Pods for a new session, best first.
+/// Pods for a new session, best first: those of the revision that it is drawn for, then those of another that takes some.
 pub(crate) fn candidates(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
+    let Some(canary) = &entry.route.canary else { return of_serving(entry) };
+    let pods: Vec<&Pod> = entry.route.ready_pods().chain(entry.route.canary_pods()).collect();
+    if pods.is_empty() {
+        return Err(not_ready(&entry.route));
+    }
+    let is_canary = |pod: &&Pod| pod.revision == canary.revision;
+    let (canaries, serving): (Vec<_>, Vec<_>) = entry.in_rotation(pods).into_iter().partition(is_canary);
+    let is_drawn = random(100)? < usize::from(canary.weight);
+    let (first, second) = if is_drawn { (canaries, serving) } else { (serving, canaries) };
+    Ok([ranked(first, entry)?, ranked(second, entry)?].concat())
+}
+
+/// Pods of the revision that serves, best first.
+pub(crate) fn of_serving(entry: &Entry) -> Result<Vec<&Pod>, Failure> {
     let pods: Vec<&Pod> = entry.route.ready_pods().collect();
     if pods.is_empty() { Err(not_ready(&entry.route)) } else { ranked(entry.in_rotation(pods), entry) }
 }

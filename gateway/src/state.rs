@@ -12,7 +12,8 @@ use portolan_mcp::{
 };
 use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{
-    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile, report::FailingPod,
+    Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile,
+    report::{FailingPod, Traffic},
     snapshot::Pod,
 };
 use tokio::sync::watch;
@@ -24,6 +25,7 @@ use crate::outlier::Asks;
 use crate::pod::{Calls, InUse, Outliers, PodCall};
 use crate::pool::Pool;
 use crate::series::Series;
+use crate::traffic::{self, Tallies, Watched};
 
 /// When a caller may come back while nothing is loaded yet.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -55,6 +57,7 @@ pub(crate) struct Entry {
     pub(crate) budget: Arc<Budget>,
     pub(crate) series: Arc<Series>,
     pods: Arc<HashMap<Box<str>, InUse>>,
+    tallies: Tallies,
     outliers: Outliers,
 }
 
@@ -147,6 +150,12 @@ impl Serving {
         failing.filter(|(_, pods)| !pods.is_empty()).collect()
     }
 
+    /// How calls go at revisions that are compared, by route.
+    pub(crate) fn traffic(&self) -> BTreeMap<String, BTreeMap<String, Traffic>> {
+        let compared = self.routes.iter().filter(|(_, entry)| !entry.tallies.is_empty());
+        compared.map(|(name, entry)| (name.to_string(), entry.traffic())).collect()
+    }
+
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)
@@ -177,7 +186,8 @@ impl Entry {
         let known = |pod: &Pod| last.and_then(|last| last.pods.get(&pod.uid));
         let in_use = |pod: &Pod| InUse::of(pod, known(pod), &series, outliers);
         let pods = route.pods.iter().map(|(uid, pod)| (uid.clone(), in_use(pod))).collect();
-        Self { route, limiter, budget, series, pods: Arc::new(pods), outliers: outliers.clone() }
+        let tallies = traffic::tallies(&route, last.map(|last| &last.tallies));
+        Self { route, limiter, budget, series, pods: Arc::new(pods), tallies, outliers: outliers.clone() }
     }
 
     /// The name of `caller` at this server's bridges.
@@ -190,11 +200,13 @@ impl Entry {
         let pod = self.route.pods.get(uid)?;
         let route = Route {
             serving: Some(pod.revision.clone()),
+            canary: None,
             pods: HashMap::from([(pod.uid.clone(), pod.clone())]),
             departed: Vec::new(),
             ..Route::clone(&self.route)
         };
-        Some(Self { route: route.into(), pods: Arc::default(), outliers: Outliers::default(), ..self.clone() })
+        let (pods, tallies, outliers) = (Arc::default(), Tallies::new(), Outliers::default());
+        Some(Self { route: route.into(), pods, tallies, outliers, ..self.clone() })
     }
 
     /// Calls under way at a pod, of this replica.
@@ -207,6 +219,12 @@ impl Entry {
         let unknown = || Arc::new(Calls::new(pod, self.series.clone(), self.outliers.clone()));
         let calls = self.pods.get(&pod.uid).map_or_else(unknown, |pod| pod.calls.clone());
         PodCall::begin(calls, asks)
+    }
+
+    /// Watches a call at `pod` where revisions are compared, and it is one that asks for work.
+    pub(crate) fn watch(&self, pod: &Pod, asks: Asks) -> Option<Watched> {
+        let tally = self.tallies.get(&pod.revision).filter(|_| asks == Asks::Work)?;
+        Some(Watched::begin(tally.clone()))
     }
 
     /// Those of `pods` that are not out; all of them where that would leave none: the last one stays, as some of its calls
@@ -231,6 +249,10 @@ impl Entry {
             Some((pod.uid.to_string(), FailingPod { name: pod.name.to_string(), kind: kind.as_str().to_owned() }))
         };
         self.route.pods.values().filter_map(failing).collect()
+    }
+
+    fn traffic(&self) -> BTreeMap<String, Traffic> {
+        self.tallies.iter().map(|(revision, tally)| (revision.to_string(), tally.report())).collect()
     }
 
     /// The connections to a pod.

@@ -14,6 +14,7 @@ use portolan_mcp::{
 };
 use portolan_snapshot::snapshot::{Pod, Settings};
 
+use crate::negotiate;
 use crate::outlier::{Asks, Fault};
 use crate::pool::{Answer, Unanswered};
 use crate::record::Record;
@@ -114,6 +115,7 @@ pub(crate) async fn ask(
         _ => Asks::Nothing,
     };
     let at_pod = held.pod.insert(entry.begin_call(pod, asks));
+    held.watched = entry.watch(pod, asks);
     let sent = record.wait(send(call, pod, entry)).await;
     let fault = match &sent {
         Ok(response) => relay::failure_of(response.headers()).map(Fault::Answered),
@@ -122,6 +124,14 @@ pub(crate) async fn ask(
     };
     if let (Some(fault), Some(caller)) = (fault, record.caller()) {
         at_pod.failed(fault, caller);
+    }
+    if let Some(watched) = &mut held.watched {
+        match (&sent, fault) {
+            (_, Some(fault)) if fault.is_of_the_pod() => watched.failed(),
+            // Neither revision can help it.
+            (Err(_), _) | (_, Some(_)) => held.watched = None,
+            (Ok(response), None) => watched.answers(negotiate::is_stream(response.headers())),
+        }
     }
     sent
 }

@@ -11,6 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::members;
+
 /// Why a body is not one JSON-RPC message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EnvelopeError {
@@ -218,6 +220,13 @@ impl<'a> Message<'a> {
             }
             _ => Err(EnvelopeError::NotJsonRpc("it is neither a request, a notification nor a response")),
         }
+    }
+
+    /// Whether it says that what was asked for failed: an error, or the result of a tool that is marked as one.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        let Self::Response { is_error, payload, .. } = self else { return false };
+        *is_error || members::Members::of(payload.get()).is_some_and(|result| result.get("isError") == Some("true"))
     }
 
     /// The method, where there is one.

@@ -78,6 +78,15 @@ impl SessionKey {
         rank
     }
 
+    /// Where this session stands among all of them by chance, from 0 to 99; the same for everyone who asks about `what`.
+    #[must_use]
+    pub fn percentile(&self, what: &str) -> u8 {
+        let mut start = [0; 8];
+        start.copy_from_slice(&self.rank(what)[..8]);
+        // Below 100.
+        (u64::from_be_bytes(start) % 100) as u8
+    }
+
     /// Reads a key from a header; `None` unless it has the shape that [`Self::generate`] gives.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

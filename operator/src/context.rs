@@ -5,9 +5,9 @@ use std::sync::Arc;
 use kube::runtime::events::Recorder;
 
 use crate::{
-    bridge_client::BridgeClient, canaries::Canaries, cluster::Cluster, config::Config, gateway::KeyMemory,
-    gateways::Gateways, loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes, requeue::Requeue,
-    stores::Stores, stream_keys::StreamKeys, written::Written,
+    analysis::Analyses, bridge_client::BridgeClient, canaries::Canaries, cluster::Cluster, config::Config,
+    gateway::KeyMemory, gateways::Gateways, loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes,
+    requeue::Requeue, stores::Stores, stream_keys::StreamKeys, written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -28,6 +28,8 @@ pub struct Ctx {
     pub probes: Probes,
     /// What known-answer checks find.
     pub canaries: Canaries,
+    /// How revisions that share calls compare.
+    pub analyses: Analyses,
     /// With what gateways are asked.
     pub stream_keys: StreamKeys,
     /// Which gateways there are and what they select.

@@ -4,6 +4,7 @@
 //! only writer of children, [`status`] the only writer of status, and both only while this process holds the lease.
 
 pub mod admin;
+pub mod analysis;
 pub mod apply;
 pub mod backoff;
 pub mod bridge_client;

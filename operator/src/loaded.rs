@@ -6,10 +6,16 @@ use std::{
 };
 
 use kube::ResourceExt;
-use portolan_crds::MCPServer;
-use portolan_snapshot::report::{BadLine, Report, ServerReport};
+use portolan_crds::{
+    MCPServer,
+    server::{Revision, RevisionState},
+};
+use portolan_snapshot::report::{BadLine, Canary, Report, ServerReport};
 
-use crate::gateways::{GatewayName, Gateways, Replica};
+use crate::{
+    analysis::Readings,
+    gateways::{GatewayName, Gateways, Replica},
+};
 
 /// Whether the gateways serve a server as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +26,39 @@ pub enum Programmed {
     NoGateway,
     /// Some do not; says which replica lacks what.
     Waiting(String),
+}
+
+/// Where gateways send new sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sending {
+    /// The revision that takes them.
+    pub serving: Option<String>,
+    /// Another one that takes a share.
+    pub canary: Option<Canary>,
+}
+
+impl Sending {
+    /// All of them to one revision, or nowhere.
+    #[must_use]
+    pub fn to(serving: Option<&str>) -> Self {
+        Self { serving: serving.map(str::to_owned), canary: None }
+    }
+
+    /// A share, in percent, of a revision.
+    #[must_use]
+    pub fn share(revision: &str, weight: u8) -> Canary {
+        Canary { revision: revision.to_owned(), weight }
+    }
+
+    /// What a status says.
+    #[must_use]
+    pub fn of(revisions: &[Revision]) -> Self {
+        let in_state = |state| revisions.iter().find(move |revision| revision.state == state);
+        Self {
+            serving: in_state(RevisionState::Serving).map(|revision| revision.name.clone()),
+            canary: in_state(RevisionState::Canary).map(|revision| Self::share(&revision.name, revision.weight)),
+        }
+    }
 }
 
 /// What a gateway replica says of a pod whose calls fail one after the other.
@@ -47,10 +86,10 @@ impl LoadedView {
         Self { gateways, reports: Arc::default() }
     }
 
-    /// Whether every live replica of every gateway that selects `server` has loaded its uid, its generation and
-    /// `revision` as the one that takes new sessions (`None`: that none does), and, where it `has_ready_pod`, knows one.
+    /// Whether every live replica of every gateway that selects `server` has loaded its uid and its generation, sends new sessions
+    /// where `sending` says, and, where the revision that serves `has_ready_pod`, knows one.
     #[must_use]
-    pub fn programmed(&self, server: &MCPServer, revision: Option<&str>, has_ready_pod: bool) -> Programmed {
+    pub fn programmed(&self, server: &MCPServer, sending: &Sending, has_ready_pod: bool) -> Programmed {
         let endpoints = self.gateways.endpoints_of(server);
         if endpoints.is_empty() {
             return Programmed::NoGateway;
@@ -61,7 +100,7 @@ impl LoadedView {
                 return Programmed::Waiting(format!("gateway {gateway} has no ready replica"));
             }
             for replica in replicas {
-                if let Some(lack) = self.lack(&replica.uid, server, revision, has_ready_pod) {
+                if let Some(lack) = self.lack(&replica.uid, server, sending, has_ready_pod) {
                     return Programmed::Waiting(format!("replica {} of gateway {gateway} {lack}", replica.name));
                 }
             }
@@ -88,6 +127,20 @@ impl LoadedView {
             }
         }
         failing
+    }
+
+    /// How calls of `server` went at each ready replica, while they are compared.
+    #[must_use]
+    pub fn traffic(&self, server: &MCPServer) -> Readings {
+        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        let reports = self.read();
+        let gateways = self.gateways.endpoints_of(server).into_iter();
+        let replicas = gateways.flat_map(|(gateway, _)| self.gateways.ready_replicas_of(&gateway));
+        let said = |uid: &str| Some(reports.get(uid)?.servers.get(&key)?.traffic.clone());
+        replicas
+            .filter_map(|replica| Some((said(&replica.uid)?, replica.uid)))
+            .map(|(traffic, uid)| (uid, traffic))
+            .collect()
     }
 
     /// Every ready replica that serves a server, with its gateway. Sorted.
@@ -137,11 +190,11 @@ impl LoadedView {
         gone.map(|report| report.servers.into_keys().collect()).unwrap_or_default()
     }
 
-    fn lack(&self, pod_uid: &str, server: &MCPServer, revision: Option<&str>, has_ready_pod: bool) -> Option<String> {
+    fn lack(&self, pod_uid: &str, server: &MCPServer, sending: &Sending, has_ready_pod: bool) -> Option<String> {
         let reports = self.read();
         let Some(report) = reports.get(pod_uid) else { return Some("has not reported yet".into()) };
         let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
-        lack(report.servers.get(&key), server, revision, has_ready_pod)
+        lack(report.servers.get(&key), server, sending, has_ready_pod)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Report>> {
@@ -149,12 +202,7 @@ impl LoadedView {
     }
 }
 
-fn lack(
-    report: Option<&ServerReport>,
-    server: &MCPServer,
-    revision: Option<&str>,
-    has_ready_pod: bool,
-) -> Option<String> {
+fn lack(report: Option<&ServerReport>, server: &MCPServer, sending: &Sending, has_ready_pod: bool) -> Option<String> {
     let Some(report) = report else { return Some("does not know the server yet".into()) };
     if let Some(problem) = &report.problem {
         return Some(format!("refused it: {problem}"));
@@ -167,9 +215,16 @@ fn lack(
     if loaded.generation != generation {
         return Some(format!("has loaded generation {}, not {generation} yet", loaded.generation));
     }
-    if loaded.revision.as_deref() != revision {
-        let name = |revision: Option<&str>| revision.unwrap_or("none").to_owned();
-        return Some(format!("serves revision {}, not {} yet", name(loaded.revision.as_deref()), name(revision)));
+    let name = |revision: &Option<String>| revision.as_deref().unwrap_or("none").to_owned();
+    if loaded.revision != sending.serving {
+        return Some(format!("serves revision {}, not {} yet", name(&loaded.revision), name(&sending.serving)));
+    }
+    if loaded.canary != sending.canary {
+        let share = |canary: &Option<Canary>| match canary {
+            Some(canary) => format!("{} % of new sessions to revision {}", canary.weight, canary.revision),
+            None => "no share of new sessions to another revision".to_owned(),
+        };
+        return Some(format!("sends {}, not {} yet", share(&loaded.canary), share(&sending.canary)));
     }
     if has_ready_pod && loaded.ready_pods == 0 {
         return Some("has seen no ready pod of it yet".into());
@@ -181,7 +236,13 @@ fn news(before: Option<&Report>, after: Option<&Report>) -> Vec<String> {
     let empty = BTreeMap::new();
     let before = before.map_or(&empty, |report| &report.servers);
     let after = after.map_or(&empty, |report| &report.servers);
-    let changed = after.iter().filter(|(name, server)| before.get(*name) != Some(server)).map(|(name, _)| name);
+    // How calls go is read when it is time to compare.
+    let is_news = |(name, server): &(&String, &ServerReport)| {
+        before.get(*name).is_none_or(|before| {
+            (&before.loaded, &before.problem, &before.failing) != (&server.loaded, &server.problem, &server.failing)
+        })
+    };
+    let changed = after.iter().filter(is_news).map(|(name, _)| name);
     let removed = before.keys().filter(|name| !after.contains_key(*name));
     changed.chain(removed).cloned().collect()
 }

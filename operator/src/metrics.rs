@@ -2,7 +2,8 @@
 
 use portolan_canary::{Cause, Outcome};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::requeue::Key;
@@ -21,6 +22,7 @@ pub struct Metrics {
     canaries: IntCounterVec,
     canary_latency: Histogram,
     canaries_failing: IntGaugeVec,
+    rollbacks: IntCounter,
 }
 
 impl Metrics {
@@ -75,6 +77,10 @@ impl Metrics {
                 Opts::new("portolan_operator_canary_failing_pods", "Pods at which a known-answer check fails"),
                 &["namespace", "server", "check"],
             )?,
+            rollbacks: IntCounter::new(
+                "portolan_operator_rollbacks_total",
+                "Revisions that took a share of new sessions and were taken back",
+            )?,
         };
         let Self {
             registry,
@@ -88,6 +94,7 @@ impl Metrics {
             canaries,
             canary_latency,
             canaries_failing,
+            rollbacks,
         } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
@@ -99,6 +106,7 @@ impl Metrics {
         registry.register(Box::new(canaries.clone()))?;
         registry.register(Box::new(canary_latency.clone()))?;
         registry.register(Box::new(canaries_failing.clone()))?;
+        registry.register(Box::new(rollbacks.clone()))?;
         Ok(metrics)
     }
 
@@ -157,6 +165,11 @@ impl Metrics {
     pub fn forget_canary(&self, (namespace, server): &Key, check: &str) {
         // One that never was counted has nothing to forget.
         let _ = self.canaries_failing.remove_label_values(&[namespace.as_str(), server, check]);
+    }
+
+    /// A revision was taken back.
+    pub fn rolled_back(&self) {
+        self.rollbacks.inc();
     }
 
     /// Whether this process leads.

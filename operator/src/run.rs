@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Admin,
+    analysis::Analyses,
     bridge_client::BridgeClient,
     canaries::Canaries,
     census,
@@ -154,6 +155,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
         metrics,
         bridges: BridgeClient::default(),
         canaries,
+        analyses: Analyses::default(),
         stream_keys,
         loaded,
         gateways: view,

@@ -136,7 +136,9 @@ pub fn merge(
     for fact in facts {
         let before = conditions::find(old, fact.type_);
         let flipped = before.is_none_or(|before| before.status != fact.state.as_str());
-        if flipped || before.is_some_and(|before| before.reason != fact.reason) {
+        // Each step of a rollout is one, though it is the same reason.
+        let is_step = |before: &Condition| fact.reason == reasons::CANARY_STEP && before.message != fact.message;
+        if flipped || before.is_some_and(|before| before.reason != fact.reason || is_step(before)) {
             transitions.push(Transition { fact: fact.clone(), flipped });
         }
         let last_transition_time = match before {
@@ -313,11 +315,12 @@ async fn patch<K: Reported>(cluster: &Cluster, object: &K, status: &K::Status) -
 
 /// Abnormal when true, as kstatus has it; what merely has not happened yet is not bad.
 fn is_bad(fact: &Fact) -> bool {
-    const UNDERWAY: [&str; 5] = [
+    const UNDERWAY: [&str; 6] = [
         reasons::PENDING,
         reasons::RECONCILING,
         reasons::ROLLOUT_IN_PROGRESS,
         reasons::ROLLOUT_PAUSED,
+        reasons::CANARY_STEP,
         reasons::NOT_LOADED,
     ];
     match fact.type_ {

@@ -22,7 +22,7 @@ use crate::inputs::{Inputs, Unreadable, secret_key};
 use crate::pods;
 use crate::select::{self, BadSelector};
 use crate::settings::settings;
-use crate::snapshot::{Http, ObjectVersion, Pod, Route, RouteName, Snapshot};
+use crate::snapshot::{Canary, Http, ObjectVersion, Pod, Route, RouteName, Snapshot};
 use crate::toolset::{self, ToolsetProblem};
 
 /// What came of compiling.
@@ -218,7 +218,7 @@ fn route(
     };
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
     let departed = departed(previous.and_then(|previous| previous.routes.get(&name)).map(Arc::as_ref), &pods);
-    Some(Route { serving: serving(revisions), settings, pods, departed, name })
+    Some(Route { serving: serving(revisions), canary: canary(revisions), settings, pods, departed, name })
 }
 
 /// The pods that are gone since `previous`, and those that were before.
@@ -243,4 +243,11 @@ fn serving(revisions: &[Revision]) -> Option<Box<str>> {
         .filter(|revision| revision.state == RevisionState::Serving)
         .max_by_key(|revision| (revision.weight, revision.generation))
         .map(|revision| revision.name.as_str().into())
+}
+
+/// The revision that takes a share of new sessions.
+fn canary(revisions: &[Revision]) -> Option<Canary> {
+    let takes_a_share = |revision: &&Revision| revision.state == RevisionState::Canary && revision.weight > 0;
+    let latest = revisions.iter().filter(takes_a_share).max_by_key(|revision| revision.generation)?;
+    Some(Canary { revision: latest.name.as_str().into(), weight: latest.weight.min(100) })
 }

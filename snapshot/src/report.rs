@@ -68,6 +68,22 @@ pub struct ServerReport {
     /// Its pods whose calls fail one after the other, by uid: until one is answered, or there was none for five minutes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failing: BTreeMap<String, FailingPod>,
+    /// Calls by revision, of the two between which new sessions are shared out; counted from when that began at this replica.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traffic: BTreeMap<String, Traffic>,
+}
+
+/// Calls of clients that have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// How many.
+    pub calls: u64,
+    /// How many of them got no answer, an error, or a tool's result that is one.
+    pub failed: u64,
+    /// How many took how long, by the upper bound in microseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub durations: BTreeMap<u64, u64>,
 }
 
 /// A pod whose calls fail one after the other.
@@ -91,8 +107,21 @@ pub struct Loaded {
     /// The revision that takes new sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// How many of its pods take new sessions.
+    /// Another one that takes a share of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// How many of the revision's pods take new sessions.
     pub ready_pods: u32,
+}
+
+/// A revision that takes a share of new sessions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Its name.
+    pub revision: String,
+    /// Its share, in percent.
+    pub weight: u8,
 }
 
 /// A line that cannot be used.
@@ -140,6 +169,17 @@ impl Report {
         for (name, pods) in failing {
             if let Some(server) = self.servers.get_mut(&name) {
                 server.failing = pods;
+            }
+        }
+        self
+    }
+
+    /// The same with how calls went that are being compared, by `namespace/name` of their servers and by revision.
+    #[must_use]
+    pub fn with_traffic(mut self, traffic: BTreeMap<String, BTreeMap<String, Traffic>>) -> Self {
+        for (name, revisions) in traffic {
+            if let Some(server) = self.servers.get_mut(&name) {
+                server.traffic = revisions;
             }
         }
         self
@@ -199,6 +239,10 @@ impl Loaded {
             uid: route.settings.version.uid.to_string(),
             generation: route.settings.version.generation,
             revision: route.serving.as_deref().map(Into::into),
+            canary: route
+                .canary
+                .as_ref()
+                .map(|canary| Canary { revision: canary.revision.to_string(), weight: canary.weight }),
             ready_pods: route.ready_pods().count().try_into().unwrap_or(u32::MAX),
         }
     }

@@ -112,10 +112,21 @@ pub struct Route {
     pub settings: Arc<Settings>,
     /// The revision that takes new sessions.
     pub serving: Option<Box<str>>,
+    /// Another one that takes a share of them.
+    pub canary: Option<Canary>,
     /// Pods by UID, of every revision.
     pub pods: HashMap<Box<str>, Pod>,
     /// UIDs of pods that were here and are gone, the latest last; bounded.
     pub departed: Vec<Box<str>>,
+}
+
+/// A revision that takes a share of new sessions, and of calls without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Its name.
+    pub revision: Box<str>,
+    /// Its share, in percent.
+    pub weight: u8,
 }
 
 /// How a server is served.
@@ -189,15 +200,25 @@ impl Route {
         }
     }
 
-    /// Pods that take new sessions: those of the serving revision that are ready.
+    /// Pods of the serving revision that take new sessions: those that are ready.
     pub fn ready_pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods_of(self.serving.as_deref()).filter(|pod| pod.ready)
     }
 
-    /// Pods that take a new session of this name, in the order that every replica has for it.
+    /// Pods of the revision that takes a share of new sessions.
+    pub fn canary_pods(&self) -> impl Iterator<Item = &Pod> {
+        let revision = self.canary.as_ref().map(|canary| &*canary.revision);
+        self.pods_of(revision).filter(|pod| pod.ready)
+    }
+
+    /// Pods that take a new session of this name, in the order that every replica has for it: those of the revision that its name is drawn
+    /// for, then those of the other.
     #[must_use]
     pub fn takers(&self, session: &SessionKey) -> Vec<&Pod> {
-        ranked(self.ready_pods(), session)
+        let Some(canary) = &self.canary else { return ranked(self.ready_pods(), session) };
+        let (serving, canaries) = (ranked(self.ready_pods(), session), ranked(self.canary_pods(), session));
+        let is_drawn = session.percentile(&canary.revision) < canary.weight;
+        if is_drawn { [canaries, serving].concat() } else { [serving, canaries].concat() }
     }
 
     /// Pods that may hold the session of this name, of every revision, in the same order.
@@ -216,4 +237,70 @@ fn ranked<'a>(pods: impl Iterator<Item = &'a Pod>, session: &SessionKey) -> Vec<
     let mut pods: Vec<&Pod> = pods.collect();
     pods.sort_by_cached_key(|pod| session.rank(&pod.uid));
     pods
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_mcp::token::KEY_LEN;
+
+    fn pod(uid: &str, revision: &str) -> (Box<str>, Pod) {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let pod = Pod {
+            uid: uid.into(),
+            name: uid.into(),
+            revision: revision.into(),
+            address,
+            host: HeaderValue::from_static("127.0.0.1:1"),
+            named: HeaderValue::from_static("x"),
+            ready: true,
+            serving: true,
+        };
+        (uid.into(), pod)
+    }
+
+    /// Two pods of revision `a`, which serves, and two of `b`, which takes `weight` percent.
+    fn route(weight: u8) -> Route {
+        let settings = Settings {
+            version: ObjectVersion { uid: "u".into(), generation: 1 },
+            mac: MacKey::new(&[7; KEY_LEN]).expect("a key"),
+            request_timeout: Duration::from_secs(1),
+            max_parallel_requests: 1,
+            max_pending_requests: 1,
+            sessions: SessionType::Stateful,
+        };
+        Route {
+            name: RouteName::new("tools", "s"),
+            settings: settings.into(),
+            serving: Some("a".into()),
+            canary: Some(Canary { revision: "b".into(), weight }),
+            pods: [pod("1", "a"), pod("2", "a"), pod("3", "b"), pod("4", "b")].into(),
+            departed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_sessions_name_decides_its_revision_by_weight_and_a_greater_weight_takes_none_back() {
+        let sessions: Vec<_> = (0..2000).map(|_| SessionKey::generate().expect("random")).collect();
+        let goes_to_canary = |weight: u8| {
+            let route = route(weight);
+            let first = |session: &SessionKey| &*route.takers(session)[0].revision == "b";
+            sessions.iter().map(first).collect::<Vec<_>>()
+        };
+        let (tenth, half) = (goes_to_canary(10), goes_to_canary(50));
+        let count = |drawn: &[bool]| drawn.iter().filter(|drawn| **drawn).count();
+        assert!((100..=300).contains(&count(&tenth)), "{} of 2000 are a tenth", count(&tenth));
+        assert!((850..=1150).contains(&count(&half)), "{} of 2000 are the half", count(&half));
+        assert!(tenth.iter().zip(&half).all(|(tenth, half)| !tenth || *half));
+    }
+
+    #[test]
+    fn pods_of_the_other_revision_take_a_session_that_those_it_is_drawn_for_cannot() {
+        let session = SessionKey::generate().expect("random");
+        for (weight, revisions) in [(0, ["a", "a", "b", "b"]), (100, ["b", "b", "a", "a"])] {
+            let route = route(weight);
+            let takers: Vec<_> = route.takers(&session).into_iter().map(|pod| &*pod.revision).collect();
+            assert_eq!(takers, revisions, "{weight} %");
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod container;
 mod pod;
 mod remote;
 mod resilience;
+mod rollout;
 mod status;
 mod volume;
 
@@ -20,7 +21,8 @@ pub use remote::{
     BackendAuth, BackendAuthType, CaCertificateRef, CaSource, HeaderCredential, Remote, RemoteTls, RemoteTransport,
     RequiredKeyRef,
 };
-pub use resilience::{HealthCheck, Limits, Rollout, RolloutType, SessionType, Sessions, Timeouts};
+pub use resilience::{HealthCheck, Limits, SessionType, Sessions, Timeouts};
+pub use rollout::{CanaryAnalysis, CanaryRollout, CanaryStep, Rollout, RolloutType};
 pub use status::{Endpoint, Era, MCPServerStatus, Revision, RevisionState, ServerInfo, Tools};
 pub use volume::{
     ConfigMapVolume, EmptyDir, KeyToPath, Medium, PersistentVolumeClaim, SecretVolume, Volume, VolumeSource,

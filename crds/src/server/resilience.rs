@@ -1,4 +1,4 @@
-//! Sessions, checks, timeouts, limits and rollout of a server.
+//! Sessions, checks, timeouts and limits of a server.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -163,50 +163,4 @@ fn max_parallel_requests() -> u32 {
 
 fn max_pending_requests() -> u32 {
     100
-}
-
-/// How a new revision replaces the old one.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// Whether the new revision comes up beside the old one (`BlueGreen`) or after it (`Recreate`).
-    #[serde(default, rename = "type")]
-    pub type_: RolloutType,
-
-    /// Whether the revision that serves goes on doing so, however far a new one is. A new one comes up and is checked all the same, with
-    /// `Recreate` not even that. Where nothing serves there is nothing to wait for.
-    #[serde(default)]
-    pub paused: bool,
-
-    /// Whether a new revision may lack tools that the one that serves has, or define them differently. Where it may not, such a revision does not serve:
-    /// `Ready` says which tools. New tools are no obstacle. With `Recreate` nothing serves that it could be compared with.
-    #[serde(default)]
-    pub allow_tool_changes: bool,
-
-    /// How long the old revision keeps the sessions it has; those still open are ended then. 0s ends them at once.
-    #[serde(default = "drain_timeout")]
-    #[x_kube(validation = crate::rules::duration("0s", "24h", "10m"))]
-    pub drain_timeout: Duration,
-}
-
-impl Default for Rollout {
-    fn default() -> Self {
-        Self { type_: RolloutType::default(), paused: false, allow_tool_changes: false, drain_timeout: drain_timeout() }
-    }
-}
-
-/// How a new revision relates to the one that serves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-pub enum RolloutType {
-    /// The new revision comes up beside the one that serves, and takes new sessions once all of its replicas answer.
-    #[default]
-    BlueGreen,
-    /// The old revision takes no new sessions any more, keeps those it has for `drainTimeout` at most, and ends; only then
-    /// does the new one start. Nobody is served in between: this is for servers that must not run twice. Where a pod is
-    /// evicted or lost, Kubernetes may start its replacement before it has ended.
-    Recreate,
-}
-
-fn drain_timeout() -> Duration {
-    Duration::from_secs(10 * 60)
 }

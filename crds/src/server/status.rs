@@ -133,9 +133,11 @@ pub enum RevisionState {
     Pending,
     /// It takes new sessions.
     Serving,
+    /// It takes a share of new sessions, and may yet be taken back.
+    Canary,
     /// It keeps the sessions it has and takes no new ones.
     Draining,
-    /// It did not come up.
+    /// It did not come up, or was taken back; sessions that it has go on until they end.
     Failed,
 }
 

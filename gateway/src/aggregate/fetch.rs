@@ -59,7 +59,7 @@ impl Lists {
 /// Everything that the server behind `entry` has.
 pub(super) async fn lists(entry: &Entry) -> Result<Lists, Failure> {
     let mut last = session::not_ready(&entry.route);
-    for pod in session::candidates(entry)?.into_iter().take(MAX_PODS) {
+    for pod in session::of_serving(entry)?.into_iter().take(MAX_PODS) {
         match lists_of(&Source { entry, pod }).await {
             Err(failure) if is_worth_another_pod(failure.kind) => last = failure,
             answer => return answer,

@@ -43,6 +43,7 @@ mod refusals;
 #[cfg(feature = "kube")]
 mod replicas;
 mod sessions;
+mod shares;
 #[cfg(feature = "kube")]
 mod slow;
 mod smuggling;

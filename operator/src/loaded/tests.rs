@@ -28,7 +28,7 @@ fn view(replicas: Vec<Replica>) -> LoadedView {
 }
 
 fn report(generation: i64, revision: &str) -> Report {
-    let loaded = Loaded { uid: "u".into(), generation, revision: Some(revision.into()), ready_pods: 1 };
+    let loaded = Loaded { uid: "u".into(), generation, revision: Some(revision.into()), canary: None, ready_pods: 1 };
     let server = ServerReport { loaded: Some(loaded), ..ServerReport::default() };
     Report {
         contract: CONTRACT,
@@ -41,7 +41,7 @@ fn report(generation: i64, revision: &str) -> Report {
 }
 
 fn waits_for(view: &LoadedView) -> String {
-    match view.programmed(&server(), Some("s-1"), true) {
+    match view.programmed(&server(), &Sending::to(Some("s-1")), true) {
         Programmed::Waiting(message) => message,
         other => panic!("{other:?}"),
     }
@@ -62,7 +62,7 @@ fn programmed_is_yes_when_every_ready_replica_has_this_generation_and_revision()
     view.take("uid-b", without_pods).unwrap();
     assert!(waits_for(&view).contains("no ready pod"));
     view.take("uid-b", report(3, "s-1")).unwrap();
-    assert_eq!(view.programmed(&server(), Some("s-1"), true), Programmed::Yes);
+    assert_eq!(view.programmed(&server(), &Sending::to(Some("s-1")), true), Programmed::Yes);
     assert_eq!(view.forget("uid-b"), ["team/s"]);
     assert!(waits_for(&view).contains("replica b"));
 }
@@ -71,7 +71,7 @@ fn programmed_is_yes_when_every_ready_replica_has_this_generation_and_revision()
 fn a_server_that_no_gateway_selects_and_a_gateway_without_replicas_are_told_apart() {
     assert!(waits_for(&view(Vec::new())).contains("no ready replica"));
     let nobody = LoadedView::new(Arc::new(Gateways::default()));
-    assert_eq!(nobody.programmed(&server(), Some("s-1"), true), Programmed::NoGateway);
+    assert_eq!(nobody.programmed(&server(), &Sending::to(Some("s-1")), true), Programmed::NoGateway);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn an_object_made_anew_under_the_same_name_is_not_taken_for_the_old_one() {
     view.take("uid-a", report(3, "s-1")).unwrap();
     let mut anew = server();
     anew.metadata.uid = Some("other".into());
-    assert!(matches!(view.programmed(&anew, Some("s-1"), true), Programmed::Waiting(_)));
+    assert!(matches!(view.programmed(&anew, &Sending::to(Some("s-1")), true), Programmed::Waiting(_)));
 }
 
 #[test]

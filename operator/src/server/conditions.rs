@@ -90,14 +90,14 @@ impl Outcome<'_> {
 
     fn programmed(&self) -> Fact {
         let no = |reason, message: String| Fact::no(types::PROGRAMMED, reason, message);
-        let serving = self.plan.serving().map(|serving| serving.name.as_str());
-        match self.observed.programmed(serving) {
+        let sending = self.plan.sending();
+        match self.observed.programmed(&sending) {
             Programmed::NoGateway => no(
                 reasons::NO_GATEWAY,
                 "no MCPGateway selects the server: see kubectl get mcpgateways -A, and spec.servers of each".into(),
             ),
             Programmed::Waiting(lack) => no(reasons::NOT_LOADED, lack),
-            Programmed::Yes if serving.is_none() => no(reasons::PENDING, "no revision serves yet".into()),
+            Programmed::Yes if sending.serving.is_none() => no(reasons::PENDING, "no revision serves yet".into()),
             Programmed::Yes => {
                 Fact::yes(types::PROGRAMMED, reasons::PROGRAMMED, "every live gateway replica has loaded the server")
             }
@@ -110,6 +110,9 @@ impl Outcome<'_> {
         }
         if let Some(paused) = self.paused() {
             return Fact::no(types::PROGRESSING, paused.reason, paused.message);
+        }
+        if let Some(sharing) = self.sharing() {
+            return Fact::yes(types::PROGRESSING, sharing.reason, sharing.message);
         }
         if let Some(pending) = self.pending() {
             let message = format!("revision {} comes up; {}", pending.name, self.serves_meanwhile());
@@ -141,11 +144,9 @@ impl Outcome<'_> {
         if let Some(bad) = self.bad_check() {
             return not(reasons::INVALID, format!("{bad}; {}", self.serves_meanwhile()));
         }
-        if let Some(barred) = self.barred() {
-            return not(barred.reason, barred.message);
-        }
-        if let Some(paused) = self.paused() {
-            return not(paused.reason, paused.message);
+        let kept = [self.taken_back(), self.barred(), self.paused(), self.sharing()].into_iter().flatten().next();
+        if let Some(kept) = kept {
+            return not(kept.reason, kept.message);
         }
         if let Some(pending) = self.pending() {
             let why = self.diagnosis(pending).unwrap_or_else(|| self.coming_up(pending));
@@ -182,7 +183,9 @@ impl Outcome<'_> {
         let is_stopped = self.plan.serving().is_some_and(|serving| serving.replicas == 0);
         let lacks = |serving: &&Planned| self.waits(serving) || self.ready_of(&serving.name) < serving.replicas;
         let missing = self.plan.serving().filter(lacks);
-        let pending = if let Some(pending) = self.pending() {
+        let pending = if let Some(sharing) = self.sharing() {
+            Some((sharing.reason, sharing.message))
+        } else if let Some(pending) = self.pending() {
             Some((reasons::ROLLOUT_IN_PROGRESS, format!("revision {} comes up", pending.name)))
         } else if let Some(serving) = missing {
             let wanted = serving.replicas.max(self.validated.spec.replicas);
@@ -204,7 +207,7 @@ impl Outcome<'_> {
         if serves { None } else { self.plan.revision(desired) }
     }
 
-    /// That the desired revision could serve and is kept from it.
+    /// That the desired revision could serve, or take more, and is kept from it.
     fn paused(&self) -> Option<Diagnosis> {
         let (desired, serving) = (self.desired?, self.plan.serving()?);
         let waits = self.validated.spec.rollout.paused && serving.name != desired;
@@ -213,8 +216,12 @@ impl Outcome<'_> {
             // With Recreate it is not even made.
             None => true,
         };
+        let stays = match self.plan.canary() {
+            Some(canary) => format!("stays at {} % of new sessions", canary.weight),
+            None => "waits".to_owned(),
+        };
         let message = format!(
-            "revision {desired} waits, as spec.rollout.paused is true, and revision {} serves; portolan rollout resume {} goes on",
+            "revision {desired} {stays}, as spec.rollout.paused is true, and revision {} serves; portolan rollout resume {} goes on",
             serving.name, self.validated.server
         );
         (waits && is_ready).then_some(Diagnosis { reason: reasons::ROLLOUT_PAUSED, message })
@@ -235,8 +242,8 @@ impl Outcome<'_> {
 
     /// Why the desired revision does not come to serve unless something changes: its tools, its answers, or a Deployment that gave up.
     fn failed(&self) -> Option<Diagnosis> {
-        if let Some(barred) = self.barred() {
-            return Some(barred);
+        if let Some(kept) = self.taken_back().or_else(|| self.barred()) {
+            return Some(kept);
         }
         let failed = self.pending().filter(|pending| pending.state == RevisionState::Failed)?;
         let mut why = self.diagnosis(failed).unwrap_or_else(|| self.coming_up(failed));

@@ -24,17 +24,23 @@ use ring::{
 };
 
 use super::{
-    build::{self, SERVING_SINCE},
+    build::{self, SERVING_SINCE, STEP},
+    known_answers,
     observed::{Content, Definitions, Mac, Observed, has_ended, revision_of, runs_bridge, takes_sessions},
     references::{self, Kind},
+    rollout, summary,
+    tool_changes::Changes,
 };
 use crate::{
+    analysis::{Between, Compared, Readings},
     apply::Owner,
     bridge_client::Address,
     canaries::{Asked, Standing, Target},
     context::Ctx,
     error::Error,
-    gateway, macs,
+    gateway,
+    loaded::{Programmed, Sending},
+    macs,
     requeue::Key,
 };
 
@@ -62,13 +68,14 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     // What gateways do is read before bridges are asked: a session that came before a gateway changed over is counted.
     let endpoints = ctx.gateways.endpoints_of(server);
     let programmed = programmed(server, &deployments, &pods, ctx);
-    let failing = ctx.loaded.failing(server);
+    let (failing, traffic) = (ctx.loaded.failing(server), ctx.loaded.traffic(server));
+    let remembered = summary::remembered(server).map(str::to_owned);
     let spec = &server.spec;
     let server = (namespace.to_owned(), owner.name().to_owned());
     let probes = ctx.probes.of(&server, &probed(&pods), mac.0).await;
     let canaries = canaries(&server, spec, &deployments, &pods, &probes, ctx);
     let definitions = definitions(&tools, &pods, &probes, mac, ctx).await;
-    Ok(Observed {
+    let mut observed = Observed {
         contents,
         claims,
         mac,
@@ -82,8 +89,11 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         programmed,
         failing,
         canaries,
+        compared: Compared::NotYet,
         now,
-    })
+    };
+    observed.compared = compared(&server, spec, remembered.as_deref(), traffic, &observed, ctx);
+    Ok(observed)
 }
 
 async fn contents(
@@ -181,17 +191,48 @@ fn programmed(
     deployments: &[Deployment],
     pods: &[Pod],
     ctx: &Ctx,
-) -> BTreeMap<Option<String>, crate::loaded::Programmed> {
-    let revisions = deployments.iter().map(|deployment| Some(deployment.name_any()));
-    revisions
-        .chain([None])
-        .map(|revision| {
-            let has_ready_pod = revision.is_some()
-                && pods.iter().any(|pod| revision_of(pod) == revision.as_deref() && takes_sessions(pod));
-            let programmed = ctx.loaded.programmed(server, revision.as_deref(), has_ready_pod);
-            (revision, programmed)
+) -> BTreeMap<Sending, Programmed> {
+    let written = server.status.as_ref().map(|status| Sending::of(&status.revisions));
+    let alone = deployments.iter().map(|deployment| Sending::to(Some(&deployment.name_any())));
+    alone
+        .chain([Sending::to(None)])
+        .chain(written)
+        .map(|sending| {
+            let serving = sending.serving.as_deref();
+            let has_ready_pod =
+                serving.is_some() && pods.iter().any(|pod| revision_of(pod) == serving && takes_sessions(pod));
+            let programmed = ctx.loaded.programmed(server, &sending, has_ready_pod);
+            (sending, programmed)
         })
         .collect()
+}
+
+/// What speaks against the revision that takes a share of new sessions.
+fn compared(
+    server: &Key,
+    spec: &MCPServerSpec,
+    remembered: Option<&str>,
+    traffic: Readings,
+    observed: &Observed,
+    ctx: &Ctx,
+) -> Compared {
+    let revisions = observed.revisions();
+    let canary = revisions.iter().find(|revision| revision.step.is_some() && revision.draining_since.is_none());
+    let serving = rollout::current(None, remembered, &revisions);
+    let (Some(rollout), Some(canary), Some(serving)) = (&spec.rollout.canary, canary, serving) else {
+        ctx.analyses.forget(server);
+        return Compared::NotYet;
+    };
+    if let Some(wrong) = known_answers::wrong(observed.failing_checks(&canary.name)) {
+        return Compared::Badly(wrong.message);
+    }
+    if !spec.rollout.allow_tool_changes
+        && let Some(changes) = observed.tool_changes(serving, &canary.name).filter(|found| *found != Changes::Unknown)
+    {
+        return Compared::Badly(format!("it has other tools than revision {serving} by now: {changes}"));
+    }
+    let between = Between { serving, canary: &canary.name, rule: &rollout.analysis };
+    ctx.analyses.of(server, between, traffic, observed.trouble(&canary.name), observed.now)
 }
 
 /// The pods whose probes matter: those that run and were not told to end. One that drains may be wanted again.
@@ -215,7 +256,9 @@ fn canaries(
     };
     let serves = |pod: &Pod| {
         let deployment = deployments.iter().find(|deployment| Some(&*deployment.name_any()) == revision_of(pod));
-        deployment.is_some_and(|deployment| build::annotation(deployment, SERVING_SINCE).is_some())
+        let has_served =
+            |deployment| [SERVING_SINCE, STEP].iter().any(|key| build::annotation(deployment, key).is_some());
+        deployment.is_some_and(has_served)
     };
     let target = |pod: &Pod| {
         let uid = pod.metadata.uid.clone()?;

@@ -16,7 +16,10 @@ use super::{
     observed::{Mac, Observed},
     rollout::Planned,
 };
-use crate::config::{Config, Images};
+use crate::{
+    analysis::Compared,
+    config::{Config, Images},
+};
 
 /// A server named `everything` in `tools`, generation 3.
 pub(super) fn server(spec: &str) -> MCPServer {
@@ -51,6 +54,7 @@ pub(super) fn nothing() -> Observed {
         programmed: BTreeMap::new(),
         failing: BTreeMap::new(),
         canaries: None,
+        compared: Compared::NotYet,
         now: Timestamp::from_second(1000).unwrap(),
     }
 }
@@ -80,7 +84,17 @@ pub(super) fn pod(name: &str, revision: &str, ready: bool) -> Pod {
 }
 
 pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planned {
-    Planned { name: name.into(), generation: 3, state, replicas, serving_since: None, draining_since: None }
+    Planned {
+        name: name.into(),
+        generation: 3,
+        state,
+        weight: if state == RevisionState::Serving { 100 } else { 0 },
+        replicas,
+        serving_since: None,
+        draining_since: None,
+        step: None,
+        rolled_back: None,
+    }
 }
 
 /// What a probe finds whose server answers.

@@ -72,7 +72,7 @@ fn unmade(pod: &Pod, why: &str) -> String {
 }
 
 /// The first check that fails, and how many more there are.
-fn wrong<'a>(mut pods: impl Iterator<Item = (&'a Pod, &'a [Fault])>) -> Option<Diagnosis> {
+pub(super) fn wrong<'a>(mut pods: impl Iterator<Item = (&'a Pod, &'a [Fault])>) -> Option<Diagnosis> {
     let (pod, faults) = pods.next()?;
     let fault = faults.first()?;
     let Fault { check, field, failed } = fault;

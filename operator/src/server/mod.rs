@@ -13,6 +13,7 @@ mod references;
 mod requeue;
 mod revision;
 mod rollout;
+mod shares;
 mod summary;
 mod tool_changes;
 mod validate;
@@ -30,7 +31,9 @@ use farewell::Told;
 pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
     if server.metadata.deletion_timestamp.is_some() {
         // Its children follow it by their owner references. One that is made again now would keep it from going.
-        ctx.canaries.forget(&(server.namespace().unwrap_or_default(), server.name_any()));
+        let key = (server.namespace().unwrap_or_default(), server.name_any());
+        ctx.canaries.forget(&key);
+        ctx.analyses.forget(&key);
         let told = farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
         return Ok(if told == Told::Everyone { Next::Change } else { Next::After(farewell::AGAIN) });
     }
@@ -68,6 +71,18 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;
+    count_rollbacks(&observed, &built.plan, ctx);
     let told = farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
     Ok(Brought { next: requeue::next(&outcome, told), refused: applied.refused().cloned() })
+}
+
+fn count_rollbacks(observed: &observed::Observed, plan: &rollout::Plan, ctx: &Ctx) {
+    let known =
+        |name: &str| observed.deployment(name).and_then(|deployment| build::annotation(deployment, build::ROLLED_BACK));
+    for revision in
+        plan.revisions.iter().filter(|revision| revision.rolled_back.is_some() && known(&revision.name).is_none())
+    {
+        tracing::warn!(revision = revision.name, why = revision.rolled_back, "a revision was rolled back");
+        ctx.metrics.rolled_back();
+    }
 }

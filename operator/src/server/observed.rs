@@ -18,14 +18,16 @@ use portolan_mcp::{
 };
 
 use super::{
-    build::{self, BRIDGE, DRAINING_SINCE, RELAY, SERVER, SERVING_SINCE, annotation},
+    build::{self, BRIDGE, DRAINING_SINCE, RELAY, ROLLED_BACK, SERVER, SERVING_SINCE, STEP, STEP_SINCE, annotation},
+    diagnosis::{self, Failing},
     references::Kind,
-    rollout::Existing,
+    rollout::{Existing, Step},
     tool_changes::{Changes, ToolSet},
 };
 use crate::{
+    analysis::Compared,
     canaries::{Fault, Standing},
-    loaded::{Complaint, Programmed},
+    loaded::{Complaint, Programmed, Sending},
 };
 
 /// The bytes of a MAC key; never printed.
@@ -61,12 +63,14 @@ pub(super) struct Observed {
     pub(super) definitions: BTreeMap<String, Definitions>,
     /// The server's URL at each gateway that selects it, by `namespace/name` of the gateway.
     pub(super) endpoints: Vec<(String, String)>,
-    /// Whether gateways serve the server as it is now, by the revision that they were asked about.
-    pub(super) programmed: BTreeMap<Option<String>, Programmed>,
+    /// Whether gateways serve the server as it is now, by where they were asked to send new sessions.
+    pub(super) programmed: BTreeMap<Sending, Programmed>,
     /// What gateways say of pods whose calls fail one after the other, by uid of the pod.
     pub(super) failing: BTreeMap<String, Complaint>,
     /// Where pods stand with their known-answer checks, by uid; a check that cannot be made; `None` where the spec has none.
     pub(super) canaries: Option<Result<BTreeMap<String, Standing>, BadCheck>>,
+    /// What was found of a revision that takes a share of new sessions.
+    pub(super) compared: Compared,
     /// When the reads began.
     pub(super) now: Timestamp,
 }
@@ -185,18 +189,27 @@ impl Observed {
         self.pods_of(revision).filter(|pod| self.answers(pod)).filter_map(faults)
     }
 
+    /// What is wrong with a revision that takes calls, besides what the calls tell: that none of its pods answers, or none of them calls.
+    pub(super) fn trouble(&self, revision: &str) -> Option<String> {
+        match diagnosis::failing(self.answering(revision)) {
+            Failing::All(diagnosis) => Some(diagnosis.message),
+            _ if self.answering(revision).next().is_none() => Some("none of its replicas answers".into()),
+            _ => None,
+        }
+    }
+
     /// Pods of a revision that answer as far as their probes know, each with what a gateway says of it where calls fail.
     pub(super) fn answering<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = (&'a Pod, Option<&'a Complaint>)> {
         let complaint = |pod: &Pod| self.failing.get(pod.metadata.uid.as_deref()?);
         self.pods_of(revision).filter(|pod| self.answers(pod)).map(move |pod| (pod, complaint(pod)))
     }
 
-    /// Whether gateways send new sessions to `revision`, and to nothing else.
-    pub(super) fn programmed(&self, revision: Option<&str>) -> Programmed {
-        match self.programmed.get(&revision.map(str::to_owned)) {
+    /// Whether gateways send new sessions there.
+    pub(super) fn programmed(&self, sending: &Sending) -> Programmed {
+        match self.programmed.get(sending) {
             Some(programmed) => programmed.clone(),
             None if self.endpoints.is_empty() => Programmed::NoGateway,
-            None => Programmed::Waiting("no gateway replica knows the revision yet".into()),
+            None => Programmed::Waiting("no gateway replica knows yet which revision serves".into()),
         }
     }
 
@@ -209,6 +222,8 @@ impl Observed {
             generation: annotation(deployment, labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
             serving_since: time(SERVING_SINCE),
             draining_since: time(DRAINING_SINCE),
+            step: step(deployment),
+            rolled_back: annotation(deployment, ROLLED_BACK).map(str::to_owned),
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             verified: count(pods.iter().filter(|pod| self.is_verified(pod)).count()),
             refuted,
@@ -218,6 +233,11 @@ impl Observed {
             name,
         })
     }
+}
+
+fn step(deployment: &Deployment) -> Option<Step> {
+    let index = annotation(deployment, STEP)?.parse().ok()?;
+    Some(Step { index, since: annotation(deployment, STEP_SINCE)?.parse().ok()? })
 }
 
 fn count(number: usize) -> i32 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{
     farewell::{self, Told},
+    rollout::Planned,
     summary::Outcome,
     tool_changes::Changes,
 };
@@ -27,8 +28,21 @@ pub(super) fn next(outcome: &Outcome<'_>, told: Told) -> Next {
         outcome.plan.draining().any(|revision| revision.replicas > 0).then_some(DRAINING),
         outcome.validated.content.is_err().then_some(MISSING),
         (outcome.tool_changes == Some(&Changes::Unknown)).then_some(DRAINING),
+        outcome.plan.canary().map(|canary| until_next_look(outcome, canary)),
     ];
     Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
+}
+
+/// Until a revision that takes a share may have come to its next step, or has to be compared again.
+fn until_next_look(outcome: &Outcome<'_>, canary: &Planned) -> Duration {
+    let rollout = &outcome.validated.spec.rollout;
+    let interval = rollout.canary.as_ref().map_or(CONTENT, |canary| canary.analysis.interval.as_std());
+    let rest = canary.step.and_then(|step| {
+        let pause = rollout.steps().get(step.index)?.pause.as_std();
+        pause.checked_sub(outcome.observed.now.duration_since(step.since).try_into().ok()?)
+    });
+    // A little later than that, so that it is over by then.
+    rest.map_or(interval, |rest| rest.min(interval)) + Duration::from_millis(100)
 }
 
 #[cfg(test)]

@@ -1,17 +1,31 @@
 //! Which revisions exist, what each does, and which go away.
 //!
-//! What happened is kept on the Deployments as two annotations, when a revision began to serve and when it began to
-//! drain, so that a restarted operator decides as the one before it did. Nothing here reads a clock.
+//! What happened is kept on the Deployments as annotations: when a revision began to serve, at which step it is and since when, when it
+//! began to drain, and why it was rolled back. So a restarted operator decides as the one before it did. Nothing here reads a clock.
 
 mod recreate;
+mod turn;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use portolan_crds::server::{RevisionState, RolloutType};
+use portolan_crds::server::{CanaryStep, RevisionState, RolloutType};
+
+use turn::Turn;
+
+use crate::{analysis::Compared, loaded::Sending};
 
 /// How long gateways have at least to hear that another revision serves.
 const HEARSAY: Duration = Duration::from_secs(5);
+
+/// At which step a revision is that takes a share of new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Which of `spec.rollout.canary.steps`, from 0.
+    pub(super) index: usize,
+    /// Since when.
+    pub(super) since: Timestamp,
+}
 
 /// A revision as the cluster has it: its Deployment, its pods, and what their bridges say.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +38,10 @@ pub(super) struct Existing {
     pub(super) serving_since: Option<Timestamp>,
     /// When it began to drain.
     pub(super) draining_since: Option<Timestamp>,
+    /// At which step it is.
+    pub(super) step: Option<Step>,
+    /// Why it was rolled back.
+    pub(super) rolled_back: Option<String>,
     /// Replicas its Deployment asks for.
     pub(super) replicas: i32,
     /// Pods that are ready and not terminating, and passed the known-answer checks where there are some.
@@ -42,6 +60,11 @@ impl Existing {
     /// Whether it does not come to serve unless something changes.
     fn is_stuck(&self) -> bool {
         self.gave_up || self.refuted
+    }
+
+    /// Whether it has taken sessions.
+    fn has_served(&self) -> bool {
+        self.serving_since.is_some() || self.step.is_some() || self.draining_since.is_some()
     }
 
     /// Whether nothing of it runs, and nothing will by itself.
@@ -65,20 +88,33 @@ pub(super) struct Wish<'a> {
     pub(super) replicas: i32,
     /// `spec.rollout.type`.
     pub(super) type_: RolloutType,
+    /// `spec.rollout.canary.steps`.
+    pub(super) steps: &'a [CanaryStep],
+    /// What was found of the desired revision while it takes a share.
+    pub(super) compared: &'a Compared,
     /// `spec.rollout.paused`.
     pub(super) paused: bool,
+    /// `spec.rollout.promote`.
+    pub(super) promote: Option<&'a str>,
+    /// `spec.rollout.abort`.
+    pub(super) abort: Option<&'a str>,
     /// `spec.rollout.drainTimeout`.
     pub(super) drain_timeout: Duration,
     /// The revision that status called serving: it still is when its Deployment was deleted by hand.
     pub(super) remembered: Option<&'a str>,
-    /// Revisions that every live gateway replica sends new sessions to (each of them when there is no gateway).
-    pub(super) programmed: &'a [&'a str],
-    /// Whether every live gateway replica sends new sessions nowhere, or there is no gateway.
-    pub(super) unprogrammed: bool,
+    /// Where every live gateway replica sends new sessions (anywhere when there is no gateway).
+    pub(super) programmed: &'a [Sending],
     /// Whether pods of the server run that belong to no revision there is: of a Deployment that was deleted, say.
     pub(super) strays: bool,
     /// Now.
     pub(super) now: Timestamp,
+}
+
+impl Wish<'_> {
+    /// Share of new sessions at a step, in percent. Steps that were taken out of the spec count as the last.
+    fn weight_at(&self, step: Step) -> u8 {
+        self.steps.get(step.index).or(self.steps.last()).map_or(0, |step| step.set_weight)
+    }
 }
 
 /// What one revision is to be.
@@ -90,23 +126,39 @@ pub(super) struct Planned {
     pub(super) generation: i64,
     /// What it does.
     pub(super) state: RevisionState,
+    /// Share of new sessions, in percent, if no other takes one.
+    pub(super) weight: u8,
     /// Replicas its Deployment is to have.
     pub(super) replicas: i32,
     /// When it began to serve.
     pub(super) serving_since: Option<Timestamp>,
     /// When it began to drain.
     pub(super) draining_since: Option<Timestamp>,
+    /// At which step it is.
+    pub(super) step: Option<Step>,
+    /// Why it was rolled back.
+    pub(super) rolled_back: Option<String>,
 }
 
 impl Planned {
+    /// The revision, as one that waits and runs nothing.
+    fn of(revision: &Existing) -> Self {
+        Self {
+            name: revision.name.clone(),
+            generation: revision.generation,
+            state: RevisionState::Pending,
+            weight: 0,
+            replicas: 0,
+            serving_since: None,
+            draining_since: None,
+            step: None,
+            rolled_back: None,
+        }
+    }
+
     /// Whether it would have replicas, of which there are to be `wanted`, if others had ended.
     pub(super) fn waits(&self, wanted: i32) -> bool {
         self.state != RevisionState::Draining && self.replicas == 0 && wanted > 0
-    }
-
-    /// Share of new sessions, in percent.
-    pub(super) fn weight(&self) -> u8 {
-        if self.state == RevisionState::Serving { 100 } else { 0 }
     }
 }
 
@@ -120,9 +172,29 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The revision that takes new sessions.
+    /// The revision that takes new sessions, or what another leaves of them.
     pub(super) fn serving(&self) -> Option<&Planned> {
         self.revisions.iter().find(|revision| revision.state == RevisionState::Serving)
+    }
+
+    /// The revision that takes a share of new sessions.
+    pub(super) fn canary(&self) -> Option<&Planned> {
+        self.revisions.iter().find(|revision| revision.state == RevisionState::Canary)
+    }
+
+    /// Where new sessions go.
+    pub(super) fn sending(&self) -> Sending {
+        Sending {
+            serving: self.serving().map(|serving| serving.name.clone()),
+            canary: self.canary().map(|canary| Sending::share(&canary.name, canary.weight)),
+        }
+    }
+
+    /// Share of new sessions that a revision of this plan takes, in percent.
+    pub(super) fn weight(&self, revision: &Planned) -> u8 {
+        let others =
+            if revision.state == RevisionState::Serving { self.canary().map_or(0, |canary| canary.weight) } else { 0 };
+        revision.weight.saturating_sub(others)
     }
 
     /// The revision of that name.
@@ -139,7 +211,7 @@ impl Plan {
 /// Decides what every revision is to be.
 pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
     let mut plan = match wish.type_ {
-        RolloutType::BlueGreen => beside(wish, existing),
+        RolloutType::BlueGreen | RolloutType::Canary => beside(wish, existing),
         RolloutType::Recreate => recreate::plan(wish, existing),
     };
     plan.revisions.sort_by(|a, b| a.name.cmp(&b.name));
@@ -149,33 +221,27 @@ pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 
 /// The new revision comes up beside the one that serves.
 fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
-    let serving = serving(wish, existing);
+    let current = current(wish.desired, wish.remembered, existing);
+    let turn = turn::of(wish, current, existing);
+    let serving = if turn == Turn::Takes { wish.desired } else { current };
+    let sending = Sending {
+        serving: serving.map(str::to_owned),
+        canary: turn.step().zip(wish.desired).map(|(step, name)| Sending::share(name, wish.weight_at(step))),
+    };
     let mut plan = Plan::default();
     for revision in existing {
-        match next(wish, serving, revision) {
+        match next(wish, &sending, &turn, revision) {
             Some(planned) => plan.revisions.push(planned),
             None => plan.delete.push(revision.name.clone()),
         }
     }
     if let Some(name) = wish.desired
         && !existing.iter().any(|revision| revision.name == name)
+        && turn != Turn::Back(None)
     {
-        plan.revisions.push(created(wish, serving, name));
+        plan.revisions.push(created(wish, &sending, name));
     }
     plan
-}
-
-/// The revision that is to serve: the desired one once it can, else the one that does.
-fn serving<'a>(wish: &Wish<'a>, existing: &'a [Existing]) -> Option<&'a str> {
-    let current = current(wish.desired, wish.remembered, existing);
-    let Some(desired) = wish.desired else { return current };
-    let is_barred = current.is_some_and(|current| current != desired && (wish.paused || wish.has_other_tools));
-    let is_verified = |revision: &Existing| revision.name == desired && revision.verified >= wish.replicas;
-    let verified = wish.replicas > 0 && existing.iter().any(is_verified);
-    // Nothing has to answer when nothing is to run, so a stopped server changes over at once: not to what would have to be checked, and
-    // would take traffic unchecked once it is started.
-    let may_unseen = wish.replicas == 0 && (current.is_none() || !wish.is_checked);
-    if (verified || may_unseen) && !is_barred { Some(desired) } else { current }
 }
 
 /// The revision that serves now. Two are marked after an operator died between two writes: the younger counts.
@@ -199,50 +265,80 @@ fn is_known(existing: &[Existing], name: &str) -> bool {
 }
 
 /// What an existing revision becomes; `None` when it goes away.
-fn next(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
-    if serving == Some(&revision.name) {
+fn next(wish: &Wish<'_>, sending: &Sending, turn: &Turn, revision: &Existing) -> Option<Planned> {
+    if sending.serving.as_ref() == Some(&revision.name) {
         return Some(serve(wish, revision));
     }
-    match (revision.serving_since, wish.desired) {
-        (Some(_), Some(desired)) if desired == revision.name => Some(return_to(wish, revision)),
-        (Some(_), _) => drain(wish, serving, revision),
-        (None, Some(desired)) if desired != revision.name => None,
-        (None, _) => Some(await_ready(wish, revision)),
+    let is_desired = wish.desired == Some(&revision.name);
+    match turn {
+        Turn::Shares(step) if is_desired => Some(share(wish, *step, revision)),
+        Turn::Back(why) if is_desired => Some(take_back(wish, sending, why.as_deref(), revision)),
+        // While something is missing that the spec refers to, what there is goes on.
+        _ if wish.desired.is_none() && revision.rolled_back.is_some() => {
+            Some(take_back(wish, sending, revision.rolled_back.as_deref(), revision))
+        }
+        _ if wish.desired.is_none() && revision.draining_since.is_none() && revision.step.is_some() => {
+            revision.step.map(|step| share(wish, step, revision))
+        }
+        _ if is_desired && revision.has_served() => Some(return_to(wish, revision)),
+        _ if revision.has_served() => drain(wish, sending, revision),
+        _ if is_desired || wish.desired.is_none() => Some(await_ready(wish, revision)),
+        _ => None,
     }
 }
 
 fn serve(wish: &Wish<'_>, revision: &Existing) -> Planned {
     let began = if revision.draining_since.is_some() { None } else { revision.serving_since };
     Planned {
-        name: revision.name.clone(),
-        generation: revision.generation,
         state: RevisionState::Serving,
+        weight: 100,
         replicas: wish.replicas,
         serving_since: Some(began.unwrap_or(wish.now)),
-        draining_since: None,
+        ..Planned::of(revision)
+    }
+}
+
+/// It takes a share of new sessions.
+fn share(wish: &Wish<'_>, step: Step, revision: &Existing) -> Planned {
+    Planned {
+        state: RevisionState::Canary,
+        weight: wish.weight_at(step),
+        replicas: wish.replicas,
+        step: Some(step),
+        ..Planned::of(revision)
+    }
+}
+
+/// A revision that does not serve after all keeps the sessions it has, as one that drains does, and its Deployment, which says why.
+fn take_back(wish: &Wish<'_>, sending: &Sending, why: Option<&str>, revision: &Existing) -> Planned {
+    let since = revision.has_served().then(|| revision.draining_since.unwrap_or(wish.now));
+    let keeps = since.is_some_and(|since| !may_end(wish, sending, since));
+    Planned {
+        state: RevisionState::Failed,
+        replicas: if keeps { revision.replicas } else { 0 },
+        serving_since: revision.serving_since,
+        draining_since: since,
+        rolled_back: why.map(str::to_owned),
+        ..Planned::of(revision)
     }
 }
 
 /// A revision that drains and is desired again keeps its sessions while its pods come back.
 fn return_to(wish: &Wish<'_>, revision: &Existing) -> Planned {
     Planned {
-        name: revision.name.clone(),
-        generation: revision.generation,
         state: RevisionState::Draining,
         replicas: wish.replicas.max(revision.replicas),
         serving_since: revision.serving_since,
         draining_since: Some(revision.draining_since.unwrap_or(wish.now)),
+        ..Planned::of(revision)
     }
 }
 
 fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
     Planned {
-        name: revision.name.clone(),
-        generation: revision.generation,
         state: if revision.is_stuck() { RevisionState::Failed } else { RevisionState::Pending },
         replicas: wish.replicas,
-        serving_since: None,
-        draining_since: None,
+        ..Planned::of(revision)
     }
 }
 
@@ -250,41 +346,46 @@ fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
 ///
 /// It is scaled to zero as soon as gateways send new sessions elsewhere. Its pods end when their bridges have drained,
 /// which is the one drain there is, and its Service stays as long as they do, so that gateways find them.
-fn drain(wish: &Wish<'_>, serving: Option<&str>, revision: &Existing) -> Option<Planned> {
+fn drain(wish: &Wish<'_>, sending: &Sending, revision: &Existing) -> Option<Planned> {
     let since = revision.draining_since.unwrap_or(wish.now);
-    let replicas = if may_end(wish, serving, since) { 0 } else { revision.replicas };
+    let replicas = if may_end(wish, sending, since) { 0 } else { revision.replicas };
     if revision.replicas == 0 && replicas == 0 && revision.pods == 0 {
         return None;
     }
     Some(Planned {
-        name: revision.name.clone(),
-        generation: revision.generation,
         state: RevisionState::Draining,
         replicas,
         serving_since: revision.serving_since,
         draining_since: Some(since),
+        ..Planned::of(revision)
     })
 }
 
 /// Whether the pods of a revision that drains may be told to end: nobody sends new sessions to them any more, or
 /// the gateways had their time to hear of it.
-fn may_end(wish: &Wish<'_>, serving: Option<&str>, since: Timestamp) -> bool {
-    let left = serving.map_or(wish.unprogrammed, |name| wish.programmed.contains(&name));
+fn may_end(wish: &Wish<'_>, sending: &Sending, since: Timestamp) -> bool {
+    let left = wish.programmed.contains(sending);
     let limit = wish.drain_timeout.max(HEARSAY);
-    let late =
-        wish.now.duration_since(since) >= jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX);
-    wish.replicas == 0 || left || late
+    wish.replicas == 0 || left || has_passed(limit, since, wish.now)
 }
 
-fn created(wish: &Wish<'_>, serving: Option<&str>, name: &str) -> Planned {
-    let serves = serving == Some(name);
+/// Whether `time` has passed since then.
+fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since) >= jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+fn created(wish: &Wish<'_>, sending: &Sending, name: &str) -> Planned {
+    let serves = sending.serving.as_deref() == Some(name);
     Planned {
         name: name.to_owned(),
         generation: wish.generation,
         state: if serves { RevisionState::Serving } else { RevisionState::Pending },
+        weight: if serves { 100 } else { 0 },
         replicas: wish.replicas,
         serving_since: serves.then_some(wish.now),
         draining_since: None,
+        step: None,
+        rolled_back: None,
     }
 }
 

@@ -90,7 +90,7 @@ impl Outcome<'_> {
         let revision = |planned: &super::rollout::Planned| Revision {
             name: planned.name.clone(),
             state: planned.state,
-            weight: planned.weight(),
+            weight: self.plan.weight(planned),
             generation: planned.generation,
         };
         self.plan.revisions.iter().map(revision).collect()

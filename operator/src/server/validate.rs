@@ -103,7 +103,7 @@ fn claims(spec: &MCPServerSpec, observed: &Observed) -> Result<(), Error> {
             return Err(unresolved(reasons::CLAIM_NOT_FOUND, message));
         };
         let together = match (spec.rollout.type_, spec.replicas) {
-            (RolloutType::BlueGreen, _) => {
+            (RolloutType::BlueGreen | RolloutType::Canary, _) => {
                 "during a rollout the pods of two revisions mount it at once; write rollout.type: Recreate"
             }
             (RolloutType::Recreate, 2..) => "several replicas mount it at once; write replicas: 1",

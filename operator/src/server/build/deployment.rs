@@ -19,6 +19,12 @@ use crate::server::rollout::Planned;
 pub(in crate::server) const SERVING_SINCE: &str = "portolan.dev/serving-since";
 /// Annotation: when the revision began to drain, RFC 3339.
 pub(in crate::server) const DRAINING_SINCE: &str = "portolan.dev/draining-since";
+/// Annotation: at which of the rollout's steps the revision is, from 0.
+pub(in crate::server) const STEP: &str = "portolan.dev/canary-step";
+/// Annotation: since when it is there, RFC 3339.
+pub(in crate::server) const STEP_SINCE: &str = "portolan.dev/canary-step-since";
+/// Annotation: why the revision was rolled back.
+pub(in crate::server) const ROLLED_BACK: &str = "portolan.dev/rolled-back";
 
 /// The Deployment of a revision whose template is known.
 pub(super) fn of(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
@@ -61,11 +67,14 @@ fn with_state(parts: &Parts<'_>, planned: &Planned, spec: DeploymentSpec) -> Dep
     Deployment { metadata, spec: Some(spec), status: None }
 }
 
-fn state(planned: &Planned) -> [(&'static str, Option<String>); 3] {
+fn state(planned: &Planned) -> [(&'static str, Option<String>); 6] {
     let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
     [
         (labels::GENERATION, Some(planned.generation.to_string())),
         (SERVING_SINCE, text(planned.serving_since)),
         (DRAINING_SINCE, text(planned.draining_since)),
+        (STEP, planned.step.map(|step| step.index.to_string())),
+        (STEP_SINCE, text(planned.step.map(|step| step.since))),
+        (ROLLED_BACK, planned.rolled_back.clone()),
     ]
 }

@@ -24,7 +24,7 @@ use k8s_openapi::{
 use portolan_crds::{MCPServerSpec, labels, server::Remote};
 
 pub(super) use container::{BRIDGE, SERVER};
-pub(super) use deployment::{DRAINING_SINCE, SERVING_SINCE, annotation};
+pub(super) use deployment::{DRAINING_SINCE, ROLLED_BACK, SERVING_SINCE, STEP, STEP_SINCE, annotation};
 pub(super) use relay::RELAY;
 pub(super) use tools::{name as tools_name, stored_hash};
 
@@ -98,11 +98,9 @@ fn plan(
     desired: Option<&str>,
 ) -> (Plan, Option<Changes>) {
     let existing = observed.revisions();
-    let programmed: Vec<_> = existing
-        .iter()
-        .map(|revision| revision.name.as_str())
-        .filter(|name| !matches!(observed.programmed(Some(name)), Programmed::Waiting(_)))
-        .collect();
+    let is_programmed = |(_, programmed): &(_, &Programmed)| !matches!(programmed, Programmed::Waiting(_));
+    let programmed: Vec<_> =
+        observed.programmed.iter().filter(is_programmed).map(|(sending, _)| sending.clone()).collect();
     let serving = rollout::current(desired, remembered, &existing).filter(|name| Some(*name) != desired);
     let tool_changes = match (serving, desired) {
         (Some(serving), Some(desired)) if !validated.spec.rollout.allow_tool_changes => {
@@ -117,11 +115,14 @@ fn plan(
         generation: validated.generation,
         replicas: validated.spec.replicas,
         type_: validated.spec.rollout.type_,
+        steps: validated.spec.rollout.steps(),
+        compared: &observed.compared,
         paused: validated.spec.rollout.paused,
+        promote: validated.spec.rollout.promote.as_deref(),
+        abort: validated.spec.rollout.abort.as_deref(),
         drain_timeout: validated.spec.rollout.drain_timeout.as_std(),
         remembered,
         programmed: &programmed,
-        unprogrammed: !matches!(observed.programmed(None), Programmed::Waiting(_)),
         strays: observed.strays().next().is_some(),
         now: observed.now,
     };

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     canaries::{Fault, Standing},
-    loaded::Complaint,
+    loaded::{Complaint, Sending},
     server::{
         fixtures::{self, pod},
         observed::{Definitions, Observed},
@@ -61,7 +61,7 @@ impl Case {
     }
 
     fn programmed(mut self, programmed: Programmed) -> Self {
-        self.observed.programmed = BTreeMap::from([(self.desired.map(str::to_owned), programmed)]);
+        self.observed.programmed = BTreeMap::from([(Sending::to(self.desired), programmed)]);
         self
     }
 
@@ -86,7 +86,7 @@ impl Case {
 fn loaded(revision: &str) -> Observed {
     Observed {
         endpoints: vec![("platform/default".into(), "http://gateway/tools/everything/mcp".into())],
-        programmed: [(Some(revision.to_owned()), Programmed::Yes)].into(),
+        programmed: [(Sending::to(Some(revision)), Programmed::Yes)].into(),
         ..fixtures::nothing()
     }
 }

@@ -6,6 +6,7 @@
 use portolan_crds::server::RevisionState;
 
 use super::{Existing, Plan, Planned, Wish, current, may_end};
+use crate::loaded::Sending;
 
 /// Decides what every revision is to be.
 pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
@@ -56,7 +57,7 @@ impl Decision<'_> {
         if self.wanted == Some(&revision.name) {
             return Some(self.bring_up(revision));
         }
-        let is_pending = revision.serving_since.is_none() && revision.draining_since.is_none();
+        let is_pending = !revision.has_served();
         if self.wanted.is_none() && is_pending { Some(self.bring_up(revision)) } else { self.make_way(revision) }
     }
 
@@ -66,16 +67,15 @@ impl Decision<'_> {
         let serves = self.serves(&revision.name) || (answers && self.wanted == Some(&revision.name));
         let since = revision.serving_since.filter(|_| revision.draining_since.is_none());
         Planned {
-            name: revision.name.clone(),
-            generation: revision.generation,
             state: match (serves, revision.is_stuck()) {
                 (true, _) => RevisionState::Serving,
                 (false, true) => RevisionState::Failed,
                 (false, false) => RevisionState::Pending,
             },
+            weight: if serves { 100 } else { 0 },
             replicas,
             serving_since: serves.then(|| since.unwrap_or(self.wish.now)),
-            draining_since: None,
+            ..Planned::of(revision)
         }
     }
 
@@ -85,15 +85,14 @@ impl Decision<'_> {
             return None;
         }
         let since = revision.draining_since.unwrap_or(self.wish.now);
-        let serving = self.wanted.filter(|name| self.serves(name));
-        let holds = self.holder == Some(&revision.name) && revision.serving_since.is_some();
+        let sending = Sending::to(self.wanted.filter(|name| self.serves(name)));
+        let holds = self.holder == Some(&revision.name) && revision.has_served();
         Some(Planned {
-            name: revision.name.clone(),
-            generation: revision.generation,
             state: RevisionState::Draining,
-            replicas: if holds && !may_end(self.wish, serving, since) { revision.replicas } else { 0 },
+            replicas: if holds && !may_end(self.wish, &sending, since) { revision.replicas } else { 0 },
             serving_since: revision.serving_since,
             draining_since: Some(since),
+            ..Planned::of(revision)
         })
     }
 
@@ -103,9 +102,12 @@ impl Decision<'_> {
             name: name.to_owned(),
             generation: self.wish.generation,
             state: if serves { RevisionState::Serving } else { RevisionState::Pending },
+            weight: if serves { 100 } else { 0 },
             replicas: self.replicas_of(name),
             serving_since: serves.then_some(self.wish.now),
             draining_since: None,
+            step: None,
+            rolled_back: None,
         }
     }
 

@@ -16,11 +16,14 @@ pub(super) fn wish<'a>(desired: &'a str, replicas: i32) -> Wish<'a> {
         generation: 7,
         replicas,
         type_: RolloutType::BlueGreen,
+        steps: &[],
+        compared: &Compared::NotYet,
         paused: false,
+        promote: None,
+        abort: None,
         drain_timeout: MINUTE,
         remembered: None,
         programmed: &[],
-        unprogrammed: false,
         strays: false,
         now: at(1000),
     }
@@ -32,6 +35,8 @@ pub(super) fn pending(name: &str, replicas: i32, verified: i32) -> Existing {
         generation: 1,
         serving_since: None,
         draining_since: None,
+        step: None,
+        rolled_back: None,
         replicas,
         verified,
         pods: replicas,
@@ -61,14 +66,14 @@ fn a_first_revision_is_pending_until_its_replicas_answer() {
     assert_eq!(states(&plan(&wish("a", 2), &[pending("a", 2, 1)])), [("a", Pending, 2)]);
     let plan = plan(&wish("a", 2), &[pending("a", 2, 2)]);
     assert_eq!(states(&plan), [("a", Serving, 2)]);
-    assert_eq!((plan.revisions[0].serving_since, plan.revisions[0].weight()), (Some(at(1000)), 100));
+    assert_eq!((plan.revisions[0].serving_since, plan.revisions[0].weight), (Some(at(1000)), 100));
 }
 
 #[test]
 fn a_new_template_comes_up_beside_the_one_that_serves() {
     let plan = plan(&wish("b", 2), &[serving("a", 2, 5)]);
     assert_eq!(states(&plan), [("a", Serving, 2), ("b", Pending, 2)]);
-    assert_eq!((plan.revisions[1].generation, plan.revisions[1].weight()), (7, 0));
+    assert_eq!((plan.revisions[1].generation, plan.revisions[1].weight), (7, 0));
 }
 
 #[test]
@@ -173,7 +178,7 @@ fn a_stopped_server_changes_over_at_once_and_stops_what_drains() {
 fn the_pods_of_a_draining_revision_are_told_to_end_once_gateways_send_new_sessions_elsewhere() {
     let existing = [draining("a", 2, 990), serving("b", 2, 990)];
     assert_eq!(states(&plan(&wish("b", 2), &existing))[0], ("a", Draining, 2), "a gateway may still send new ones");
-    let heard = Wish { programmed: &["b"], ..wish("b", 2) };
+    let heard = Wish { programmed: &[Sending::to(Some("b"))], ..wish("b", 2) };
     assert_eq!(states(&plan(&heard, &existing))[0], ("a", Draining, 0));
 }
 
@@ -181,7 +186,7 @@ fn the_pods_of_a_draining_revision_are_told_to_end_once_gateways_send_new_sessio
 fn an_emptied_revision_goes_away_with_its_last_pod() {
     let leaving = Existing { replicas: 0, pods: 1, ..draining("a", 0, 990) };
     let gone = Existing { pods: 0, ..leaving.clone() };
-    let wish = Wish { programmed: &["b"], ..wish("b", 2) };
+    let wish = Wish { programmed: &[Sending::to(Some("b"))], ..wish("b", 2) };
     assert_eq!(plan(&wish, &[leaving, serving("b", 2, 990)]).delete, Vec::<String>::new());
     assert_eq!(plan(&wish, &[gone, serving("b", 2, 990)]).delete, ["a"]);
 }
@@ -265,18 +270,40 @@ enum Happening {
     ReferencesGo,
     Scale(i32),
     PodsAnswer(u8, bool),
+    ToolsDiffer(bool),
+    Pause(bool),
+    Check(bool),
+    Steps(usize),
+    Compare(Found),
+    Promote(u8),
+    Abort(u8),
     GatewaysHear,
     Time(u16),
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Nothing,
+    Well,
+    Badly,
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
+    let found = prop_oneof![Just(Found::Nothing), Just(Found::Well), Just(Found::Well), Just(Found::Badly)];
     prop_oneof![
-        (0..4_u8).prop_map(Happening::Edit),
-        Just(Happening::ReferencesGo),
-        (1..4_i32).prop_map(Happening::Scale),
-        (0..4_u8, any::<bool>()).prop_map(|(revision, answers)| Happening::PodsAnswer(revision, answers)),
-        Just(Happening::GatewaysHear),
-        (1..90_u16).prop_map(Happening::Time),
+        3 => (0..4_u8).prop_map(Happening::Edit),
+        1 => Just(Happening::ReferencesGo),
+        1 => (0..4_i32).prop_map(Happening::Scale),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(revision, answers)| Happening::PodsAnswer(revision, answers)),
+        1 => any::<bool>().prop_map(Happening::ToolsDiffer),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        1 => any::<bool>().prop_map(Happening::Check),
+        1 => (0..3_usize).prop_map(Happening::Steps),
+        2 => found.prop_map(Happening::Compare),
+        1 => (0..8_u8).prop_map(Happening::Promote),
+        1 => (0..8_u8).prop_map(Happening::Abort),
+        3 => Just(Happening::GatewaysHear),
+        3 => (1..90_u16).prop_map(Happening::Time),
     ]
 }
 
@@ -286,14 +313,36 @@ struct World {
     answers: [bool; 4],
     desired: Option<String>,
     replicas: i32,
-    programmed: Option<String>,
+    has_other_tools: bool,
+    paused: bool,
+    is_checked: bool,
+    steps: usize,
+    found: Found,
+    promote: String,
+    abort: String,
+    written: Sending,
+    programmed: Vec<Sending>,
     now: i64,
 }
 
 impl World {
     fn new() -> Self {
-        let answers = [true; 4];
-        Self { revisions: Vec::new(), answers, desired: None, replicas: 1, programmed: None, now: 0 }
+        Self {
+            revisions: Vec::new(),
+            answers: [true; 4],
+            desired: None,
+            replicas: 1,
+            has_other_tools: false,
+            paused: false,
+            is_checked: false,
+            steps: 0,
+            found: Found::Nothing,
+            promote: String::new(),
+            abort: String::new(),
+            written: Sending::default(),
+            programmed: Vec::new(),
+            now: 0,
+        }
     }
 
     fn happen(&mut self, happening: &Happening) {
@@ -302,26 +351,57 @@ impl World {
             Happening::ReferencesGo => self.desired = None,
             Happening::Scale(replicas) => self.replicas = replicas,
             Happening::PodsAnswer(revision, answers) => self.answers[usize::from(revision)] = answers,
-            Happening::GatewaysHear => self.programmed = self.serving().map(str::to_owned),
+            Happening::ToolsDiffer(differ) => self.has_other_tools = differ,
+            Happening::Pause(paused) => self.paused = paused,
+            Happening::Check(is_checked) => self.is_checked = is_checked,
+            Happening::Steps(steps) => self.steps = steps,
+            Happening::Compare(found) => self.found = found,
+            // Names that no revision has are as good as none.
+            Happening::Promote(revision) => self.promote = revision.to_string(),
+            Happening::Abort(revision) => self.abort = revision.to_string(),
+            Happening::GatewaysHear => self.programmed = vec![self.written.clone()],
             Happening::Time(seconds) => self.now += i64::from(seconds),
         }
     }
 
-    fn serving(&self) -> Option<&str> {
-        let serves = |revision: &&Existing| revision.serving_since.is_some() && revision.draining_since.is_none();
-        self.revisions.iter().find(serves).map(|revision| revision.name.as_str())
+    /// Whatever was written before, nothing keeps the desired revision from serving.
+    fn settle(&mut self, desired: &str) {
+        self.desired = Some(desired.to_owned());
+        self.replicas = self.replicas.max(1);
+        self.answers = [true; 4];
+        self.found = Found::Well;
+        (self.has_other_tools, self.paused) = (false, false);
+        (self.promote, self.abort) = (String::new(), String::new());
+        for _ in 0..8 {
+            self.now += 100;
+            self.happen(&Happening::GatewaysHear);
+            self.reconcile();
+        }
     }
 
     fn reconcile(&mut self) -> Plan {
-        let programmed: Vec<_> = self.programmed.iter().map(String::as_str).collect();
+        let steps = [step(10), step(50)];
+        let compared = match self.found {
+            Found::Nothing => Compared::NotYet,
+            Found::Well => Compared::Well(at(self.now)),
+            Found::Badly => Compared::Badly("its calls fail".into()),
+        };
         let wish = Wish {
             desired: self.desired.as_deref(),
+            has_other_tools: self.has_other_tools,
+            is_checked: self.is_checked,
             replicas: self.replicas,
-            programmed: &programmed,
+            steps: &steps[..self.steps],
+            compared: &compared,
+            paused: self.paused,
+            promote: Some(&self.promote),
+            abort: Some(&self.abort),
+            programmed: &self.programmed,
             now: at(self.now),
             ..wish("", 1)
         };
         let plan = plan(&wish, &self.revisions);
+        self.written = plan.sending();
         self.revisions = plan.revisions.iter().map(|planned| self.made(planned)).collect();
         plan
     }
@@ -333,6 +413,8 @@ impl World {
             generation: planned.generation,
             serving_since: planned.serving_since,
             draining_since: planned.draining_since,
+            step: planned.step,
+            rolled_back: planned.rolled_back.clone(),
             replicas: planned.replicas,
             verified: if self.answers[revision] { planned.replicas } else { 0 },
             pods: planned.replicas,
@@ -341,6 +423,11 @@ impl World {
             refuted: false,
         }
     }
+}
+
+/// A minute with this share.
+pub(super) fn step(weight: u8) -> CanaryStep {
+    CanaryStep { set_weight: weight, pause: portolan_crds::Duration::from_secs(60) }
 }
 
 proptest! {
@@ -358,6 +445,34 @@ proptest! {
     }
 
     #[test]
+    fn shares_of_new_sessions_are_all_of_them_and_of_two_revisions_at_most(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+            let plan = world.reconcile();
+            let shares = plan.revisions.iter().map(|revision| plan.weight(revision)).filter(|share| *share > 0);
+            let shares: Vec<u8> = shares.collect();
+            prop_assert!(shares.len() <= 2, "{:?}", plan);
+            prop_assert_eq!(shares.iter().sum::<u8>(), if plan.serving().is_some() { 100 } else { 0 }, "{:?}", plan);
+        }
+    }
+
+    #[test]
+    fn a_revision_that_was_rolled_back_takes_nothing_unless_it_is_promoted(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+            let before = world.revisions.clone();
+            let plan = world.reconcile();
+            for revision in before.iter().filter(|revision| revision.rolled_back.is_some()) {
+                let Some(planned) = plan.revision(&revision.name) else { continue };
+                let is_promoted = world.promote == revision.name;
+                prop_assert!(is_promoted || plan.weight(planned) == 0, "{:?}", plan);
+            }
+        }
+    }
+
+    #[test]
     fn no_revision_that_served_goes_away_before_its_last_pod(happenings in prop::collection::vec(happening(), 1..80)) {
         let mut world = World::new();
         for happening in &happenings {
@@ -367,7 +482,7 @@ proptest! {
             for name in &plan.delete {
                 let revision = before.iter().find(|revision| revision.name == *name).unwrap();
                 let is_empty = revision.replicas == 0 && revision.pods == 0;
-                prop_assert!(revision.serving_since.is_none() || is_empty, "{:?}", revision);
+                prop_assert!(!revision.has_served() || is_empty, "{:?}", revision);
             }
         }
     }
@@ -382,5 +497,20 @@ proptest! {
         // Pods that answer by now may change a plan once, and a revision that is emptied goes away after that.
         (0..4).for_each(|_| drop(world.reconcile()));
         prop_assert_eq!(world.reconcile(), world.reconcile());
+    }
+
+    #[test]
+    fn whatever_happened_another_revision_serves_in_the_end(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut world = World::new();
+        for happening in &happenings {
+            world.happen(happening);
+            world.reconcile();
+        }
+        let other = if world.desired.as_deref() == Some("0") { "1" } else { "0" };
+        // One that was rolled back is tried again once another one was asked for.
+        world.settle("3");
+        world.settle(other);
+        let plan = world.reconcile();
+        prop_assert_eq!(states(&plan), [(other, Serving, world.replicas)]);
     }
 }

@@ -24,7 +24,7 @@ fn the_old_revision_ends_before_the_new_one_starts() {
     let edited = plan(&recreate("b", 1), &[serving("a", 1, 5)]);
     assert_eq!(states(&edited), [("a", Draining, 1), ("b", Pending, 0)], "no new sessions from here on");
     assert_eq!(states(&plan(&recreate("b", 1), &[leaving(1, 1)]))[0], ("a", Draining, 1), "gateways may not know yet");
-    let heard = Wish { unprogrammed: true, ..recreate("b", 1) };
+    let heard = Wish { programmed: &[Sending::to(None)], ..recreate("b", 1) };
     for (replicas, pods, why) in [(1, 1, "it is told to end"), (0, 1, "its pod still ends")] {
         assert_eq!(states(&plan(&heard, &[leaving(replicas, pods)])), [("a", Draining, 0), ("b", Pending, 0)], "{why}");
     }
@@ -144,12 +144,11 @@ impl World {
     }
 
     fn reconcile(&mut self) -> Plan {
-        let programmed: Vec<_> = self.programmed.iter().map(String::as_str).collect();
+        let programmed = [Sending::to(self.programmed.as_deref())];
         let wish = Wish {
             desired: self.desired.as_deref(),
             remembered: self.remembered.as_deref(),
             programmed: &programmed,
-            unprogrammed: self.programmed.is_none(),
             strays: self.strays > 0,
             now: at(self.now),
             ..recreate("", self.replicas)
@@ -175,6 +174,8 @@ impl World {
             generation: planned.generation,
             serving_since: planned.serving_since,
             draining_since: planned.draining_since,
+            step: planned.step,
+            rolled_back: planned.rolled_back.clone(),
             replicas: planned.replicas,
             verified: if self.answers { planned.replicas } else { 0 },
             pods: pods.max(planned.replicas),

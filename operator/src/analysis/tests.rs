@@ -1,0 +1,114 @@
+use portolan_crds::Duration;
+
+use super::*;
+
+fn rule() -> CanaryAnalysis {
+    CanaryAnalysis { interval: Duration::from_secs(10), failure_threshold: 2, ..CanaryAnalysis::default() }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn traffic(calls: u64, failed: u64, micros: u64) -> Traffic {
+    Traffic { calls, failed, durations: BTreeMap::from([(micros, calls)]) }
+}
+
+/// What one replica has counted at the revision that serves, `a`, and at the one that takes a share, `b`.
+fn readings(a: Traffic, b: Traffic) -> Readings {
+    BTreeMap::from([("replica".into(), BTreeMap::from([("a".into(), a), ("b".into(), b)]))])
+}
+
+/// Goes through readings, ten seconds apart.
+fn compared(rule: &CanaryAnalysis, steps: impl IntoIterator<Item = (Traffic, Traffic)>) -> Vec<Compared> {
+    let (analyses, server) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()));
+    let between = Between { serving: "a", canary: "b", rule };
+    analyses.of(&server, between, Readings::new(), None, at(0));
+    let reading = |(step, (a, b)): (i64, _)| analyses.of(&server, between, readings(a, b), None, at(10 * (step + 1)));
+    (0..).zip(steps).map(reading).collect()
+}
+
+#[test]
+fn one_whose_calls_fail_is_taken_back_after_as_many_comparisons_as_are_asked_for() {
+    let found = compared(
+        &rule(),
+        [(traffic(100, 0, 1000), traffic(20, 20, 1000)), (traffic(200, 0, 1000), traffic(40, 30, 1000))],
+    );
+    assert_eq!(found[0], Compared::NotYet);
+    let Compared::Badly(why) = &found[1] else { panic!("{found:?}") };
+    assert!(why.contains("10 of its 20 calls failed, of revision a 0 of 100"), "{why}");
+    assert!(why.contains("2 comparisons in a row"), "{why}");
+}
+
+#[test]
+fn one_that_fails_as_often_as_the_one_that_serves_is_not_taken_back() {
+    let all_fail = [(traffic(100, 100, 1000), traffic(20, 20, 1000)), (traffic(200, 200, 1000), traffic(40, 40, 1000))];
+    assert_eq!(compared(&rule(), all_fail), [Compared::Well(at(0)), Compared::Well(at(10))]);
+}
+
+#[test]
+fn a_comparison_that_is_well_forgets_the_bad_ones_before() {
+    let found = compared(
+        &rule(),
+        [
+            (traffic(100, 0, 1000), traffic(20, 20, 1000)),
+            (traffic(200, 0, 1000), traffic(40, 20, 1000)),
+            (traffic(300, 0, 1000), traffic(60, 40, 1000)),
+        ],
+    );
+    assert_eq!(found, [Compared::NotYet, Compared::Well(at(10)), Compared::NotYet]);
+}
+
+#[test]
+fn too_few_calls_say_nothing_and_count_in_the_next_comparison() {
+    let found = compared(
+        &CanaryAnalysis { failure_threshold: 1, ..rule() },
+        [(traffic(100, 0, 1000), traffic(6, 6, 1000)), (traffic(200, 0, 1000), traffic(12, 12, 1000))],
+    );
+    assert_eq!(found[0], Compared::Well(at(0)));
+    let Compared::Badly(why) = &found[1] else { panic!("{found:?}") };
+    assert!(why.contains("12 of its 12 calls failed, of revision a 0 of 200"), "{why}");
+}
+
+#[test]
+fn one_that_is_slower_is_taken_back_unless_nobody_would_notice() {
+    let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
+    let found = compared(&once, [(traffic(100, 0, 100_000), traffic(20, 0, 300_000))]);
+    let Compared::Badly(why) = &found[0] else { panic!("{found:?}") };
+    assert!(why.contains("up to 300 ms, of revision a 100 ms"), "{why}");
+    for (usual, slow) in [(1_000, 40_000), (100_000, 200_000)] {
+        let found = compared(&once, [(traffic(100, 0, usual), traffic(20, 0, slow))]);
+        assert_eq!(found, [Compared::Well(at(0))], "{usual} and {slow}");
+    }
+}
+
+#[test]
+fn the_slowest_twentieth_does_not_count() {
+    let mut mostly_quick = traffic(95, 0, 1_000);
+    assert_eq!(percentile(&mostly_quick), 1_000);
+    mostly_quick.durations.insert(9_000_000, 5);
+    assert_eq!(percentile(&mostly_quick), 9_000_000, "a twentieth and no less is slow");
+    mostly_quick.durations.insert(9_000_000, 4);
+    assert_eq!(percentile(&mostly_quick), 1_000);
+    assert_eq!(percentile(&Traffic::default()), 0);
+}
+
+#[test]
+fn a_replica_that_began_anew_is_counted_from_its_beginning() {
+    let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
+    let found =
+        compared(&once, [(traffic(100, 0, 1000), traffic(50, 0, 1000)), (traffic(10, 0, 1000), traffic(12, 12, 1000))]);
+    let Compared::Badly(why) = &found[1] else { panic!("{found:?}") };
+    assert!(why.contains("12 of its 12 calls failed, of revision a 0 of 10"), "{why}");
+}
+
+#[test]
+fn trouble_counts_as_a_comparison_to_its_disadvantage() {
+    let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
+    let between = Between { serving: "a", canary: "b", rule: &rule };
+    let look = |second| analyses.of(&server, between, Readings::new(), Some("none answers".into()), at(second));
+    assert_eq!((look(0), look(10), look(15)), (Compared::NotYet, Compared::NotYet, Compared::NotYet));
+    assert!(matches!(look(20), Compared::Badly(_)));
+    let other = Between { canary: "c", ..between };
+    assert_eq!(analyses.of(&server, other, Readings::new(), None, at(30)), Compared::NotYet, "it begins anew");
+}
