@@ -132,7 +132,9 @@ async fn a_minimal_server_gets_its_defaults() {
         "healthCheck": {"interval": "10s", "timeout": "3s", "healthyThreshold": 1, "unhealthyThreshold": 3},
         "timeouts": {"request": "30s"},
         "limits": {"maxParallelRequests": 200, "maxPendingRequests": 100},
-        "rollout": {"type": "BlueGreen", "paused": false, "allowToolChanges": false, "drainTimeout": "10m"},
+        "rollout": {
+            "type": "BlueGreen", "paused": false, "allowToolChanges": false, "revisionHistoryLimit": 5, "drainTimeout": "10m",
+        },
         "pod": {},
     });
     let mut expected = case("server-minimal-stdio").object["spec"].clone();

@@ -6,7 +6,7 @@ use super::files::Objects;
 use super::problem::{Origin, Problem};
 
 /// Fields of a server that say where and with how much it runs, and what is watched all the time.
-const SERVER: [&str; 10] = [
+const SERVER: [&str; 14] = [
     "/spec/container/resources",
     "/spec/container/volumes",
     "/spec/container/volumeMounts",
@@ -15,8 +15,12 @@ const SERVER: [&str; 10] = [
     "/spec/pod",
     "/spec/replicas",
     "/spec/canaryChecks/checks",
+    "/spec/rollout/canary",
     "/spec/rollout/paused",
+    "/spec/rollout/promote",
+    "/spec/rollout/abort",
     "/spec/rollout/allowToolChanges",
+    "/spec/rollout/revisionHistoryLimit",
 ];
 
 /// Fields of a gateway that only a cluster can honour.

@@ -51,6 +51,11 @@ pub struct Rollout {
     #[serde(default)]
     pub allow_tool_changes: bool,
 
+    /// How many revisions that have served and are gone are remembered, so that `portolan rollout undo` can ask for one again.
+    #[serde(default = "revision_history_limit")]
+    #[schemars(range(min = 0, max = 50), extend("format" = "int32"))]
+    pub revision_history_limit: u32,
+
     /// How long the old revision keeps the sessions it has; those still open are ended then. 0s ends them at once.
     #[serde(default = "drain_timeout")]
     #[x_kube(validation = crate::rules::duration("0s", "24h", "10m"))]
@@ -66,6 +71,7 @@ impl Default for Rollout {
             promote: None,
             abort: None,
             allow_tool_changes: false,
+            revision_history_limit: revision_history_limit(),
             drain_timeout: drain_timeout(),
         }
     }
@@ -185,6 +191,10 @@ fn max_error_permille() -> u32 {
 
 fn max_latency_percent() -> u32 {
     200
+}
+
+fn revision_history_limit() -> u32 {
+    5
 }
 
 fn drain_timeout() -> Duration {

@@ -83,6 +83,9 @@ pub(super) fn build(
         let template = template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
         add_revision(&mut resources, &parts, observed, planned, template)?;
     }
+    for gone in template::history(&observed.templates, &plan, validated.spec.rollout.revision_history_limit) {
+        resources.keep::<ControllerRevision>(gone);
+    }
     let selector = format!("{}={}", labels::SERVER, parts.server);
     resources.prune::<Deployment>(&selector);
     resources.prune::<ControllerRevision>(&selector);

@@ -1,6 +1,7 @@
 //! The pod template of a revision, kept as Kubernetes keeps those of a StatefulSet: a later spec no longer says it, and a
 //! Deployment that someone edited by hand does not either.
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
@@ -8,10 +9,18 @@ use k8s_openapi::{
     },
     apimachinery::pkg::runtime::RawExtension,
 };
-use portolan_crds::{OPERATOR_MANAGER, conditions::reasons};
+use portolan_crds::{OPERATOR_MANAGER, conditions::reasons, labels};
 
 use super::Parts;
-use crate::{error::Error, server::rollout::Planned};
+use crate::{
+    error::Error,
+    server::rollout::{Plan, Planned},
+};
+
+/// What of a spec says how revisions follow each other, and not what one is.
+const NOT_OF_A_REVISION: [&str; 2] = ["replicas", "rollout"];
+/// Annotations of an object have 256 KiB.
+const MAX_SPEC_BYTES: usize = 128 * 1024;
 
 pub(super) fn controller_revision(
     parts: &Parts<'_>,
@@ -19,11 +28,31 @@ pub(super) fn controller_revision(
     template: &PodTemplateSpec,
 ) -> Result<ControllerRevision, Error> {
     let data = serde_json::to_value(template).map_err(|error| Error::stalled(reasons::INVALID, error.to_string()))?;
-    Ok(ControllerRevision {
-        metadata: parts.revision_metadata(&planned.name),
-        revision: planned.generation,
-        data: Some(RawExtension(data)),
-    })
+    let mut metadata = parts.revision_metadata(&planned.name);
+    let served = planned.serving_since.map(|since| (labels::SERVED_SINCE.to_owned(), since.to_string()));
+    let spec = asked_for(parts).map(|spec| (labels::SPEC.to_owned(), spec));
+    metadata.annotations = Some(served.into_iter().chain(spec).collect());
+    Ok(ControllerRevision { metadata, revision: planned.generation, data: Some(RawExtension(data)) })
+}
+
+/// The spec that asks for the revision; `None` where it does not fit beside the template.
+fn asked_for(parts: &Parts<'_>) -> Option<String> {
+    let mut spec = serde_json::to_value(parts.spec).ok()?;
+    let fields = spec.as_object_mut()?;
+    NOT_OF_A_REVISION.iter().for_each(|field| drop(fields.remove(*field)));
+    Some(spec.to_string()).filter(|spec| spec.len() <= MAX_SPEC_BYTES)
+}
+
+/// Revisions that have served and are gone, of which as many are remembered as `limit` says: those that served last.
+pub(super) fn history<'a>(templates: &'a [ControllerRevision], plan: &Plan, limit: u32) -> Vec<&'a str> {
+    let served = |template: &'a ControllerRevision| {
+        let since = template.metadata.annotations.as_ref()?.get(labels::SERVED_SINCE)?;
+        Some((since.parse::<Timestamp>().ok()?, template.metadata.name.as_deref()?))
+    };
+    let is_gone = |(_, name): &(Timestamp, &str)| plan.revision(name).is_none();
+    let mut gone: Vec<_> = templates.iter().filter_map(served).filter(is_gone).collect();
+    gone.sort_unstable_by(|one, other| other.cmp(one));
+    gone.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).map(|(_, name)| name).collect()
 }
 
 /// The template that was kept; `None` when it is not one.

@@ -307,3 +307,38 @@ fn definitions_are_stored_plain_while_small_and_compressed_when_large() {
         assert_eq!(tools::stored_hash(&edited), None, "an edit by hand is noticed");
     }
 }
+
+#[test]
+fn a_revision_that_served_is_remembered_with_its_spec_and_as_many_that_are_gone_as_are_asked_for() {
+    let kept = |name: &str, since: Option<&str>| -> ControllerRevision {
+        let annotations = since.map(|since| BTreeMap::from([(labels::SERVED_SINCE.to_owned(), since.to_owned())]));
+        let metadata = ObjectMeta { name: Some(name.into()), annotations, ..ObjectMeta::default() };
+        ControllerRevision { metadata, ..ControllerRevision::default() }
+    };
+    let templates = [
+        kept("first", Some("2026-01-01T00:00:00Z")),
+        kept("second", Some("2026-01-02T00:00:00.5Z")),
+        kept("third", Some("2026-01-03T00:00:00Z")),
+        kept("serving", Some("2026-01-04T00:00:00Z")),
+        kept("never", None),
+    ];
+    let plan = Plan { revisions: vec![fixtures::planned("serving", RevisionState::Serving, 1)], delete: Vec::new() };
+    assert_eq!(template::history(&templates, &plan, 2), ["third", "second"]);
+    assert_eq!(template::history(&templates, &plan, 0), [""; 0]);
+
+    let server = fixtures::stdio();
+    let observed = fixtures::nothing();
+    let validated = validate::validate(&server, "everything", &observed);
+    let (owner, config) = (Owner::of(&server).unwrap(), fixtures::config());
+    let parts = Parts::new(&validated, &owner, &config);
+    let planned = Planned {
+        serving_since: Some(jiff::Timestamp::UNIX_EPOCH),
+        ..fixtures::planned("everything-1", RevisionState::Serving, 1)
+    };
+    let made = template::controller_revision(&parts, &planned, &template_of(&parts)).unwrap();
+    let annotations = made.metadata.annotations.unwrap();
+    assert_eq!(annotations[labels::SERVED_SINCE], "1970-01-01T00:00:00Z");
+    let spec: serde_json::Value = serde_json::from_str(&annotations[labels::SPEC]).unwrap();
+    assert_eq!(spec["container"]["image"], "registry.example/everything:1");
+    assert!(spec.get("replicas").is_none() && spec.get("rollout").is_none(), "{spec}");
+}
