@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
+mod by_steps;
 mod children;
 mod deletion;
 mod gateways;
