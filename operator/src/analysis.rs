@@ -6,9 +6,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use portolan_crds::server::CanaryAnalysis;
 use portolan_snapshot::report::Traffic;
 
@@ -27,6 +28,18 @@ pub enum Compared {
     Well(Timestamp),
     /// It has to be taken back; says why.
     Badly(String),
+}
+
+/// How soon to look again where an interval is over and there were too few calls.
+const MORE_CALLS: Duration = Duration::from_secs(1);
+
+/// What is known, and when there may be more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What was found.
+    pub compared: Compared,
+    /// When to look again; `None` while nothing is compared.
+    pub again: Option<Duration>,
 }
 
 /// What gateway replicas have counted of a server, by uid of the replica's pod and by revision.
@@ -56,14 +69,14 @@ impl Analyses {
         readings: Readings,
         trouble: Option<String>,
         now: Timestamp,
-    ) -> Compared {
+    ) -> Known {
         let mut analyses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = analyses.get_mut(server).filter(|analysis| analysis.is_of(between));
         match known {
             Some(analysis) => analysis.take(between, readings, trouble, now),
             None => {
                 analyses.insert(server.clone(), Analysis::begin(between, readings, now));
-                Compared::NotYet
+                Known { compared: Compared::NotYet, again: Some(between.rule.interval.as_std()) }
             }
         }
     }
@@ -106,15 +119,15 @@ impl Analysis {
         (&*self.serving, &*self.canary) == (between.serving, between.canary)
     }
 
-    fn take(&mut self, between: Between<'_>, readings: Readings, trouble: Option<String>, now: Timestamp) -> Compared {
-        let interval = SignedDuration::try_from(between.rule.interval.as_std()).unwrap_or(SignedDuration::MAX);
-        if now.duration_since(self.began) < interval {
-            return self.compared.clone();
+    fn take(&mut self, between: Between<'_>, readings: Readings, trouble: Option<String>, now: Timestamp) -> Known {
+        let interval = between.rule.interval.as_std();
+        // With a clock that was set back it is over, too.
+        let passed = Duration::try_from(now.duration_since(self.began)).unwrap_or(interval);
+        if passed < interval {
+            return Known { compared: self.compared.clone(), again: Some(interval - passed) };
         }
         let finding = trouble.map_or_else(|| self.judge(between, &readings), Finding::Badly);
-        if finding != Finding::TooFew {
-            self.base = readings;
-        }
+        let says_nothing = finding == Finding::TooFew;
         self.compared = match finding {
             Finding::Well => {
                 self.bad = 0;
@@ -122,15 +135,18 @@ impl Analysis {
             }
             // What was bad before stays so until something is found.
             Finding::TooFew if self.bad > 0 => Compared::NotYet,
-            Finding::TooFew => Compared::Well(self.began),
+            Finding::TooFew => Compared::Well(now - interval),
             Finding::Badly(why) => {
                 self.bad = self.bad.saturating_add(1);
                 let is_enough = self.bad >= between.rule.failure_threshold;
                 if is_enough { Compared::Badly(self.in_a_row(&why)) } else { Compared::NotYet }
             }
         };
-        self.began = now;
-        self.compared.clone()
+        let mut again = MORE_CALLS.min(interval);
+        if !says_nothing {
+            (self.began, self.base, again) = (now, readings, interval);
+        }
+        Known { compared: self.compared.clone(), again: Some(again) }
     }
 
     fn in_a_row(&self, why: &str) -> String {

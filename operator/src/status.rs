@@ -16,6 +16,7 @@ use portolan_crds::{
     MCPGatewayStatus, MCPServerStatus, STATUS_MANAGER,
     conditions::{self, reasons, types},
 };
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::json;
 
@@ -340,11 +341,13 @@ async fn publish<K: Reported>(ctx: &Ctx, object: &K, transitions: &[Transition])
             continue;
         }
         told.push(&fact.message);
+        let note = shorten(&format!("{} is {}: {}", fact.type_, fact.state.as_str(), fact.message), NOTE_BYTES);
         let event = Event {
             type_: if is_bad(fact) { EventType::Warning } else { EventType::Normal },
             reason: fact.reason.to_owned(),
-            note: Some(shorten(&format!("{} is {}: {}", fact.type_, fact.state.as_str(), fact.message), NOTE_BYTES)),
-            action: "Reconcile".into(),
+            // The recorder takes Events that differ in nothing but their note for one, and shows the first note for all of them.
+            action: format!("Reconcile-{}", short_digest(&note)),
+            note: Some(note),
             secondary: None,
         };
         let call = ctx.recorder.publish(&event, &reference);
@@ -358,6 +361,11 @@ async fn publish<K: Reported>(ctx: &Ctx, object: &K, transitions: &[Transition])
             tracing::warn!(error, "an Event was not taken");
         }
     }
+}
+
+fn short_digest(text: &str) -> String {
+    let digest = digest(&SHA256, text.as_bytes());
+    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_worth_an_event(Transition { fact, flipped }: &Transition) -> bool {

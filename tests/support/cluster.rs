@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
+use portolan_crds::server::RevisionState;
 use portolan_crds::{MCPGateway, MCPServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -168,14 +169,14 @@ impl Cluster {
         self.serving_revision(&namespace, &name).await
     }
 
-    /// The name of the revision of a server that takes new sessions.
+    /// The name of the revision of a server that takes new sessions, or what another leaves of them.
     ///
     /// # Panics
     /// There is none.
     pub async fn serving_revision(&self, namespace: &str, name: &str) -> String {
         let server = self.api::<MCPServer>(namespace).get(name).await.expect("the server is there");
         let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
-        let serving = revisions.iter().find(|revision| revision.weight == 100);
+        let serving = revisions.iter().find(|revision| revision.state == RevisionState::Serving);
         serving.unwrap_or_else(|| panic!("{name} has a serving revision: {revisions:?}")).name.clone()
     }
 

@@ -3,14 +3,22 @@
 mod history;
 mod status;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use kube::api::{Api, Patch, PatchParams};
 use portolan_crds::MCPServer;
 use portolan_crds::server::RevisionState;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::cluster::{self, InCluster};
 use crate::exit::{Exit, Failure, print};
+
+/// How often a server is looked at that something is waited for.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How long the operator has to look at an edit.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See and steer the rollout of a server's revisions.
 #[derive(Args, Debug)]
@@ -76,7 +84,7 @@ pub(crate) async fn run(args: &RolloutArgs) -> Result<(), Failure> {
 }
 
 async fn promote(server: &Server) -> Result<(), Failure> {
-    let found = server.found().await?;
+    let found = server.looked_at().await?;
     let new = found.new_revision()?;
     let rollout = &found.object.spec.rollout;
     if rollout.canary.is_none() {
@@ -93,7 +101,7 @@ async fn promote(server: &Server) -> Result<(), Failure> {
 }
 
 async fn abort(server: &Server) -> Result<(), Failure> {
-    let found = server.found().await?;
+    let found = server.looked_at().await?;
     let new = found.new_revision()?;
     let mut patch = json!({"abort": new});
     if found.object.spec.rollout.promote.as_ref() == Some(&new) {
@@ -115,6 +123,25 @@ impl Server {
         let (servers, _) = self.place.servers().await?;
         let object = servers.get(&self.server).await.map_err(|error| cluster::failure(&error, &self.server))?;
         Ok(Found { servers, name: self.server.clone(), object })
+    }
+
+    /// The server once its status speaks of its latest spec: right after an edit that takes the operator a moment.
+    async fn looked_at(&self) -> Result<Found, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.found().await?;
+            let seen = found.object.status.as_ref().and_then(|status| status.observed_generation);
+            if seen == found.object.metadata.generation {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let message = format!("the operator has not looked at the latest spec of {} yet", self.server);
+                return Err(Failure::new(Exit::Negative, message).hint(
+                    "kubectl get deployments -A -l app.kubernetes.io/name=portolan-operator says whether it runs",
+                ));
+            }
+            sleep(INTERVAL).await;
+        }
     }
 }
 

@@ -1,17 +1,12 @@
 //! `portolan rollout status`.
 
-use std::time::Duration;
-
 use clap::Args;
 use portolan_crds::{MCPServer, conditions::types};
 use tokio::time::{Instant, sleep};
 
-use super::Server;
+use super::{INTERVAL, Server};
 use crate::exit::{Exit, Failure, note, print};
 use crate::table;
-
-/// How often the server is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {

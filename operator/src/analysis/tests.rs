@@ -24,7 +24,8 @@ fn compared(rule: &CanaryAnalysis, steps: impl IntoIterator<Item = (Traffic, Tra
     let (analyses, server) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()));
     let between = Between { serving: "a", canary: "b", rule };
     analyses.of(&server, between, Readings::new(), None, at(0));
-    let reading = |(step, (a, b)): (i64, _)| analyses.of(&server, between, readings(a, b), None, at(10 * (step + 1)));
+    let reading =
+        |(step, (a, b)): (i64, _)| analyses.of(&server, between, readings(a, b), None, at(10 * (step + 1))).compared;
     (0..).zip(steps).map(reading).collect()
 }
 
@@ -106,9 +107,27 @@ fn a_replica_that_began_anew_is_counted_from_its_beginning() {
 fn trouble_counts_as_a_comparison_to_its_disadvantage() {
     let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
     let between = Between { serving: "a", canary: "b", rule: &rule };
-    let look = |second| analyses.of(&server, between, Readings::new(), Some("none answers".into()), at(second));
+    let look =
+        |second| analyses.of(&server, between, Readings::new(), Some("none answers".into()), at(second)).compared;
     assert_eq!((look(0), look(10), look(15)), (Compared::NotYet, Compared::NotYet, Compared::NotYet));
     assert!(matches!(look(20), Compared::Badly(_)));
     let other = Between { canary: "c", ..between };
-    assert_eq!(analyses.of(&server, other, Readings::new(), None, at(30)), Compared::NotYet, "it begins anew");
+    let anew = analyses.of(&server, other, Readings::new(), None, at(30));
+    assert_eq!(anew.compared, Compared::NotYet, "it begins anew");
+}
+
+#[test]
+fn it_says_when_there_may_be_more_to_know() {
+    let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
+    let between = Between { serving: "a", canary: "b", rule: &rule };
+    let look = |second, b| {
+        let known = analyses.of(&server, between, readings(traffic(100, 0, 1000), b), None, at(second));
+        (known.compared, known.again.expect("it is compared").as_secs())
+    };
+    assert_eq!(look(0, traffic(0, 0, 1)), (Compared::NotYet, 10));
+    assert_eq!(look(4, traffic(5, 0, 1)), (Compared::NotYet, 6));
+    assert_eq!(look(10, traffic(5, 0, 1)), (Compared::Well(at(0)), 1), "enough may come any moment");
+    assert_eq!(look(25, traffic(5, 0, 1)), (Compared::Well(at(15)), 1), "the last ten seconds were quiet");
+    assert_eq!(look(26, traffic(20, 20, 1)), (Compared::NotYet, 10));
+    assert_eq!(look(20, traffic(20, 20, 1)), (Compared::NotYet, 1), "a clock that is set back is no reason to wait");
 }

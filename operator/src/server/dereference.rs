@@ -32,7 +32,7 @@ use super::{
     tool_changes::Changes,
 };
 use crate::{
-    analysis::{Between, Compared, Readings},
+    analysis::{Between, Compared, Known, Readings},
     apply::Owner,
     bridge_client::Address,
     canaries::{Asked, Standing, Target},
@@ -89,7 +89,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         programmed,
         failing,
         canaries,
-        compared: Compared::NotYet,
+        compared: Known::default(),
         now,
     };
     observed.compared = compared(&server, spec, remembered.as_deref(), traffic, &observed, ctx);
@@ -215,21 +215,22 @@ fn compared(
     traffic: Readings,
     observed: &Observed,
     ctx: &Ctx,
-) -> Compared {
+) -> Known {
     let revisions = observed.revisions();
     let canary = revisions.iter().find(|revision| revision.step.is_some() && revision.draining_since.is_none());
     let serving = rollout::current(None, remembered, &revisions);
     let (Some(rollout), Some(canary), Some(serving)) = (&spec.rollout.canary, canary, serving) else {
         ctx.analyses.forget(server);
-        return Compared::NotYet;
+        return Known::default();
     };
     if let Some(wrong) = known_answers::wrong(observed.failing_checks(&canary.name)) {
-        return Compared::Badly(wrong.message);
+        return Known { compared: Compared::Badly(wrong.message), again: None };
     }
     if !spec.rollout.allow_tool_changes
         && let Some(changes) = observed.tool_changes(serving, &canary.name).filter(|found| *found != Changes::Unknown)
     {
-        return Compared::Badly(format!("it has other tools than revision {serving} by now: {changes}"));
+        let why = format!("it has other tools than revision {serving} by now: {changes}");
+        return Known { compared: Compared::Badly(why), again: None };
     }
     let between = Between { serving, canary: &canary.name, rule: &rollout.analysis };
     ctx.analyses.of(server, between, traffic, observed.trouble(&canary.name), observed.now)

@@ -17,7 +17,7 @@ use super::{
     rollout::Planned,
 };
 use crate::{
-    analysis::Compared,
+    analysis::Known,
     config::{Config, Images},
 };
 
@@ -54,7 +54,7 @@ pub(super) fn nothing() -> Observed {
         programmed: BTreeMap::new(),
         failing: BTreeMap::new(),
         canaries: None,
-        compared: Compared::NotYet,
+        compared: Known::default(),
         now: Timestamp::from_second(1000).unwrap(),
     }
 }

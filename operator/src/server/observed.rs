@@ -25,7 +25,7 @@ use super::{
     tool_changes::{Changes, ToolSet},
 };
 use crate::{
-    analysis::Compared,
+    analysis::Known,
     canaries::{Fault, Standing},
     loaded::{Complaint, Programmed, Sending},
 };
@@ -70,7 +70,7 @@ pub(super) struct Observed {
     /// Where pods stand with their known-answer checks, by uid; a check that cannot be made; `None` where the spec has none.
     pub(super) canaries: Option<Result<BTreeMap<String, Standing>, BadCheck>>,
     /// What was found of a revision that takes a share of new sessions.
-    pub(super) compared: Compared,
+    pub(super) compared: Known,
     /// When the reads began.
     pub(super) now: Timestamp,
 }

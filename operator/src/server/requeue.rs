@@ -18,6 +18,8 @@ use crate::controller::Next;
 const DRAINING: Duration = Duration::from_secs(2);
 /// While something that the spec names is missing.
 const MISSING: Duration = Duration::from_secs(5);
+/// How much later than that something is over it is looked whether it is.
+const LATER: Duration = Duration::from_millis(20);
 /// In any case: content, and the MAC key's Secret.
 const CONTENT: Duration = Duration::from_secs(30);
 
@@ -33,16 +35,17 @@ pub(super) fn next(outcome: &Outcome<'_>, told: Told) -> Next {
     Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
 }
 
-/// Until a revision that takes a share may have come to its next step, or has to be compared again.
+/// Until a revision that takes a share may have come to its next step, or can be compared again.
 fn until_next_look(outcome: &Outcome<'_>, canary: &Planned) -> Duration {
     let rollout = &outcome.validated.spec.rollout;
     let interval = rollout.canary.as_ref().map_or(CONTENT, |canary| canary.analysis.interval.as_std());
+    let again = outcome.observed.compared.again.unwrap_or(interval);
     let rest = canary.step.and_then(|step| {
         let pause = rollout.steps().get(step.index)?.pause.as_std();
         pause.checked_sub(outcome.observed.now.duration_since(step.since).try_into().ok()?)
     });
     // A little later than that, so that it is over by then.
-    rest.map_or(interval, |rest| rest.min(interval)) + Duration::from_millis(100)
+    rest.map_or(again, |rest| rest.min(again)) + LATER
 }
 
 #[cfg(test)]

@@ -141,9 +141,10 @@ async fn a_new_revision_takes_a_growing_share_and_no_call_fails_on_the_way() {
         assert_ne!(cluster.serving_revision(TENANT, name).await, first);
         let answers = load.stop().await;
         assert_eq!(answers.keys().collect::<Vec<_>>(), ["1", "2"], "{answers:?}");
-        let events = kubectl(&["get", "events", "-n", TENANT, "--field-selector", &of(name, "CanaryStep"), "-o", "yaml"])
-            .await
-            .expect("events");
+        let events =
+            kubectl(&["get", "events", "-n", TENANT, "--field-selector", &of(name, "CanaryStep"), "-o", "yaml"])
+                .await
+                .expect("events");
         for step in ["step 1 of 2", "step 2 of 2"] {
             assert!(events.contains(step), "{events}");
         }
@@ -201,7 +202,8 @@ async fn goes_back(cluster: &Cluster, name: &str) {
     .await;
     let answers = load.stop().await;
     assert!(answers.keys().all(|answer| ["1", "bad"].contains(&answer.as_str())), "{answers:?}");
-    let events = kubectl(&["get", "events", "-n", TENANT, "--field-selector", &of(name, "RolledBack"), "-o", "name"]).await;
+    let events =
+        kubectl(&["get", "events", "-n", TENANT, "--field-selector", &of(name, "RolledBack"), "-o", "name"]).await;
     assert!(events.is_ok_and(|events| !events.trim().is_empty()), "an Event tells it");
 
     portolan(&["rollout", "promote", name, "-n", TENANT]).await;
@@ -239,7 +241,8 @@ async fn a_revision_that_is_slower_than_it_may_be_is_taken_back() {
         let analysis = json!({"interval": "2s", "failureThreshold": 1, "minCalls": 5, "maxLatencyPercent": 300});
         let first = cluster.serve(&by_steps(name, &json!([{"setWeight": 50, "pause": "10m"}]), &analysis)).await;
         let load = Load::start(&cluster, name).await;
-        let slow = json!({"container": {"env": [{"name": "VERSION", "value": "2"}, {"name": "SLOW", "value": "1500"}]}});
+        let slow =
+            json!({"container": {"env": [{"name": "VERSION", "value": "2"}, {"name": "SLOW", "value": "1500"}]}});
         cluster.patch_spec(TENANT, name, &slow).await;
         let back = cluster.condition(TENANT, name, "Stalled", "True", "RolledBack", PATIENCE).await;
         for part in ["19 of 20 of its calls took up to", "maxLatencyPercent, 300"] {

@@ -85,7 +85,7 @@ async fn a_paused_rollout_waits_with_its_new_revision_up_until_it_goes_on() {
 }
 
 /// What the command prints.
-pub async fn portolan(words: &[&str]) -> String {
+pub(crate) async fn portolan(words: &[&str]) -> String {
     let binary: &Path = &paths::binary("portolan");
     let output = tokio::process::Command::new(binary).args(words).output().await.expect("it runs");
     assert!(output.status.success(), "{words:?}: {output:?}");

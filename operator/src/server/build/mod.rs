@@ -119,7 +119,7 @@ fn plan(
         replicas: validated.spec.replicas,
         type_: validated.spec.rollout.type_,
         steps: validated.spec.rollout.steps(),
-        compared: &observed.compared,
+        compared: &observed.compared.compared,
         paused: validated.spec.rollout.paused,
         promote: validated.spec.rollout.promote.as_deref(),
         abort: validated.spec.rollout.abort.as_deref(),
