@@ -62,6 +62,11 @@ impl Existing {
         self.gave_up || self.refuted
     }
 
+    /// What it does until it can serve.
+    fn coming_up(&self) -> RevisionState {
+        if self.is_stuck() { RevisionState::Failed } else { RevisionState::Pending }
+    }
+
     /// Whether it has taken sessions.
     fn has_served(&self) -> bool {
         self.serving_since.is_some() || self.step.is_some() || self.draining_since.is_some()
@@ -323,10 +328,10 @@ fn take_back(wish: &Wish<'_>, sending: &Sending, why: Option<&str>, revision: &E
     }
 }
 
-/// A revision that drains and is desired again keeps its sessions while its pods come back.
+/// A revision that drains and is desired again comes up as a new one does, and keeps its sessions meanwhile.
 fn return_to(wish: &Wish<'_>, revision: &Existing) -> Planned {
     Planned {
-        state: RevisionState::Draining,
+        state: revision.coming_up(),
         replicas: wish.replicas.max(revision.replicas),
         serving_since: revision.serving_since,
         draining_since: Some(revision.draining_since.unwrap_or(wish.now)),
@@ -336,7 +341,7 @@ fn return_to(wish: &Wish<'_>, revision: &Existing) -> Planned {
 
 fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
     Planned {
-        state: if revision.is_stuck() { RevisionState::Failed } else { RevisionState::Pending },
+        state: revision.coming_up(),
         replicas: wish.replicas,
         ..Planned::of(revision)
     }

@@ -134,7 +134,7 @@ fn a_draining_revision_that_is_wanted_again_serves_once_it_is_verified() {
         })
     };
     let checked = Wish { is_checked: true, ..wish("a", 2) };
-    assert_eq!(states(&plan(&checked, &back(0))), [("a", Draining, 2), ("b", Serving, 2)]);
+    assert_eq!(states(&plan(&checked, &back(0))), [("a", Pending, 2), ("b", Serving, 2)]);
     assert_eq!(states(&plan(&checked, &back(2)))[0], ("a", Serving, 2));
 }
 
@@ -221,7 +221,7 @@ fn an_earlier_template_finds_its_revision_while_that_drains() {
 fn a_revision_that_is_wanted_again_keeps_its_sessions_while_its_pods_come_back() {
     let existing = [Existing { verified: 0, ..draining("a", 0, 100) }, serving("b", 2, 990)];
     let plan = plan(&wish("a", 2), &existing);
-    assert_eq!(states(&plan), [("a", Draining, 2), ("b", Serving, 2)]);
+    assert_eq!(states(&plan), [("a", Pending, 2), ("b", Serving, 2)]);
 }
 
 #[test]
