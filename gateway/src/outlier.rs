@@ -53,9 +53,9 @@ pub(crate) enum Asks {
     Nothing,
 }
 
-/// Whose calls failed.
+/// Whose calls they were.
 #[derive(Debug, Default)]
-enum Callers {
+pub(crate) enum Callers {
     #[default]
     None,
     One(Principal),
@@ -170,11 +170,13 @@ impl Outlier {
 }
 
 impl Callers {
-    fn are_several(&self) -> bool {
+    /// More than one.
+    pub(crate) fn are_several(&self) -> bool {
         matches!(self, Self::Several)
     }
 
-    fn add(&mut self, caller: Principal, is_everyones: bool) {
+    /// Adds a call of `caller`, or of one whom it could have been anyone's.
+    pub(crate) fn add(&mut self, caller: Principal, is_everyones: bool) {
         *self = match self {
             _ if is_everyones => Self::Several,
             Self::None => Self::One(caller),

@@ -43,10 +43,10 @@ impl Held {
         if let (Some(call), Some(caller)) = (&mut self.pod, record.caller()) {
             call.broke(kind, caller);
         }
-        if let Some(mut watched) = self.watched.take()
-            && Fault::Answered(kind).is_of_the_pod()
-        {
-            watched.failed();
+        match &mut self.watched {
+            Some(watched) if Fault::Answered(kind).is_of_the_pod() => watched.failed(),
+            Some(watched) => watched.is_nobodys_fault(),
+            None => {}
         }
     }
 }
@@ -95,8 +95,9 @@ impl RecordedBody {
     /// The answer broke off: at the pod, or at a bound here that is not the pod's fault.
     fn broken(&mut self, error: &BoxError) {
         self.record.broken();
-        if error.downcast_ref::<Failure>().is_some_and(|failure| failure.kind == Kind::ServerUnreachable) {
-            self.held.broke(Kind::ServerUnreachable, &self.record);
+        let kind = error.downcast_ref::<Failure>().map(|failure| failure.kind);
+        if let Some(kind @ (Kind::ServerUnreachable | Kind::RequestTimeout)) = kind {
+            self.held.broke(kind, &self.record);
         }
     }
 }

@@ -222,9 +222,9 @@ impl Entry {
     }
 
     /// Watches a call at `pod` where revisions are compared, and it is one that asks for work.
-    pub(crate) fn watch(&self, pod: &Pod, asks: Asks) -> Option<Watched> {
+    pub(crate) fn watch(&self, pod: &Pod, asks: Asks, caller: Option<&Identity>) -> Option<Watched> {
         let tally = self.tallies.get(&pod.revision).filter(|_| asks == Asks::Work)?;
-        Some(Watched::begin(tally.clone()))
+        Some(Watched::begin(tally.clone(), caller?.clone()))
     }
 
     /// Those of `pods` that are not out; all of them where that would leave none: the last one stays, as some of its calls

@@ -3,36 +3,52 @@
 //! Nothing is counted, and no answer looked at, while one revision has all of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portolan_mcp::{envelope::Message, sse};
+use portolan_policy::identity::Identity;
 use portolan_snapshot::{Route, report};
 use tokio::time::Instant;
 
-/// An answer is looked at up to here. What says that a tool failed is short.
-const MAX_LOOKED_AT: usize = 64 * 1024;
+use crate::outlier::Callers;
+use crate::state::unix_time;
 
-/// Four to an octave: a bound is at most a fifth more than what it bounds.
-const STEPS: u64 = 4;
-/// The first bucket ends here, in microseconds; nobody waits for what is shorter.
+/// An answer is looked at up to here: what says that a call failed is short, and as many calls hold as much as there are at once.
+const MAX_LOOKED_AT: usize = 16 * 1024;
+
+/// So many to an octave, each as wide as the next: a bound is at most a sixteenth more than what it bounds.
+const STEPS: u64 = 16;
+/// What is shorter than this, in microseconds, counts as this: nobody waits for it.
 const FIRST: u64 = 256;
 /// Up to more than a day.
-const BUCKETS: usize = 120;
+const BUCKETS: usize = 29 * STEPS as usize;
 
 /// Calls at one revision that have ended.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// When it was made, in milliseconds of Unix time: one that is made anew begins at nothing.
+    since: u64,
+    begun: AtomicU64,
     calls: AtomicU64,
     failed: AtomicU64,
+    failing: Mutex<Callers>,
+    callers: Mutex<Callers>,
     durations: [AtomicU64; BUCKETS],
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        let (calls, failed) = (AtomicU64::default(), AtomicU64::default());
-        Self { calls, failed, durations: std::array::from_fn(|_| AtomicU64::default()) }
+        Self {
+            since: unix_time().as_millis().try_into().unwrap_or(u64::MAX),
+            begun: AtomicU64::default(),
+            calls: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            failing: Mutex::default(),
+            callers: Mutex::default(),
+            durations: std::array::from_fn(|_| AtomicU64::default()),
+        }
     }
 }
 
@@ -49,10 +65,14 @@ pub(crate) fn tallies(route: &Route, last: Option<&Tallies>) -> Tallies {
 }
 
 impl Tally {
-    fn count(&self, took: Duration, failed: bool) {
+    fn count(&self, took: Duration, failed: bool, caller: &Identity) {
         self.calls.fetch_add(1, Relaxed);
+        // Callers without a name are not one.
+        let is_several = *caller == Identity::anonymous();
+        lock(&self.callers).add(*caller.principal(), is_several);
         if failed {
             self.failed.fetch_add(1, Relaxed);
+            lock(&self.failing).add(*caller.principal(), is_several);
         }
         self.durations[bucket(took)].fetch_add(1, Relaxed);
     }
@@ -61,16 +81,26 @@ impl Tally {
     pub(crate) fn report(&self) -> report::Traffic {
         let counts = self.durations.iter().enumerate().map(|(bucket, count)| (bound(bucket), count.load(Relaxed)));
         report::Traffic {
+            since: self.since,
+            begun: self.begun.load(Relaxed),
             calls: self.calls.load(Relaxed),
             failed: self.failed.load(Relaxed),
+            is_one_callers: lock(&self.callers).are_several() && !lock(&self.failing).are_several(),
             durations: counts.filter(|(_, count)| *count > 0).collect(),
         }
     }
 }
 
+fn lock(callers: &Mutex<Callers>) -> MutexGuard<'_, Callers> {
+    callers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn bucket(took: Duration) -> usize {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    (0..BUCKETS - 1).find(|bucket| micros <= bound(*bucket)).unwrap_or(BUCKETS - 1)
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(FIRST);
+    let octave = u64::from(micros.ilog2() - FIRST.ilog2());
+    // A bound belongs to the bucket below it.
+    let step = (micros - (FIRST << octave)).div_ceil((FIRST << octave) / STEPS);
+    usize::try_from(octave * STEPS + step).map_or(BUCKETS - 1, |bucket| bucket.min(BUCKETS - 1))
 }
 
 /// Upper bound of a bucket in microseconds.
@@ -79,10 +109,11 @@ fn bound(bucket: usize) -> u64 {
     (FIRST << octave) + (FIRST << octave) / STEPS * step
 }
 
-/// A call that is compared, until it is counted.
+/// A call that is compared, until it is counted. One that is dropped before was given up by its client, who may have waited in vain.
 #[derive(Debug)]
 pub(crate) struct Watched {
     tally: Arc<Tally>,
+    caller: Identity,
     began: Instant,
     is_stream: bool,
     seen: Vec<u8>,
@@ -91,8 +122,9 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// A call begins at a revision that is compared.
-    pub(crate) fn begin(tally: Arc<Tally>) -> Self {
-        Self { tally, began: Instant::now(), is_stream: false, seen: Vec::new(), is_counted: false }
+    pub(crate) fn begin(tally: Arc<Tally>, caller: Identity) -> Self {
+        tally.begun.fetch_add(1, Relaxed);
+        Self { tally, caller, began: Instant::now(), is_stream: false, seen: Vec::new(), is_counted: false }
     }
 
     /// Its answer has begun.
@@ -111,6 +143,12 @@ impl Watched {
         self.count(true);
     }
 
+    /// What became of it neither revision could help.
+    pub(crate) fn is_nobodys_fault(&mut self) {
+        self.is_counted = true;
+        self.tally.begun.fetch_sub(1, Relaxed);
+    }
+
     /// It was answered to the end: whether well, the answer says.
     pub(crate) fn answered(&mut self) {
         let failed = if self.is_stream { self.stream_ends_in_failure() } else { is_failure(&self.seen) };
@@ -124,14 +162,20 @@ impl Watched {
 
     fn count(&mut self, failed: bool) {
         if !std::mem::replace(&mut self.is_counted, true) {
-            self.tally.count(self.began.elapsed(), failed);
+            self.tally.count(self.began.elapsed(), failed, &self.caller);
         }
     }
 }
 
-/// Whether a message is an answer that says that the call failed.
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.count(true);
+    }
+}
+
+/// Whether a message is an answer that says that the call failed, and not for what was asked.
 fn is_failure(message: &[u8]) -> bool {
-    Message::parse(message).is_ok_and(|message| message.is_failure())
+    Message::parse(message).is_ok_and(|message| message.is_failure() && !message.is_refusal())
 }
 
 #[cfg(test)]
@@ -139,7 +183,7 @@ mod tests {
     use super::*;
 
     fn watched(tally: &Arc<Tally>, is_stream: bool, answer: &str) {
-        let mut call = Watched::begin(tally.clone());
+        let mut call = Watched::begin(tally.clone(), Identity::anonymous());
         call.answers(is_stream);
         for byte in answer.as_bytes().chunks(7) {
             call.look_at(byte);
@@ -153,7 +197,8 @@ mod tests {
         let bad = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
         let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"x"}}"#;
         let good = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"\"isError\":true"}]}}"#;
-        for (answer, failed) in [(bad, 1), (error, 1), (good, 0)] {
+        let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}"#;
+        for (answer, failed) in [(bad, 1), (error, 1), (good, 0), (refusal, 0)] {
             let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"isError":true}}"#;
             let events = format!("data: {note}\n\ndata: {answer}\n\n");
             for (is_stream, text) in [(false, answer), (true, &*events)] {
@@ -167,17 +212,40 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_client_went_away_says_nothing() {
+    fn a_call_that_its_client_gave_up_failed_and_one_that_neither_revision_could_help_was_none() {
         let tally = Arc::new(Tally::default());
-        drop(Watched::begin(tally.clone()));
-        assert_eq!(tally.report(), report::Traffic::default());
+        let begin = || Watched::begin(tally.clone(), Identity::anonymous());
+        let (waits, mut refused) = (begin(), begin());
+        refused.is_nobodys_fault();
+        drop(refused);
+        let told = tally.report();
+        assert_eq!((told.begun, told.calls, told.failed), (1, 0, 0));
+        drop(waits);
+        let told = tally.report();
+        assert_eq!((told.begun, told.calls, told.failed), (1, 1, 1));
     }
 
     #[test]
-    fn a_duration_counts_under_a_bound_that_is_at_most_a_quarter_more() {
+    fn what_one_of_several_callers_alone_meets_is_told_apart() {
+        let tally = Arc::new(Tally::default());
+        let caller = |name: &str| Identity::new("keys", name);
+        let call = |name: &str, fails: bool| {
+            let mut call = Watched::begin(tally.clone(), caller(name));
+            if fails { call.failed() } else { call.answered() }
+        };
+        call("alice", true);
+        assert!(!tally.report().is_one_callers, "she is the only one there is");
+        call("bob", false);
+        assert!(tally.report().is_one_callers);
+        call("bob", true);
+        assert!(!tally.report().is_one_callers);
+    }
+
+    #[test]
+    fn a_duration_counts_under_a_bound_that_is_at_most_a_sixteenth_more() {
         for micros in [257, 999, 1_000, 33_333, 1_000_000, 29_999_999, 3_600_000_000, 86_400_000_000] {
             let bound = bound(bucket(Duration::from_micros(micros)));
-            assert!(bound >= micros && bound <= micros + micros / 4 + 1, "{micros} is under {bound}");
+            assert!(bound >= micros && bound <= micros + micros / 16 + 1, "{micros} is under {bound}");
         }
         assert_eq!(bucket(Duration::ZERO), 0);
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);

@@ -115,7 +115,7 @@ pub(crate) async fn ask(
         _ => Asks::Nothing,
     };
     let at_pod = held.pod.insert(entry.begin_call(pod, asks));
-    held.watched = entry.watch(pod, asks);
+    held.watched = entry.watch(pod, asks, record.caller());
     let sent = record.wait(send(call, pod, entry)).await;
     let fault = match &sent {
         Ok(response) => relay::failure_of(response.headers()).map(Fault::Answered),
@@ -128,8 +128,7 @@ pub(crate) async fn ask(
     if let Some(watched) = &mut held.watched {
         match (&sent, fault) {
             (_, Some(fault)) if fault.is_of_the_pod() => watched.failed(),
-            // Neither revision can help it.
-            (Err(_), _) | (_, Some(_)) => held.watched = None,
+            (Err(_), _) | (_, Some(_)) => watched.is_nobodys_fault(),
             (Ok(response), None) => watched.answers(negotiate::is_stream(response.headers())),
         }
     }

@@ -229,6 +229,16 @@ impl<'a> Message<'a> {
         *is_error || members::Members::of(payload.get()).is_some_and(|result| result.get("isError") == Some("true"))
     }
 
+    /// Whether it is an error that says that what was asked for is none: no message, no method, no such name or arguments (JSON-RPC 2.0,
+    /// "Error object").
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        const CODES: [&str; 4] = ["-32700", "-32600", "-32601", "-32602"];
+        let Self::Response { is_error: true, payload, .. } = self else { return false };
+        let code = members::Members::of(payload.get());
+        code.is_some_and(|error| error.get("code").is_some_and(|code| CODES.contains(&code.trim())))
+    }
+
     /// The method, where there is one.
     #[must_use]
     pub fn method(&self) -> Option<&str> {

@@ -30,14 +30,13 @@ pub enum Compared {
     Badly(String),
 }
 
-/// How soon to look again where an interval is over and there were too few calls.
-const MORE_CALLS: Duration = Duration::from_secs(1);
-
 /// What is known, and when there may be more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// What was found.
     pub compared: Compared,
+    /// What keeps it from going on, where something does.
+    pub note: Option<String>,
     /// When to look again; `None` while nothing is compared.
     pub again: Option<Duration>,
 }
@@ -76,7 +75,7 @@ impl Analyses {
             Some(analysis) => analysis.take(between, readings, trouble, now),
             None => {
                 analyses.insert(server.clone(), Analysis::begin(between, readings, now));
-                Known { compared: Compared::NotYet, again: Some(between.rule.interval.as_std()) }
+                Known { again: Some(between.rule.interval.as_std()), ..Known::default() }
             }
         }
     }
@@ -99,20 +98,24 @@ struct Analysis {
     /// Comparisons in a row that were to the disadvantage of the canary.
     bad: u32,
     compared: Compared,
+    note: Option<String>,
 }
 
 /// What one comparison says.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
     Well,
-    TooFew,
+    /// Nobody called, or few did and nothing is wrong with it.
+    Quiet,
+    /// Too few calls have ended to know; says how many.
+    TooFew(String),
     Badly(String),
 }
 
 impl Analysis {
     fn begin(between: Between<'_>, base: Readings, now: Timestamp) -> Self {
         let (serving, canary) = (between.serving.to_owned(), between.canary.to_owned());
-        Self { serving, canary, began: now, base, bad: 0, compared: Compared::NotYet }
+        Self { serving, canary, began: now, base, bad: 0, compared: Compared::NotYet, note: None }
     }
 
     fn is_of(&self, between: Between<'_>) -> bool {
@@ -124,34 +127,46 @@ impl Analysis {
         // With a clock that was set back it is over, too.
         let passed = Duration::try_from(now.duration_since(self.began)).unwrap_or(interval);
         if passed < interval {
-            return Known { compared: self.compared.clone(), again: Some(interval - passed) };
+            return self.known(interval - passed);
         }
         let finding = trouble.map_or_else(|| self.judge(between, &readings), Finding::Badly);
-        let says_nothing = finding == Finding::TooFew;
+        let mut again = interval;
+        let is_over = !matches!(finding, Finding::TooFew(_));
+        self.note = None;
         self.compared = match finding {
             Finding::Well => {
                 self.bad = 0;
                 Compared::Well(self.began)
             }
-            // What was bad before stays so until something is found.
-            Finding::TooFew if self.bad > 0 => Compared::NotYet,
-            Finding::TooFew => Compared::Well(now - interval),
+            Finding::Quiet => Compared::Well(now - interval),
+            Finding::TooFew(why) => {
+                // Enough may come any moment.
+                again = (interval / 5).max(Duration::from_secs(1)).min(interval);
+                self.note = Some(why);
+                Compared::NotYet
+            }
             Finding::Badly(why) => {
                 self.bad = self.bad.saturating_add(1);
-                let is_enough = self.bad >= between.rule.failure_threshold;
-                if is_enough { Compared::Badly(self.in_a_row(&why)) } else { Compared::NotYet }
+                let why = self.in_a_row(&why);
+                self.note = Some(why.clone());
+                if self.bad >= between.rule.failure_threshold { Compared::Badly(why) } else { Compared::NotYet }
             }
         };
-        let mut again = MORE_CALLS.min(interval);
-        if !says_nothing {
-            (self.began, self.base, again) = (now, readings, interval);
+        if is_over {
+            self.began = now;
+            // A replica that is not heard of now goes on where it was when it is again.
+            self.base.extend(readings);
         }
-        Known { compared: self.compared.clone(), again: Some(again) }
+        self.known(again)
+    }
+
+    fn known(&self, again: Duration) -> Known {
+        Known { compared: self.compared.clone(), note: self.note.clone(), again: Some(again) }
     }
 
     fn in_a_row(&self, why: &str) -> String {
         match self.bad {
-            1 => why.to_owned(),
+            1 => format!("{why}; 1 comparison was to its disadvantage"),
             bad => format!("{why}; {bad} comparisons in a row were to its disadvantage"),
         }
     }
@@ -159,10 +174,18 @@ impl Analysis {
     fn judge(&self, between: Between<'_>, readings: &Readings) -> Finding {
         let (canary, serving) = (self.since(readings, between.canary), self.since(readings, between.serving));
         let rule = between.rule;
-        if canary.calls < u64::from(rule.min_calls) {
-            return Finding::TooFew;
+        if canary.begun == 0 && canary.calls == 0 {
+            return Finding::Quiet;
         }
-        if permille(&canary) > permille(&serving).saturating_add(rule.max_error_permille.into()) {
+        if canary.calls < u64::from(rule.min_calls) {
+            // Calls that hang and calls that fail are few at first.
+            let is_open = canary.begun >= u64::from(rule.min_calls);
+            let why = format!("{} calls have ended there, {} of them failed", canary.calls, canary.failed);
+            return if is_open || canary.failed > 0 { Finding::TooFew(why) } else { Finding::Quiet };
+        }
+        let is_one_callers =
+            readings.values().filter_map(|traffic| traffic.get(between.canary)).all(|one| one.is_one_callers);
+        if fails_more(&canary, &serving, rule) && !is_one_callers {
             return Finding::Badly(format!(
                 "{} of its {} calls failed, of revision {} {} of {}, which is over maxErrorPermille, {}",
                 canary.failed, canary.calls, between.serving, serving.failed, serving.calls, rule.max_error_permille
@@ -192,7 +215,7 @@ impl Analysis {
         for (replica, traffic) in readings {
             let Some(now) = traffic.get(revision) else { continue };
             let before = self.base.get(replica).and_then(|traffic| traffic.get(revision));
-            add(&mut sum, now, before.filter(|before| before.calls <= now.calls));
+            add(&mut sum, now, before.filter(|before| before.since == now.since));
         }
         sum
     }
@@ -202,7 +225,8 @@ impl Analysis {
 fn add(sum: &mut Traffic, now: &Traffic, before: Option<&Traffic>) {
     let nothing = Traffic::default();
     let before = before.unwrap_or(&nothing);
-    sum.calls += now.calls - before.calls;
+    sum.begun += now.begun.saturating_sub(before.begun);
+    sum.calls += now.calls.saturating_sub(before.calls);
     sum.failed += now.failed.saturating_sub(before.failed);
     for (bound, count) in &now.durations {
         let more = count.saturating_sub(before.durations.get(bound).copied().unwrap_or_default());
@@ -210,9 +234,16 @@ fn add(sum: &mut Traffic, now: &Traffic, before: Option<&Traffic>) {
     }
 }
 
-/// Of a thousand calls, how many failed.
-fn permille(traffic: &Traffic) -> u64 {
-    (traffic.failed * 1000).checked_div(traffic.calls).unwrap_or_default()
+/// Whether more calls fail than may, and not by chance: by more than two standard deviations and one of what is expected where just as many fail
+/// as may.
+fn fails_more(canary: &Traffic, serving: &Traffic, rule: &CanaryAnalysis) -> bool {
+    // Of a few calls nobody knows how many fail.
+    let is_known = serving.calls >= u64::from(rule.min_calls);
+    let usual = if is_known { serving.failed as f64 / serving.calls as f64 } else { 0.0 };
+    let may = (usual + f64::from(rule.max_error_permille) / 1000.0).min(1.0);
+    let expected = may * canary.calls as f64;
+    let by_chance = 2.0 * (expected * (1.0 - may)).sqrt() + 1.0;
+    canary.failed as f64 > expected + by_chance
 }
 
 /// What 95 of 100 calls do not take longer than, in microseconds.

@@ -89,7 +89,9 @@ impl Reconciled for MCPServer {
     fn gone(ctx: &Ctx, namespace: &str, name: &str) {
         // Gateways have heard of it by `touched`, once; here every pod that ends says it again.
         ctx.gone_servers.wake(namespace, name);
-        ctx.canaries.forget(&(namespace.to_owned(), name.to_owned()));
+        let key = (namespace.to_owned(), name.to_owned());
+        ctx.canaries.forget(&key);
+        ctx.analyses.forget(&key);
     }
 }
 

@@ -138,7 +138,9 @@ pub fn merge(
         let before = conditions::find(old, fact.type_);
         let flipped = before.is_none_or(|before| before.status != fact.state.as_str());
         // Each step of a rollout is one, though it is the same reason.
-        let is_step = |before: &Condition| fact.reason == reasons::CANARY_STEP && before.message != fact.message;
+        let step = |message: &str| message.split(';').next().map(str::to_owned);
+        let is_step =
+            |before: &Condition| fact.reason == reasons::CANARY_STEP && step(&before.message) != step(&fact.message);
         if flipped || before.is_some_and(|before| before.reason != fact.reason || is_step(before)) {
             transitions.push(Transition { fact: fact.clone(), flipped });
         }

@@ -77,10 +77,19 @@ pub struct ServerReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
+    /// Since when they are counted, in milliseconds of Unix time.
+    #[serde(default)]
+    pub since: u64,
+    /// How many began, those that have ended too.
+    #[serde(default)]
+    pub begun: u64,
     /// How many.
     pub calls: u64,
-    /// How many of them got no answer, an error, or a tool's result that is one.
+    /// How many of them got no answer, an error, or a tool's result that is one, or were given up.
     pub failed: u64,
+    /// Whether several callers called, and calls of only one of them failed.
+    #[serde(default)]
+    pub is_one_callers: bool,
     /// How many took how long, by the upper bound in microseconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub durations: BTreeMap<u64, u64>,

@@ -215,9 +215,15 @@ impl Route {
     /// for, then those of the other.
     #[must_use]
     pub fn takers(&self, session: &SessionKey) -> Vec<&Pod> {
+        self.takers_drawn_by(session, session)
+    }
+
+    /// The same, of the revision that another name is drawn for.
+    #[must_use]
+    pub fn takers_drawn_by(&self, session: &SessionKey, drawn: &SessionKey) -> Vec<&Pod> {
         let Some(canary) = &self.canary else { return ranked(self.ready_pods(), session) };
         let (serving, canaries) = (ranked(self.ready_pods(), session), ranked(self.canary_pods(), session));
-        let is_drawn = session.percentile(&canary.revision) < canary.weight;
+        let is_drawn = drawn.percentile(&canary.revision) < canary.weight;
         if is_drawn { [canaries, serving].concat() } else { [serving, canaries].concat() }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use kube::api::{Api, Patch, PatchParams};
 use portolan_crds::MCPServer;
-use portolan_crds::server::RevisionState;
+use portolan_crds::server::{RevisionState, RolloutType};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -87,9 +87,8 @@ async fn promote(server: &Server) -> Result<(), Failure> {
     let found = server.looked_at().await?;
     let new = found.new_revision()?;
     let rollout = &found.object.spec.rollout;
-    if rollout.canary.is_none() {
-        let failure =
-            Failure::new(Exit::Negative, format!("{new} has no steps to go past: rollout.type is {:?}", rollout.type_));
+    if rollout.type_ == RolloutType::Recreate {
+        let failure = Failure::new(Exit::Negative, format!("{new} has no steps to go past: rollout.type is Recreate"));
         return Err(failure.hint(format!("portolan rollout status {} says what it waits for", server.server)));
     }
     let mut patch = json!({"promote": new, "paused": false});

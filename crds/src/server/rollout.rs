@@ -12,8 +12,8 @@ use crate::Duration;
 #[schemars(transform = crate::schema::absent_not_null)]
 #[x_kube(validation = Rule::new("(self.type == 'Canary') == has(self.canary)")
     .message("type: Canary and canary.steps belong together: write both, or neither"))]
-#[x_kube(validation = Rule::new("!has(self.promote) || self.type == 'Canary'")
-    .message("only with type: Canary are there steps to go past: remove promote")
+#[x_kube(validation = Rule::new("!has(self.promote) || self.type != 'Recreate'")
+    .message("with type: Recreate there are no steps to go past, and nothing is rolled back: remove promote")
     .field_path(".promote"))]
 #[x_kube(validation = Rule::new("!has(self.abort) || self.type != 'Recreate'")
     .message("with type: Recreate the old revision has ended by then: remove abort, and apply the spec from before")
@@ -130,8 +130,9 @@ pub struct CanaryStep {
 
 /// What takes a new revision back: real calls to it fail more often, or take longer, than those to the revision that serves meanwhile.
 ///
-/// Calls of tools, and of what else a server is there for, count: those that get no answer, an error, or a tool's result that is one.
-/// A known-answer check that fails takes it back at once.
+/// Calls of tools, and of what else a server is there for, count: those that get no answer, an error that is not about what was asked, or a tool's result
+/// that is one, and those that are given up. That none of its replicas answers, or that its tools change, is to its disadvantage as well, where it is not so of the
+/// revision that serves. A known answer that is wrong there alone takes it back at once.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryAnalysis {
@@ -145,19 +146,21 @@ pub struct CanaryAnalysis {
     #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
     pub failure_threshold: u32,
 
-    /// How many calls of the new revision a comparison takes. With fewer it says nothing, and they count in the next one.
+    /// How many calls of the new revision a comparison takes. With fewer it waits for more, or, where nothing is wrong with those, says nothing and they
+    /// count in the next one.
     #[serde(default = "min_calls")]
     #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub min_calls: u32,
 
-    /// How many more of a thousand calls may fail than at the revision that serves.
+    /// How many more of a thousand calls may fail than at the revision that serves. A few more than that may be chance and do not count, nor do calls of
+    /// one caller where others are answered.
     #[serde(default = "max_error_permille")]
     #[schemars(range(min = 0, max = 1000), extend("format" = "int32"))]
     pub max_error_permille: u32,
 
     /// How long its calls may take, in percent of those to the revision that serves: at the 95th percentile, and as far as it is 50 ms more.
     #[serde(default = "max_latency_percent")]
-    #[schemars(range(min = 100, max = 100_000), extend("format" = "int32"))]
+    #[schemars(range(min = 110, max = 100_000), extend("format" = "int32"))]
     pub max_latency_percent: u32,
 }
 

@@ -287,6 +287,10 @@ async fn post(
             json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "t", "version": "1"}})
         }
         ("tools/call", "echo") => arguments,
+        ("tools/call", "refuse") => {
+            let error = json!({"code": -32602, "message": "there is no such tool"});
+            return Ok(full(StatusCode::OK, json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()));
+        }
         ("tools/call", "slow") => {
             release.notified().await;
             json!({"slow": true})

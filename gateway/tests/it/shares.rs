@@ -148,26 +148,30 @@ async fn the_operator_is_told_how_calls_went_at_each_revision_while_they_are_com
     at_canary.call("notify", json!({})).await;
     at_canary.call("fail", json!({})).await;
     at_canary.call("drop", json!({})).await;
+    // What a caller asked wrongly is the caller's.
+    at_canary
+        .post(crate::world::ROUTE, r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"refuse"}}"#)
+        .await;
     // What is no call of a tool is not compared.
     at_canary.post(crate::world::ROUTE, r#"{"jsonrpc":"2.0","id":9,"method":"tools/list"}"#).await;
     let told = loop {
         let told = traffic(&mut stream, &mut number).await;
-        if told.get(CANARY).is_some_and(|canary| canary.calls >= 5) {
+        if told.get(CANARY).is_some_and(|canary| canary.calls >= 6) {
             break told;
         }
     };
-    assert_eq!((told[CANARY].calls, told[CANARY].failed), (5, 3));
-    assert_eq!(told[CANARY].durations.values().sum::<u64>(), 5);
-    assert_eq!(told[SERVING], Traffic::default());
+    assert_eq!((told[CANARY].calls, told[CANARY].failed), (6, 3));
+    assert_eq!(told[CANARY].durations.values().sum::<u64>(), 6);
+    assert_eq!((told[SERVING].begun, told[SERVING].calls), (0, 0));
     world.set_weight(60).await;
     at_canary.call("echo", json!({})).await;
     let told = loop {
         let told = traffic(&mut stream, &mut number).await;
-        if told.get(CANARY).is_some_and(|canary| canary.calls != 5) {
+        if told.get(CANARY).is_some_and(|canary| canary.calls != 6) {
             break told;
         }
     };
-    assert_eq!(told[CANARY].calls, 6, "another share is the same comparison");
+    assert_eq!(told[CANARY].calls, 7, "another share is the same comparison");
     world.set_weight(0).await;
     while !traffic(&mut stream, &mut number).await.is_empty() {}
     let metrics = world.gateway.admin().get("/metrics").await.text();

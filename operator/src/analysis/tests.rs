@@ -11,7 +11,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn traffic(calls: u64, failed: u64, micros: u64) -> Traffic {
-    Traffic { calls, failed, durations: BTreeMap::from([(micros, calls)]) }
+    Traffic { begun: calls, calls, failed, durations: BTreeMap::from([(micros, calls)]), ..Traffic::default() }
 }
 
 /// What one replica has counted at the revision that serves, `a`, and at the one that takes a share, `b`.
@@ -61,12 +61,50 @@ fn a_comparison_that_is_well_forgets_the_bad_ones_before() {
 }
 
 #[test]
+fn what_may_be_chance_is_not_held_against_it() {
+    let once = CanaryAnalysis { failure_threshold: 1, max_error_permille: 20, ..rule() };
+    // One of twenty fails everywhere.
+    for (calls, failed, is_bad) in [(10, 1, false), (10, 3, false), (10, 5, true), (100, 10, false), (100, 20, true)] {
+        let found = compared(&once, [(traffic(1000, 50, 1000), traffic(calls, failed, 1000))]);
+        assert_eq!(matches!(found[0], Compared::Badly(_)), is_bad, "{failed} of {calls}: {found:?}");
+    }
+}
+
+#[test]
+fn what_one_of_several_callers_alone_meets_is_not_held_against_it() {
+    let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
+    let alone = Traffic { is_one_callers: true, ..traffic(20, 20, 1000) };
+    assert_eq!(compared(&once, [(traffic(100, 0, 1000), alone)]), [Compared::Well(at(0))]);
+}
+
+#[test]
+fn calls_that_hang_are_not_taken_for_silence() {
+    let hang = Traffic { begun: 30, ..Traffic::default() };
+    assert_eq!(compared(&rule(), [(traffic(100, 0, 1000), hang)]), [Compared::NotYet]);
+    let few = Traffic { begun: 3, ..Traffic::default() };
+    assert_eq!(compared(&rule(), [(traffic(100, 0, 1000), few)]), [Compared::Well(at(0))]);
+}
+
+#[test]
+fn a_replica_that_is_away_for_a_while_is_not_counted_twice() {
+    let (analyses, server) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()));
+    let rule = CanaryAnalysis { failure_threshold: 9, ..rule() };
+    let between = Between { serving: "a", canary: "b", rule: &rule };
+    let bad = || readings(traffic(100, 0, 1000), traffic(20, 20, 1000));
+    let look = |second, readings| analyses.of(&server, between, readings, None, at(second)).note.unwrap_or_default();
+    look(0, Readings::new());
+    assert!(look(10, bad()).contains("1 comparison "));
+    assert_eq!(look(20, Readings::new()), "");
+    assert_eq!(look(30, bad()), "", "it is what it was");
+}
+
+#[test]
 fn too_few_calls_say_nothing_and_count_in_the_next_comparison() {
     let found = compared(
         &CanaryAnalysis { failure_threshold: 1, ..rule() },
         [(traffic(100, 0, 1000), traffic(6, 6, 1000)), (traffic(200, 0, 1000), traffic(12, 12, 1000))],
     );
-    assert_eq!(found[0], Compared::Well(at(0)));
+    assert_eq!(found[0], Compared::NotYet, "six that failed are no good sign");
     let Compared::Badly(why) = &found[1] else { panic!("{found:?}") };
     assert!(why.contains("12 of its 12 calls failed, of revision a 0 of 200"), "{why}");
 }
@@ -96,9 +134,12 @@ fn the_slowest_twentieth_does_not_count() {
 
 #[test]
 fn a_replica_that_began_anew_is_counted_from_its_beginning() {
+    let anew = |traffic| Traffic { since: 7, ..traffic };
     let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
-    let found =
-        compared(&once, [(traffic(100, 0, 1000), traffic(50, 0, 1000)), (traffic(10, 0, 1000), traffic(12, 12, 1000))]);
+    let found = compared(
+        &once,
+        [(traffic(100, 0, 1000), traffic(5, 0, 1000)), (anew(traffic(10, 0, 1000)), anew(traffic(12, 12, 1000)))],
+    );
     let Compared::Badly(why) = &found[1] else { panic!("{found:?}") };
     assert!(why.contains("12 of its 12 calls failed, of revision a 0 of 10"), "{why}");
 }
@@ -117,17 +158,22 @@ fn trouble_counts_as_a_comparison_to_its_disadvantage() {
 }
 
 #[test]
-fn it_says_when_there_may_be_more_to_know() {
+fn it_says_what_holds_it_up_and_when_there_may_be_more_to_know() {
     let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
     let between = Between { serving: "a", canary: "b", rule: &rule };
     let look = |second, b| {
         let known = analyses.of(&server, between, readings(traffic(100, 0, 1000), b), None, at(second));
-        (known.compared, known.again.expect("it is compared").as_secs())
+        (known.compared, known.again.expect("it is compared").as_secs(), known.note.unwrap_or_default())
     };
-    assert_eq!(look(0, traffic(0, 0, 1)), (Compared::NotYet, 10));
-    assert_eq!(look(4, traffic(5, 0, 1)), (Compared::NotYet, 6));
-    assert_eq!(look(10, traffic(5, 0, 1)), (Compared::Well(at(0)), 1), "enough may come any moment");
-    assert_eq!(look(25, traffic(5, 0, 1)), (Compared::Well(at(15)), 1), "the last ten seconds were quiet");
-    assert_eq!(look(26, traffic(20, 20, 1)), (Compared::NotYet, 10));
-    assert_eq!(look(20, traffic(20, 20, 1)), (Compared::NotYet, 1), "a clock that is set back is no reason to wait");
+    assert_eq!(look(0, traffic(0, 0, 1)), (Compared::NotYet, 10, String::new()));
+    assert_eq!(look(4, traffic(5, 1, 1)), (Compared::NotYet, 6, String::new()));
+    let few = "5 calls have ended there, 1 of them failed".to_owned();
+    assert_eq!(look(10, traffic(5, 1, 1)), (Compared::NotYet, 2, few), "enough may come any moment");
+    let (compared, again, note) = look(26, traffic(20, 20, 1));
+    assert_eq!((compared, again), (Compared::NotYet, 10));
+    assert!(
+        note.contains("20 of its 20 calls failed") && note.ends_with("1 comparison was to its disadvantage"),
+        "{note}"
+    );
+    assert_eq!(look(20, traffic(20, 20, 1)).0, Compared::Well(at(10)), "a clock that is set back is no reason to wait");
 }

@@ -144,7 +144,8 @@ impl Outcome<'_> {
         if let Some(bad) = self.bad_check() {
             return not(reasons::INVALID, format!("{bad}; {}", self.serves_meanwhile()));
         }
-        let kept = [self.taken_back(), self.barred(), self.paused(), self.sharing()].into_iter().flatten().next();
+        let kept = [self.taken_back(), self.stranded(), self.barred(), self.paused(), self.sharing()];
+        let kept = kept.into_iter().flatten().next();
         if let Some(kept) = kept {
             return not(kept.reason, kept.message);
         }
@@ -242,7 +243,7 @@ impl Outcome<'_> {
 
     /// Why the desired revision does not come to serve unless something changes: its tools, its answers, or a Deployment that gave up.
     fn failed(&self) -> Option<Diagnosis> {
-        if let Some(kept) = self.taken_back().or_else(|| self.barred()) {
+        if let Some(kept) = self.taken_back().or_else(|| self.stranded()).or_else(|| self.barred()) {
             return Some(kept);
         }
         let failed = self.pending().filter(|pending| pending.state == RevisionState::Failed)?;
@@ -272,7 +273,7 @@ impl Outcome<'_> {
         }
     }
 
-    fn coming_up(&self, revision: &Planned) -> Diagnosis {
+    pub(super) fn coming_up(&self, revision: &Planned) -> Diagnosis {
         if self.waits(revision) {
             return self.in_the_way(revision);
         }

@@ -223,17 +223,21 @@ fn compared(
         ctx.analyses.forget(server);
         return Known::default();
     };
-    if let Some(wrong) = known_answers::wrong(observed.failing_checks(&canary.name)) {
-        return Known { compared: Compared::Badly(wrong.message), again: None };
+    // Of what is stopped, or only about to start, nobody knows anything.
+    if spec.replicas == 0 || canary.replicas == 0 {
+        ctx.analyses.forget(server);
+        return Known::default();
     }
-    if !spec.rollout.allow_tool_changes
-        && let Some(changes) = observed.tool_changes(serving, &canary.name).filter(|found| *found != Changes::Unknown)
-    {
-        let why = format!("it has other tools than revision {serving} by now: {changes}");
-        return Known { compared: Compared::Badly(why), again: None };
+    if let Some(wrong) = known_answers::wrong_only_there(observed, serving, &canary.name) {
+        return Known { compared: Compared::Badly(wrong), ..Known::default() };
     }
+    let changes = if spec.rollout.allow_tool_changes { None } else { observed.tool_changes(serving, &canary.name) };
+    let changes = changes.filter(|changes| *changes != Changes::Unknown);
+    let trouble = changes.map(|changes| format!("it has other tools than revision {serving} by now: {changes}"));
+    // What both have is not the fault of one.
+    let trouble = trouble.or_else(|| observed.trouble(&canary.name).filter(|_| observed.trouble(serving).is_none()));
     let between = Between { serving, canary: &canary.name, rule: &rollout.analysis };
-    ctx.analyses.of(server, between, traffic, observed.trouble(&canary.name), observed.now)
+    ctx.analyses.of(server, between, traffic, trouble, observed.now)
 }
 
 /// The pods whose probes matter: those that run and were not told to end. One that drains may be wanted again.

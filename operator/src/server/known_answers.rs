@@ -5,7 +5,12 @@ use kube::ResourceExt;
 use portolan_canary::Cause;
 use portolan_crds::conditions::{self, reasons, types};
 
-use super::{diagnosis::Diagnosis, observed::revision_of, rollout::Planned, summary::Outcome};
+use super::{
+    diagnosis::Diagnosis,
+    observed::{Observed, revision_of},
+    rollout::Planned,
+    summary::Outcome,
+};
 use crate::{
     canaries::{Fault, Standing},
     status::Fact,
@@ -71,8 +76,21 @@ fn unmade(pod: &Pod, why: &str) -> String {
     format!("canary checks cannot be made at pod {}: {why}", pod.name_any())
 }
 
+/// That pods of `canary` give a wrong answer to what no pod of `serving` fails.
+pub(super) fn wrong_only_there(observed: &Observed, serving: &str, canary: &str) -> Option<String> {
+    let is_wrong = |fault: &Fault| matches!(fault.failed.cause, Cause::Wrong | Cause::Error);
+    let fails = |check: &str| {
+        observed.failing_checks(serving).any(|(_, faults)| faults.iter().any(|fault| fault.check == check))
+    };
+    let mut there = observed.failing_checks(canary).flat_map(|(_, faults)| faults);
+    there
+        .any(|fault| is_wrong(fault) && !fails(&fault.check))
+        .then(|| wrong(observed.failing_checks(canary)))?
+        .map(|wrong| wrong.message)
+}
+
 /// The first check that fails, and how many more there are.
-pub(super) fn wrong<'a>(mut pods: impl Iterator<Item = (&'a Pod, &'a [Fault])>) -> Option<Diagnosis> {
+fn wrong<'a>(mut pods: impl Iterator<Item = (&'a Pod, &'a [Fault])>) -> Option<Diagnosis> {
     let (pod, faults) = pods.next()?;
     let fault = faults.first()?;
     let Fault { check, field, failed } = fault;

@@ -61,6 +61,7 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let validated = validate::validate(server, &name, &observed);
     let built = build::build(&validated, &observed, summary::remembered(server), &owner, &ctx.config)?;
     let applied = built.resources.apply(&ctx.cluster).await?;
+    count_rollbacks(&observed, &built.plan, ctx);
     let outcome = summary::Outcome {
         server,
         validated: &validated,
@@ -71,7 +72,6 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;
-    count_rollbacks(&observed, &built.plan, ctx);
     let told = farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
     Ok(Brought { next: requeue::next(&outcome, told), refused: applied.refused().cloned() })
 }

@@ -189,6 +189,11 @@ impl Observed {
         self.pods_of(revision).filter(|pod| self.answers(pod)).filter_map(faults)
     }
 
+    /// Whether the Deployment of a revision gave up waiting for its pods.
+    pub(super) fn has_given_up(&self, revision: &str) -> bool {
+        self.deployment(revision).is_some_and(gave_up)
+    }
+
     /// What is wrong with a revision that takes calls, besides what the calls tell: that none of its pods answers, or none of them calls.
     pub(super) fn trouble(&self, revision: &str) -> Option<String> {
         match diagnosis::failing(self.answering(revision)) {

@@ -27,12 +27,17 @@ const CONTENT: Duration = Duration::from_secs(30);
 pub(super) fn next(outcome: &Outcome<'_>, told: Told) -> Next {
     let waits = [
         (told == Told::SomeLater).then_some(farewell::AGAIN),
-        outcome.plan.draining().any(|revision| revision.replicas > 0).then_some(DRAINING),
+        outcome.plan.revisions.iter().any(is_leaving).then_some(DRAINING),
         outcome.validated.content.is_err().then_some(MISSING),
         (outcome.tool_changes == Some(&Changes::Unknown)).then_some(DRAINING),
         outcome.plan.canary().map(|canary| until_next_look(outcome, canary)),
     ];
     Next::After(waits.into_iter().flatten().min().unwrap_or(CONTENT))
+}
+
+/// Whether it keeps its pods only until gateways send new sessions elsewhere.
+fn is_leaving(revision: &Planned) -> bool {
+    revision.draining_since.is_some() && revision.replicas > 0
 }
 
 /// Until a revision that takes a share may have come to its next step, or can be compared again.

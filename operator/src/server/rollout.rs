@@ -227,22 +227,22 @@ pub(super) fn plan(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
 /// The new revision comes up beside the one that serves.
 fn beside(wish: &Wish<'_>, existing: &[Existing]) -> Plan {
     let current = current(wish.desired, wish.remembered, existing);
-    let turn = turn::of(wish, current, existing);
+    let (next_one, turn) = turn::of(wish, current, existing);
     let serving = if turn == Turn::Takes { wish.desired } else { current };
     let sending = Sending {
         serving: serving.map(str::to_owned),
-        canary: turn.step().zip(wish.desired).map(|(step, name)| Sending::share(name, wish.weight_at(step))),
+        canary: turn.step().zip(next_one).map(|(step, name)| Sending::share(name, wish.weight_at(step))),
     };
     let mut plan = Plan::default();
     for revision in existing {
-        match next(wish, &sending, &turn, revision) {
+        match next(wish, &sending, (next_one, &turn), revision) {
             Some(planned) => plan.revisions.push(planned),
             None => plan.delete.push(revision.name.clone()),
         }
     }
     if let Some(name) = wish.desired
         && !existing.iter().any(|revision| revision.name == name)
-        && turn != Turn::Back(None)
+        && !matches!(turn, Turn::Back(_))
     {
         plan.revisions.push(created(wish, &sending, name));
     }
@@ -270,23 +270,22 @@ fn is_known(existing: &[Existing], name: &str) -> bool {
 }
 
 /// What an existing revision becomes; `None` when it goes away.
-fn next(wish: &Wish<'_>, sending: &Sending, turn: &Turn, revision: &Existing) -> Option<Planned> {
+fn next(
+    wish: &Wish<'_>,
+    sending: &Sending,
+    (next_one, turn): (Option<&str>, &Turn),
+    revision: &Existing,
+) -> Option<Planned> {
     if sending.serving.as_ref() == Some(&revision.name) {
         return Some(serve(wish, revision));
     }
     let is_desired = wish.desired == Some(&revision.name);
     match turn {
-        Turn::Shares(step) if is_desired => Some(share(wish, *step, revision)),
-        Turn::Back(why) if is_desired => Some(take_back(wish, sending, why.as_deref(), revision)),
-        // While something is missing that the spec refers to, what there is goes on.
-        _ if wish.desired.is_none() && revision.rolled_back.is_some() => {
-            Some(take_back(wish, sending, revision.rolled_back.as_deref(), revision))
-        }
-        _ if wish.desired.is_none() && revision.draining_since.is_none() && revision.step.is_some() => {
-            revision.step.map(|step| share(wish, step, revision))
-        }
+        Turn::Shares(step) if next_one == Some(&revision.name) => Some(share(wish, *step, revision)),
+        Turn::Back(why) if next_one == Some(&revision.name) => Some(take_back(wish, sending, why.as_deref(), revision)),
         _ if is_desired && revision.has_served() => Some(return_to(wish, revision)),
         _ if revision.has_served() => drain(wish, sending, revision),
+        // While something is missing that the spec refers to, what there is goes on.
         _ if is_desired || wish.desired.is_none() => Some(await_ready(wish, revision)),
         _ => None,
     }
@@ -340,11 +339,7 @@ fn return_to(wish: &Wish<'_>, revision: &Existing) -> Planned {
 }
 
 fn await_ready(wish: &Wish<'_>, revision: &Existing) -> Planned {
-    Planned {
-        state: revision.coming_up(),
-        replicas: wish.replicas,
-        ..Planned::of(revision)
-    }
+    Planned { state: revision.coming_up(), replicas: wish.replicas, ..Planned::of(revision) }
 }
 
 /// A revision that served keeps its sessions until they end or its time is up.

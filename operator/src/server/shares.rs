@@ -5,7 +5,8 @@ use portolan_crds::{
     server::{RevisionState, RolloutType},
 };
 
-use super::{diagnosis::Diagnosis, summary::Outcome};
+use super::{diagnosis::Diagnosis, rollout::Planned, summary::Outcome};
+use crate::loaded::Programmed;
 
 impl Outcome<'_> {
     /// That the desired revision takes a share of new sessions.
@@ -13,11 +14,34 @@ impl Outcome<'_> {
         let (canary, serving) = (self.plan.canary()?, self.plan.serving()?);
         let steps = self.validated.spec.rollout.steps().len();
         let step = canary.step.map_or(0, |step| step.index.min(steps.saturating_sub(1)) + 1);
-        let message = format!(
+        let mut message = format!(
             "step {step} of {steps}: revision {} takes {} % of new sessions, revision {} the rest",
             canary.name, canary.weight, serving.name
         );
+        if let Some(why) = self.holds_up(canary) {
+            message = format!("{message}; it does not go on meanwhile: {why}");
+        }
         Some(Diagnosis { reason: reasons::CANARY_STEP, message })
+    }
+
+    /// What keeps a revision that takes a share from the next step, besides its pause.
+    fn holds_up(&self, canary: &Planned) -> Option<String> {
+        if self.verified_of(&canary.name) < canary.replicas {
+            let lacks = self.diagnosis(canary).map(|lacks| lacks.message);
+            return Some(lacks.unwrap_or_else(|| self.coming_up(canary).message));
+        }
+        match (self.tool_changes, self.observed.programmed(&self.plan.sending())) {
+            (Some(changes), _) => Some(changes.to_string()),
+            (None, Programmed::Waiting(lack)) => Some(lack),
+            (None, _) => self.observed.compared.note.clone(),
+        }
+    }
+
+    /// Why a revision that takes a share does not get further unless something changes: its Deployment gave up.
+    pub(super) fn stranded(&self) -> Option<Diagnosis> {
+        let canary = self.plan.canary().filter(|canary| self.observed.has_given_up(&canary.name))?;
+        let reason = self.diagnosis(canary).map_or(reasons::PROGRESS_DEADLINE_EXCEEDED, |lacks| lacks.reason);
+        Some(Diagnosis { reason, message: self.sharing()?.message })
     }
 
     /// That the desired revision was taken back, by the operator or by who wrote the spec.

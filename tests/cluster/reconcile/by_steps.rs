@@ -1,7 +1,7 @@
 //! A new revision that takes over by steps, under calls all the while: what it gets, and what takes it back.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use portolan_crds::MCPServer;
@@ -130,14 +130,19 @@ async fn a_new_revision_takes_a_growing_share_and_no_call_fails_on_the_way() {
         let first = cluster.serve(&by_steps(name, &steps(), &quick())).await;
         let load = Load::start(&cluster, name).await;
         cluster.patch_spec(TENANT, name, &version("2")).await;
+        let mut began = Vec::new();
         for (share, step) in [(20, "step 1 of 2"), (60, "step 2 of 2")] {
             until_share(&cluster, name, share).await;
+            began.push(Instant::now());
             let told = cluster.condition(TENANT, name, "Progressing", "True", "CanaryStep", PATIENCE).await;
             assert!(told.message.contains(step), "{}", told.message);
             assert_eq!(shares(&cluster, name).await.get("Serving"), Some(&(100 - share)));
             assert_eq!(cluster.serving_revision(TENANT, name).await, first);
         }
         cluster.ready(TENANT, name).await;
+        began.push(Instant::now());
+        let pauses: Vec<_> = began.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.iter().all(|pause| *pause > Duration::from_secs(3)), "each lasts 4 s: {pauses:?}");
         assert_ne!(cluster.serving_revision(TENANT, name).await, first);
         let answers = load.stop().await;
         assert_eq!(answers.keys().collect::<Vec<_>>(), ["1", "2"], "{answers:?}");
@@ -176,6 +181,7 @@ async fn goes_back(cluster: &Cluster, name: &str) {
     let back = cluster.condition(TENANT, name, "Stalled", "True", "RolledBack", PATIENCE).await;
     let took = began.elapsed();
     println!("rolled back {:.1} s after its first share; interval 2 s, failureThreshold 3", took.as_secs_f64());
+    assert!(took < Duration::from_secs(20), "what the spec says nothing of would take 30 s");
     for part in ["of its", "calls failed", "maxErrorPermille, 20", "3 comparisons in a row", &first, &second] {
         assert!(back.message.contains(part), "{}", back.message);
     }
@@ -251,6 +257,28 @@ async fn a_revision_that_is_slower_than_it_may_be_is_taken_back() {
         assert_eq!(cluster.serving_revision(TENANT, name).await, first);
         let answers = load.stop().await;
         assert_eq!(answers.keys().collect::<Vec<_>>(), ["1", "2"], "{answers:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_comparison_waits_for_as_many_calls_as_it_takes_and_says_so() {
+    let cluster = Cluster::connect().await;
+    let name = "steps-few";
+    deleting(&cluster, &[name], async {
+        let analysis = json!({"interval": "1s", "failureThreshold": 1, "minCalls": 1_000_000});
+        cluster.serve(&by_steps(name, &json!([{"setWeight": 50, "pause": "2s"}]), &analysis)).await;
+        let load = Load::start(&cluster, name).await;
+        cluster.patch_spec(TENANT, name, &bad()).await;
+        until("what holds it up is told", PATIENCE, || async {
+            let ready = cluster.condition(TENANT, name, "Ready", "False", "CanaryStep", PATIENCE).await.message;
+            if ready.contains("calls have ended there") { Ok(()) } else { Err(ready) }
+        })
+        .await;
+        let few = json!({"rollout": {"canary": {"analysis": {"minCalls": 5}}}});
+        cluster.patch_spec(TENANT, name, &few).await;
+        cluster.condition(TENANT, name, "Ready", "False", "RolledBack", PATIENCE).await;
+        load.stop().await;
     })
     .await;
 }

@@ -145,6 +145,7 @@ fn add_revision(
     let live = observed.deployment(&planned.name);
     if live.is_none() && planned.waits(parts.spec.replicas) {
         // A Deployment that was made with no replicas is complete, and would never say that its pods do not come up.
+        resources.keep::<ControllerRevision>(&planned.name);
         return Ok(());
     }
     resources.add_independent(&service::service(parts, &planned.name))?;
@@ -153,7 +154,12 @@ fn add_revision(
         resources.keep::<ControllerRevision>(&planned.name);
         resources.add_independent(&deployment::of(parts, planned, template))?;
     } else if let Some(template) = template.or_else(|| template::unedited(live?)) {
-        resources.add_independent(&template::controller_revision(parts, planned, template)?)?;
+        resources.add_independent(&template::controller_revision(
+            parts,
+            planned,
+            template,
+            observed.template(&planned.name),
+        )?)?;
         resources.add_independent(&deployment::of(parts, planned, template))?;
     } else if let Some(live) = live {
         match deployment::untouched(parts, planned, live) {

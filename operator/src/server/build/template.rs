@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What of a spec says how revisions follow each other, and not what one is.
-const NOT_OF_A_REVISION: [&str; 2] = ["replicas", "rollout"];
+const NOT_OF_A_REVISION: [&str; 3] = ["replicas", "limits", "rollout"];
 /// Annotations of an object have 256 KiB.
 const MAX_SPEC_BYTES: usize = 128 * 1024;
 
@@ -26,10 +26,14 @@ pub(super) fn controller_revision(
     parts: &Parts<'_>,
     planned: &Planned,
     template: &PodTemplateSpec,
+    before: Option<&ControllerRevision>,
 ) -> Result<ControllerRevision, Error> {
     let data = serde_json::to_value(template).map_err(|error| Error::stalled(reasons::INVALID, error.to_string()))?;
     let mut metadata = parts.revision_metadata(&planned.name);
-    let served = planned.serving_since.map(|since| (labels::SERVED_SINCE.to_owned(), since.to_string()));
+    // That it served once is not forgotten while it comes up again.
+    let before = || before?.metadata.annotations.as_ref()?.get(labels::SERVED_SINCE).cloned();
+    let served = planned.serving_since.map(|since| since.to_string()).or_else(before);
+    let served = served.map(|since| (labels::SERVED_SINCE.to_owned(), since));
     let spec = asked_for(parts).map(|spec| (labels::SPEC.to_owned(), spec));
     metadata.annotations = Some(served.into_iter().chain(spec).collect());
     Ok(ControllerRevision { metadata, revision: planned.generation, data: Some(RawExtension(data)) })

@@ -251,7 +251,7 @@ fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_
     edited.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("intruder".into());
     let observed = Observed {
         deployments: vec![edited],
-        templates: vec![with(&old, |parts| template::controller_revision(parts, &serving, &template).unwrap())],
+        templates: vec![with(&old, |parts| template::controller_revision(parts, &serving, &template, None).unwrap())],
         ..fixtures::nothing()
     };
     let mut resources = Resources::new(Owner::of(&new).unwrap());
@@ -335,7 +335,10 @@ fn a_revision_that_served_is_remembered_with_its_spec_and_as_many_that_are_gone_
         serving_since: Some(jiff::Timestamp::UNIX_EPOCH),
         ..fixtures::planned("everything-1", RevisionState::Serving, 1)
     };
-    let made = template::controller_revision(&parts, &planned, &template_of(&parts)).unwrap();
+    let made = template::controller_revision(&parts, &planned, &template_of(&parts), None).unwrap();
+    let pending = fixtures::planned("everything-1", RevisionState::Pending, 1);
+    let again = template::controller_revision(&parts, &pending, &template_of(&parts), Some(&made)).unwrap();
+    assert_eq!(again.metadata.annotations, made.metadata.annotations, "it comes up again");
     let annotations = made.metadata.annotations.unwrap();
     assert_eq!(annotations[labels::SERVED_SINCE], "1970-01-01T00:00:00Z");
     let spec: serde_json::Value = serde_json::from_str(&annotations[labels::SPEC]).unwrap();

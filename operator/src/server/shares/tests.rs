@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     server::{
         fixtures::{self, planned, pod},
+        observed::Observed,
         rollout::{Plan, Planned, Step},
         validate,
     },
@@ -31,17 +32,15 @@ fn by_steps() -> serde_json::Value {
 fn facts(server: &MCPServer, new: Option<Planned>) -> BTreeMap<&'static str, Fact> {
     let mut observed = fixtures::nothing();
     observed.pods = vec![pod("p", "old", true), pod("q", "new", true)];
-    let validated = validate::validate(server, "everything", &observed);
+    facts_of(server, new, &observed)
+}
+
+fn facts_of(server: &MCPServer, new: Option<Planned>, observed: &Observed) -> BTreeMap<&'static str, Fact> {
+    let validated = validate::validate(server, "everything", observed);
     let old = Planned { weight: 100, ..planned("old", Serving, 1) };
     let plan = Plan { revisions: new.into_iter().chain([old]).collect(), delete: Vec::new() };
-    let outcome = Outcome {
-        server,
-        validated: &validated,
-        observed: &observed,
-        plan: &plan,
-        desired: Some("new"),
-        tool_changes: None,
-    };
+    let outcome =
+        Outcome { server, validated: &validated, observed, plan: &plan, desired: Some("new"), tool_changes: None };
     outcome.facts().into_iter().map(|fact| (fact.type_, fact)).collect()
 }
 
@@ -66,6 +65,33 @@ fn a_revision_that_takes_a_share_is_progress_and_says_which_step_it_is() {
     assert_is(&facts, "Available", State::True, "Available");
     let said = "step 2 of 2: revision new takes 50 % of new sessions, revision old the rest";
     assert_eq!(facts["Ready"].message, said);
+}
+
+#[test]
+fn a_share_that_goes_no_further_says_what_holds_it_up() {
+    let server = server(by_steps());
+    let noted = |pod_is_ready, note: Option<&str>, gave_up| {
+        let mut observed = fixtures::nothing();
+        observed.pods = vec![pod("p", "old", true), pod("q", "new", pod_is_ready)];
+        observed.compared.note = note.map(str::to_owned);
+        if gave_up {
+            observed.deployments = vec![serde_json::from_value(json!({
+                "metadata": {"name": "new"},
+                "status": {"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]},
+            }))
+            .unwrap()];
+        }
+        facts_of(&server, Some(sharing()), &observed)
+    };
+    let said = |facts: &BTreeMap<&'static str, Fact>| facts["Ready"].message.clone();
+    let few = noted(true, Some("3 calls have ended there"), false);
+    assert!(said(&few).ends_with("it does not go on meanwhile: 3 calls have ended there"), "{}", said(&few));
+    let waits = noted(false, None, false);
+    assert!(said(&waits).contains("pod q") || said(&waits).contains("0 of 1 replicas"), "{}", said(&waits));
+    assert_is(&waits, "Stalled", State::False, "Reconciling");
+    let stranded = noted(false, None, true);
+    assert_eq!(stranded["Stalled"].state, State::True, "{stranded:?}");
+    assert_eq!(stranded["Ready"].reason, stranded["Stalled"].reason);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::slice;
+use std::{slice, sync::LazyLock};
 
 use portolan_crds::server::{
     CanaryStep,
@@ -13,9 +13,13 @@ use super::super::{
 use super::*;
 use crate::loaded::Sending;
 
-/// By steps; the clock says 1000.
+/// By steps; the clock says 1000, and gateways know of every share that `b` may have.
 fn by_steps<'a>(steps: &'a [CanaryStep], compared: &'a Compared) -> Wish<'a> {
-    Wish { type_: RolloutType::Canary, steps, compared, ..wish("b", 2) }
+    static KNOWN: LazyLock<Vec<Sending>> = LazyLock::new(|| {
+        let share = |weight| Sending { canary: Some(Sending::share("b", weight)), ..Sending::to(Some("a")) };
+        vec![share(10), share(50)]
+    });
+    Wish { type_: RolloutType::Canary, steps, compared, programmed: &KNOWN, ..wish("b", 2) }
 }
 
 fn sharing(name: &str, index: usize, since: i64) -> Existing {
@@ -55,6 +59,13 @@ fn a_comparison_that_began_before_the_step_does_not_end_it() {
     let (steps, early) = ([step(10), step(50)], Compared::Well(at(939)));
     let decided = plan(&by_steps(&steps, &early), &[serving("a", 2, 5), sharing("b", 0, 940)]);
     assert_eq!(shares(&decided), [("a", 90), ("b", 10)]);
+}
+
+#[test]
+fn a_share_that_gateways_do_not_know_of_is_not_gone_past() {
+    let (steps, well) = ([step(10), step(50)], Compared::Well(at(990)));
+    let unheard = Wish { programmed: &[Sending::to(Some("a"))], ..by_steps(&steps, &well) };
+    assert_eq!(shares(&plan(&unheard, &[serving("a", 2, 5), sharing("b", 0, 1)])), [("a", 90), ("b", 10)]);
 }
 
 #[test]
@@ -105,6 +116,9 @@ fn promote_takes_one_past_its_steps_and_past_a_rollback_but_not_past_what_verifi
         let decided = plan(&promoted(), &[a.clone(), b]);
         assert_eq!(decided.serving().is_some_and(|serving| serving.name == "b"), serves, "{why}");
     }
+    let badly = Compared::Badly("its calls fail".into());
+    let wanted = plan(&Wish { compared: &badly, ..promoted() }, &[a.clone(), sharing("b", 0, 999)]);
+    assert_eq!(wanted.serving().map(|serving| serving.name.as_str()), Some("b"), "a person says so");
     for kept in [Wish { promote: Some("c"), ..promoted() }, Wish { paused: true, ..promoted() }] {
         assert_eq!(shares(&plan(&kept, &[a.clone(), sharing("b", 0, 999)])), [("a", 90), ("b", 10)], "{kept:?}");
     }
@@ -128,6 +142,10 @@ fn abort_keeps_one_from_serving_whatever_it_has_and_taking_it_out_tries_again() 
         assert_eq!(keeps.revisions[1].rolled_back, None);
         assert_eq!(states(&plan(&aborted, &[serving("b", 2, 5)])), [("b", Serving, 2)], "it has taken over");
     }
+    let bad = Existing { rolled_back: Some("why".into()), ..draining("b", 0, 900) };
+    let aborted = Wish { abort: Some("b"), ..by_steps(&two, &unknown) };
+    let remembered = plan(&aborted, &[a.clone(), bad]);
+    assert_eq!(remembered.revisions[1].rolled_back.as_deref(), Some("why"), "that it was rolled back is not forgotten");
     let ended = Existing { replicas: 0, verified: 0, ..draining("b", 2, 900) };
     assert_eq!(states(&plan(&by_steps(&two, &unknown), &[a, ended])), [("a", Serving, 2), ("b", Pending, 2)]);
 }
@@ -148,6 +166,10 @@ fn while_references_are_missing_a_share_stays_and_a_rollback_is_not_forgotten() 
     let (steps, unknown) = ([step(10)], Compared::NotYet);
     let missing = Wish { desired: None, ..by_steps(&steps, &unknown) };
     assert_eq!(shares(&plan(&missing, &[serving("a", 2, 5), sharing("b", 0, 990)])), [("a", 90), ("b", 10)]);
+    let badly = Compared::Badly("its calls fail".into());
+    let failing = plan(&Wish { compared: &badly, ..missing }, &[serving("a", 2, 5), sharing("b", 0, 990)]);
+    assert_eq!(shares(&failing), [("a", 100), ("b", 0)], "nor does that go on");
+    let missing = Wish { desired: None, ..by_steps(&steps, &unknown) };
     let back = Existing { rolled_back: Some("why".into()), replicas: 0, pods: 0, ..draining("b", 2, 900) };
     assert_eq!(states(&plan(&missing, &[serving("a", 2, 5), back])), [("a", Serving, 2), ("b", Failed, 0)]);
 }
