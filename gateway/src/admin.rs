@@ -21,8 +21,8 @@ use crate::{body, check, stack};
 const TEXT: &str = "text/plain; version=0.0.4";
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// A line as often while revisions are compared.
-const COMPARING: Duration = Duration::from_secs(1);
+/// A line as often while something is counted for the operator.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// A line at least this often, so that a reader notices a replica that vanished.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -117,8 +117,9 @@ impl Lines {
             }
             Some(last) => {
                 // That an outlier is tried again is no event: it is seen at the next heartbeat.
-                let is_comparing = last.servers.values().any(|server| !server.traffic.is_empty());
-                let pause = if is_comparing { COMPARING } else { HEARTBEAT };
+                let is_counting =
+                    last.servers.values().any(|server| !server.traffic.is_empty() || server.in_flight.is_some());
+                let pause = if is_counting { COUNTING } else { HEARTBEAT };
                 if let Ok(changed) = tokio::time::timeout(pause, self.changed()).await {
                     changed.ok()?;
                 }
@@ -146,10 +147,10 @@ impl Lines {
         self.outliers.mark_unchanged();
         let loaded = self.reports.borrow_and_update().clone()?;
         let serving = self.gateway.state.serving().ok()?;
-        let (failing, traffic) = (serving.failing(), serving.traffic());
-        if failing.is_empty() && traffic.is_empty() {
+        let (failing, traffic, in_flight) = (serving.failing(), serving.traffic(), serving.in_flight());
+        if failing.is_empty() && traffic.is_empty() && in_flight.is_empty() {
             return Some(loaded);
         }
-        Some(Report::clone(&loaded).with_failing(failing).with_traffic(traffic).into())
+        Some(Report::clone(&loaded).with_failing(failing).with_traffic(traffic).with_in_flight(in_flight).into())
     }
 }

@@ -49,6 +49,11 @@ impl Limiter {
         Arc::new(Self::new(parallel, pending))
     }
 
+    /// Requests that have a place, and those that wait for one.
+    pub(crate) fn under_way(&self) -> usize {
+        self.parallel.saturating_sub(self.places.available_permits()) + self.waiting.load(Ordering::Acquire)
+    }
+
     /// Takes a place, waiting for one until `deadline` where the queue has room.
     pub(crate) async fn enter(&self, deadline: Instant) -> Result<Place, Failure> {
         if let Ok(permit) = self.places.clone().try_acquire_owned() {
@@ -117,9 +122,10 @@ mod tests {
         }
         let refused = limiter.enter(far).await.expect_err("no room");
         assert_eq!((refused.kind, refused.retry_after_seconds()), (Kind::Overloaded, Some(1)));
+        assert_eq!(limiter.under_way(), 2);
         drop(place);
         second.await.expect("no panic").expect("the place that came free");
-        assert_eq!(limiter.waiting.load(Ordering::Acquire), 0);
+        assert_eq!(limiter.under_way(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -156,6 +156,13 @@ impl Serving {
         compared.map(|(name, entry)| (name.to_string(), entry.traffic())).collect()
     }
 
+    /// How many calls are under way, by route, where the operator is to know.
+    pub(crate) fn in_flight(&self) -> BTreeMap<String, u32> {
+        let measured = self.routes.iter().filter(|(_, entry)| entry.route.settings.is_measured);
+        let count = |entry: &Entry| u32::try_from(entry.limiter.under_way()).unwrap_or(u32::MAX);
+        measured.map(|(name, entry)| (name.to_string(), count(entry))).collect()
+    }
+
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)

@@ -85,6 +85,18 @@ impl BridgeClient {
         }
     }
 
+    /// How many sessions the bridge in `pod` has.
+    ///
+    /// # Errors
+    /// The bridge is away, refuses `key`, or speaks another contract.
+    pub async fn sessions(&self, pod: &Address, key: &MacKey) -> Result<u32, BridgeError> {
+        let address = std::net::SocketAddr::from((pod.ip, wire::ADMIN_PORT)).to_string();
+        match tokio::time::timeout(TIMEOUT, self.read(&address, wire::STATUS, &pod.uid, key)).await {
+            Ok(result) => result.map(|status| status.sessions.active),
+            Err(_) => Err(unreachable(&address, &format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
     /// Tells the bridge in `pod` that nobody can reach its sessions any more ([`wire::ABANDON`]).
     ///
     /// # Errors

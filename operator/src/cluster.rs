@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
@@ -113,6 +113,15 @@ impl Cluster {
         selector: &str,
     ) -> Result<Vec<DynamicObject>, Error> {
         self.pages(&self.any(resource, namespace), &resource.kind, namespace, selector).await
+    }
+
+    /// Patches an object that is not ours to apply.
+    pub(crate) async fn patch<K: Namespaced>(&self, object: &K, patch: &Patch<Value>) -> Result<(), Error> {
+        self.metrics.write("patch");
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams { field_manager: Some(OPERATOR_MANAGER.to_owned()), ..PatchParams::default() };
+        bounded("patch", &describe(&K::kind(&()), &namespace, &name), api.patch(&name, &params, patch)).await.map(drop)
     }
 
     /// Server-side apply.

@@ -7,7 +7,7 @@ use kube::runtime::events::Recorder;
 use crate::{
     analysis::Analyses, bridge_client::BridgeClient, canaries::Canaries, cluster::Cluster, config::Config,
     gateway::KeyMemory, gateways::Gateways, loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes,
-    requeue::Requeue, stores::Stores, stream_keys::StreamKeys, written::Written,
+    requeue::Requeue, scaling::Scaling, stores::Stores, stream_keys::StreamKeys, written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -30,6 +30,8 @@ pub struct Ctx {
     pub canaries: Canaries,
     /// How revisions that share calls compare.
     pub analyses: Analyses,
+    /// How many pods servers are to have whose load decides.
+    pub scaling: Scaling,
     /// With what gateways are asked.
     pub stream_keys: StreamKeys,
     /// Which gateways there are and what they select.

@@ -92,6 +92,7 @@ impl Reconciled for MCPServer {
         let key = (namespace.to_owned(), name.to_owned());
         ctx.canaries.forget(&key);
         ctx.analyses.forget(&key);
+        ctx.scaling.forget(&key);
     }
 }
 

@@ -23,6 +23,7 @@ pub mod macs;
 pub mod metrics;
 pub mod probes;
 pub mod requeue;
+pub mod scaling;
 pub mod server;
 pub mod status;
 pub mod stores;

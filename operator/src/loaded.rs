@@ -129,6 +129,21 @@ impl LoadedView {
         failing
     }
 
+    /// Calls that a server works on or that wait for it, at all replicas of its gateways together; `None` where one of them does not say.
+    #[must_use]
+    pub fn in_flight(&self, namespace: &str, name: &str) -> Option<u32> {
+        let key = format!("{namespace}/{name}");
+        let replicas = self.gateways.replicas();
+        let reports = self.read();
+        let mut sum = None;
+        for replica in replicas.values().flatten().filter(|replica| replica.ready) {
+            // What a replica does not know it does not serve; a replica that says nothing may serve it.
+            let Some(server) = reports.get(&replica.uid)?.servers.get(&key) else { continue };
+            sum = Some(server.in_flight?.saturating_add(sum.unwrap_or_default()));
+        }
+        sum
+    }
+
     /// How calls of `server` went at each ready replica, while they are compared.
     #[must_use]
     pub fn traffic(&self, server: &MCPServer) -> Readings {

@@ -121,7 +121,7 @@ impl Metrics {
         self.status_patches.with_label_values(&[outcome]).inc();
     }
 
-    /// A child, or the default gateway, is written by `operation` (`create`, `apply`, `replace`, `delete`).
+    /// A child, or the default gateway, is written by `operation` (`create`, `apply`, `replace`, `patch`, `delete`).
     pub fn write(&self, operation: &'static str) {
         self.writes.with_label_values(&[operation]).inc();
     }

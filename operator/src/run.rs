@@ -30,6 +30,7 @@ use crate::{
     metrics::Metrics,
     probes::Probes,
     requeue::Requeue,
+    scaling::{self, Scaling},
     server,
     stores::{Guarded, Stores, Writers},
     stream,
@@ -156,6 +157,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
         bridges: BridgeClient::default(),
         canaries,
         analyses: Analyses::default(),
+        scaling: Scaling::new(wakes.clone()),
         stream_keys,
         loaded,
         gateways: view,
@@ -207,6 +209,7 @@ async fn lead(Parts { ctx, servers, gateways }: Parts, stop: CancellationToken) 
         spawn(&mut tasks, "the farewells of servers", farewells);
         spawn(&mut tasks, "a controller of servers", controller::servers(ctx.clone(), namespace, writer, stop.clone()));
     }
+    spawn(&mut tasks, "the scaling of servers", scaling::run(ctx.clone(), stop.clone()));
     spawn(&mut tasks, "the census", census::run(ctx, stop.clone()));
     tokio::select! {
         // In this order: told to stop, tasks end at once, and that is no failure.

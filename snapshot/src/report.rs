@@ -68,6 +68,9 @@ pub struct ServerReport {
     /// Its pods whose calls fail one after the other, by uid: until one is answered, or there was none for five minutes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failing: BTreeMap<String, FailingPod>,
+    /// Calls that the server works on or that wait for it, at this replica; only where that decides how many pods there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
     /// Calls by revision, of the two between which new sessions are shared out; counted from when that began at this replica.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub traffic: BTreeMap<String, Traffic>,
@@ -189,6 +192,17 @@ impl Report {
         for (name, revisions) in traffic {
             if let Some(server) = self.servers.get_mut(&name) {
                 server.traffic = revisions;
+            }
+        }
+        self
+    }
+
+    /// The same with how many calls are under way, by `namespace/name` of their servers.
+    #[must_use]
+    pub fn with_in_flight(mut self, in_flight: BTreeMap<String, u32>) -> Self {
+        for (name, calls) in in_flight {
+            if let Some(server) = self.servers.get_mut(&name) {
+                server.in_flight = Some(calls);
             }
         }
         self

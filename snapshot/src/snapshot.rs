@@ -144,6 +144,8 @@ pub struct Settings {
     pub max_pending_requests: usize,
     /// Whether a session stays with one pod.
     pub sessions: SessionType,
+    /// Whether the operator is told how many calls are under way.
+    pub is_measured: bool,
 }
 
 /// One pod of a server.
@@ -274,6 +276,7 @@ mod tests {
             max_parallel_requests: 1,
             max_pending_requests: 1,
             sessions: SessionType::Stateful,
+            is_measured: false,
         };
         Route {
             name: RouteName::new("tools", "s"),

@@ -6,7 +6,7 @@ use super::files::Objects;
 use super::problem::{Origin, Problem};
 
 /// Fields of a server that say where and with how much it runs, and what is watched all the time.
-const SERVER: [&str; 14] = [
+const SERVER: [&str; 15] = [
     "/spec/container/resources",
     "/spec/container/volumes",
     "/spec/container/volumeMounts",
@@ -14,6 +14,7 @@ const SERVER: [&str; 14] = [
     "/spec/container/imagePullSecrets",
     "/spec/pod",
     "/spec/replicas",
+    "/spec/autoscaling",
     "/spec/canaryChecks/checks",
     "/spec/rollout/canary",
     "/spec/rollout/paused",

@@ -1,5 +1,6 @@
 //! `MCPServer`: one MCP server, hosted as pods or running elsewhere, and reachable through every gateway that selects it.
 
+mod autoscaling;
 mod canary;
 mod container;
 mod pod;
@@ -9,6 +10,7 @@ mod rollout;
 mod status;
 mod volume;
 
+pub use autoscaling::{Autoscaling, ScalingMetric, ScalingMetricType};
 pub use canary::{
     CanaryCheck, CanaryChecks, CanaryDocument, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue,
 };
@@ -69,6 +71,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crate::schema::absent_not_null)]
 #[x_kube(validation = crate::rules::exactly_one(&["container", "remote"], "a server runs in one place"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || self.replicas == 1")
+    .message("autoscaling says how many pods there are: remove replicas, and write autoscaling.minReplicas and maxReplicas")
+    .field_path(".replicas"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || self.sessions.type != 'Stateless' || self.autoscaling.metrics.all(metric, metric.type != 'Sessions')")
+    .message("a Stateless server has no sessions to count: write a metric of type InFlight")
+    .field_path(".autoscaling.metrics"))]
 pub struct MCPServerSpec {
     /// The server's container and how to talk to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,10 +86,14 @@ pub struct MCPServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
 
-    /// How many pods run the server, or its relay where it is `remote`. 0 stops them.
+    /// How many pods run the server, or its relay where it is `remote`. 0 stops them. Not together with `autoscaling`.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
+
+    /// How many pods run the server, by its load. Not together with `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 
     /// How sessions are kept.
     #[serde(default)]

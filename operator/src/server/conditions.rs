@@ -189,7 +189,7 @@ impl Outcome<'_> {
         } else if let Some(pending) = self.pending() {
             Some((reasons::ROLLOUT_IN_PROGRESS, format!("revision {} comes up", pending.name)))
         } else if let Some(serving) = missing {
-            let wanted = serving.replicas.max(self.validated.spec.replicas);
+            let wanted = serving.replicas.max(self.validated.replicas);
             Some((reasons::RECONCILING, format!("not all {wanted} replicas answer yet")))
         } else if is_stopped {
             None
@@ -289,7 +289,7 @@ impl Outcome<'_> {
 
     /// Whether the revision starts only when others have ended.
     fn waits(&self, revision: &Planned) -> bool {
-        revision.waits(self.validated.spec.replicas)
+        revision.waits(self.validated.replicas)
     }
 
     fn in_the_way(&self, revision: &Planned) -> Diagnosis {

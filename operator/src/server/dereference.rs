@@ -42,6 +42,7 @@ use crate::{
     loaded::{Programmed, Sending},
     macs,
     requeue::Key,
+    scaling::Bridges,
 };
 
 /// Reads everything.
@@ -90,8 +91,10 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         failing,
         canaries,
         compared: Known::default(),
+        replicas: spec.replicas,
         now,
     };
+    observed.replicas = replicas(&server, spec, remembered.as_deref(), &observed, ctx);
     observed.compared = compared(&server, spec, remembered.as_deref(), traffic, &observed, ctx);
     Ok(observed)
 }
@@ -207,6 +210,28 @@ fn programmed(
         .collect()
 }
 
+/// How many pods the server is to have.
+fn replicas(server: &Key, spec: &MCPServerSpec, remembered: Option<&str>, observed: &Observed, ctx: &Ctx) -> i32 {
+    let Some(autoscaling) = &spec.autoscaling else {
+        ctx.scaling.forget(server);
+        return spec.replicas;
+    };
+    let revisions = observed.revisions();
+    let serving = rollout::current(None, remembered, &revisions);
+    let current = revisions.iter().find(|revision| serving == Some(&revision.name));
+    let takes_some =
+        |name: &str| Some(name) == serving || revisions.iter().any(|one| one.name == name && one.step.is_some());
+    let holds = |pod: &&Pod| {
+        let is_there = pod.metadata.deletion_timestamp.is_none() && !has_ended(pod);
+        is_there && revision_of(pod).is_some_and(takes_some)
+    };
+    let bridges = Bridges {
+        pods: observed.pods.iter().filter(holds).filter_map(address).collect(),
+        key: MacKey::new(&observed.mac.0),
+    };
+    ctx.scaling.of(server, autoscaling, current.map_or(autoscaling.min_replicas, |current| current.replicas), bridges)
+}
+
 /// What speaks against the revision that takes a share of new sessions.
 fn compared(
     server: &Key,
@@ -224,7 +249,7 @@ fn compared(
         return Known::default();
     };
     // Of what is stopped, or only about to start, nobody knows anything.
-    if spec.replicas == 0 || canary.replicas == 0 {
+    if observed.replicas == 0 || canary.replicas == 0 {
         ctx.analyses.forget(server);
         return Known::default();
     }

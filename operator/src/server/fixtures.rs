@@ -55,6 +55,7 @@ pub(super) fn nothing() -> Observed {
         failing: BTreeMap::new(),
         canaries: None,
         compared: Known::default(),
+        replicas: 1,
         now: Timestamp::from_second(1000).unwrap(),
     }
 }

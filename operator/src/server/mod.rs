@@ -5,6 +5,7 @@ mod conditions;
 mod dereference;
 mod diagnosis;
 pub(crate) mod farewell;
+mod fewest;
 #[cfg(test)]
 mod fixtures;
 mod known_answers;
@@ -34,6 +35,7 @@ pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
         let key = (server.namespace().unwrap_or_default(), server.name_any());
         ctx.canaries.forget(&key);
         ctx.analyses.forget(&key);
+        ctx.scaling.forget(&key);
         let told = farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
         return Ok(if told == Told::Everyone { Next::Change } else { Next::After(farewell::AGAIN) });
     }
@@ -60,6 +62,7 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let observed = dereference::observe(server, &owner, ctx).await?;
     let validated = validate::validate(server, &name, &observed);
     let built = build::build(&validated, &observed, summary::remembered(server), &owner, &ctx.config)?;
+    fewest::mark(ctx, &observed, &built.plan).await;
     let applied = built.resources.apply(&ctx.cluster).await?;
     count_rollbacks(&observed, &built.plan, ctx);
     let outcome = summary::Outcome {

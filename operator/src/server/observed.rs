@@ -71,6 +71,8 @@ pub(super) struct Observed {
     pub(super) canaries: Option<Result<BTreeMap<String, Standing>, BadCheck>>,
     /// What was found of a revision that takes a share of new sessions.
     pub(super) compared: Known,
+    /// How many pods the server is to have.
+    pub(super) replicas: i32,
     /// When the reads began.
     pub(super) now: Timestamp,
 }

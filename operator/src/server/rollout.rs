@@ -89,7 +89,7 @@ pub(super) struct Wish<'a> {
     pub(super) is_checked: bool,
     /// `metadata.generation` of the spec.
     pub(super) generation: i64,
-    /// `spec.replicas`.
+    /// How many pods it is to have.
     pub(super) replicas: i32,
     /// `spec.rollout.type`.
     pub(super) type_: RolloutType,

@@ -27,6 +27,8 @@ pub(super) struct Validated<'a> {
     pub(super) spec: &'a MCPServerSpec,
     /// `metadata.generation`.
     pub(super) generation: i64,
+    /// How many pods it is to have: what the spec says, or its load asks for.
+    pub(super) replicas: i32,
     /// The MAC key of its bridges.
     pub(super) mac: Mac,
     /// Digest of everything outside the spec that the process is given; what is missing otherwise. Without it nobody
@@ -45,6 +47,7 @@ pub(super) fn validate<'a>(server: &'a MCPServer, name: &'a str, observed: &Obse
         server: name,
         spec: &server.spec,
         generation: server.metadata.generation.unwrap_or_default(),
+        replicas: observed.replicas,
         mac: observed.mac,
         content,
     }
@@ -102,11 +105,12 @@ fn claims(spec: &MCPServerSpec, observed: &Observed) -> Result<(), Error> {
                 format!("PersistentVolumeClaim {name} does not exist and spec.container.volumes needs it: create it");
             return Err(unresolved(reasons::CLAIM_NOT_FOUND, message));
         };
-        let together = match (spec.rollout.type_, spec.replicas) {
+        let most = spec.autoscaling.as_ref().map_or(spec.replicas, |autoscaling| autoscaling.max_replicas);
+        let together = match (spec.rollout.type_, most) {
             (RolloutType::BlueGreen | RolloutType::Canary, _) => {
                 "during a rollout the pods of two revisions mount it at once; write rollout.type: Recreate"
             }
-            (RolloutType::Recreate, 2..) => "several replicas mount it at once; write replicas: 1",
+            (RolloutType::Recreate, 2..) => "several replicas mount it at once; write replicas: 1, without autoscaling",
             (RolloutType::Recreate, _) => continue,
         };
         if !modes.iter().any(|mode| SHAREABLE.contains(&mode.as_str())) {

@@ -340,7 +340,7 @@ async fn tools_that_change_while_a_revision_has_a_share_take_it_back() {
     let cluster = Cluster::connect().await;
     let name = "steps-tools";
     deleting(&cluster, &[name], async {
-        let mut manifest = by_steps(name, &json!([{"setWeight": 50, "pause": "10m"}]), &json!({"interval": "1m"}));
+        let mut manifest = by_steps(name, &json!([{"setWeight": 50, "pause": "10m"}]), &quick());
         let program = manifest["spec"]["container"]["command"][2].as_str().expect("a program").to_owned();
         let turns = "fs.existsSync('/tmp/turned') ? 'Obeys' : 'Evaluates JavaScript'";
         manifest["spec"]["container"]["command"][2] = program.replace("'Evaluates JavaScript'", turns).into();

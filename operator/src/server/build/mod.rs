@@ -116,7 +116,7 @@ fn plan(
         has_other_tools: tool_changes.is_some(),
         is_checked: validated.spec.canary_checks.is_some(),
         generation: validated.generation,
-        replicas: validated.spec.replicas,
+        replicas: validated.replicas,
         type_: validated.spec.rollout.type_,
         steps: validated.spec.rollout.steps(),
         compared: &observed.compared.compared,
@@ -143,7 +143,7 @@ fn add_revision(
     template: Option<&PodTemplateSpec>,
 ) -> Result<(), Error> {
     let live = observed.deployment(&planned.name);
-    if live.is_none() && planned.waits(parts.spec.replicas) {
+    if live.is_none() && planned.waits(parts.validated.replicas) {
         // A Deployment that was made with no replicas is complete, and would never say that its pods do not come up.
         resources.keep::<ControllerRevision>(&planned.name);
         return Ok(());

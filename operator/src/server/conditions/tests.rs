@@ -162,6 +162,7 @@ fn the_gateway_replica_that_lags_is_named() {
 fn a_server_that_is_scaled_to_zero_says_how_to_start_it() {
     let mut case = Case::new(&[("new", Serving, 0)], "new");
     case.server.spec.replicas = 0;
+    case.observed.replicas = 0;
     let facts = case.facts();
     assert_is(&facts, "Available", State::False, "ScaledToZero");
     assert_is(&facts, "Ready", State::False, "ScaledToZero");
