@@ -23,6 +23,7 @@ pub struct Metrics {
     canary_latency: Histogram,
     canaries_failing: IntGaugeVec,
     rollbacks: IntCounter,
+    scalings: IntCounterVec,
 }
 
 impl Metrics {
@@ -81,6 +82,13 @@ impl Metrics {
                 "portolan_operator_rollbacks_total",
                 "Revisions that took a share of new sessions and were taken back",
             )?,
+            scalings: IntCounterVec::new(
+                Opts::new(
+                    "portolan_operator_scalings_total",
+                    "Servers that were to have more or fewer pods for their load",
+                ),
+                &["direction"],
+            )?,
         };
         let Self {
             registry,
@@ -95,6 +103,7 @@ impl Metrics {
             canary_latency,
             canaries_failing,
             rollbacks,
+            scalings,
         } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
@@ -107,6 +116,7 @@ impl Metrics {
         registry.register(Box::new(canary_latency.clone()))?;
         registry.register(Box::new(canaries_failing.clone()))?;
         registry.register(Box::new(rollbacks.clone()))?;
+        registry.register(Box::new(scalings.clone()))?;
         Ok(metrics)
     }
 
@@ -170,6 +180,11 @@ impl Metrics {
     /// A revision was taken back.
     pub fn rolled_back(&self) {
         self.rollbacks.inc();
+    }
+
+    /// The load of a server asks for other than the pods that it was to have: `up` or `down`.
+    pub fn scaled(&self, direction: &'static str) {
+        self.scalings.with_label_values(&[direction]).inc();
     }
 
     /// Whether this process leads.

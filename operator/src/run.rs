@@ -146,6 +146,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
     let loaded = LoadedView::new(view.clone());
     let stream_keys = StreamKeys::new(cluster.clone());
     let canaries = Canaries::new(loaded.clone(), stream_keys.clone(), wakes.clone(), metrics.clone())?;
+    let scaling = Scaling::new(wakes.clone(), metrics.clone());
     let reporter = Reporter { controller: "portolan-operator".into(), instance: Some(config.identity.clone()) };
     let ctx = Ctx {
         config,
@@ -157,7 +158,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
         bridges: BridgeClient::default(),
         canaries,
         analyses: Analyses::default(),
-        scaling: Scaling::new(wakes.clone()),
+        scaling,
         stream_keys,
         loaded,
         gateways: view,

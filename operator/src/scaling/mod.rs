@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bridge_client::{Address, BridgeClient},
     context::Ctx,
+    metrics::Metrics,
     requeue::{Key, Requeue},
 };
 use load::{Bounds, Load};
@@ -58,6 +59,7 @@ impl Measured {
 pub struct Scaling {
     held: Mutex<HashMap<Key, Held>>,
     servers: Requeue,
+    metrics: Metrics,
 }
 
 /// One server.
@@ -68,6 +70,13 @@ struct Held {
     /// Pods that it is to have.
     wanted: u32,
     bridges: Bridges,
+}
+
+/// How many pods there are to be, and how many there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    from: u32,
+    to: u32,
 }
 
 /// The bridges that have the sessions of a server, and the key that they take.
@@ -88,8 +97,8 @@ impl fmt::Debug for Bridges {
 impl Scaling {
     /// Nothing is scaled yet. `servers` wakes those that are to have more or fewer pods.
     #[must_use]
-    pub fn new(servers: Requeue) -> Self {
-        Self { held: Mutex::default(), servers }
+    pub fn new(servers: Requeue, metrics: Metrics) -> Self {
+        Self { held: Mutex::default(), servers, metrics }
     }
 
     /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`.
@@ -123,10 +132,12 @@ impl Scaling {
 
     /// Takes in the load of a server, and wakes it when it is to have more or fewer pods.
     pub fn take(&self, server: &Key, measured: Measured, now: Timestamp) {
-        let changed = self.lock().get_mut(server).is_some_and(|held| held.take(measured, now));
-        if changed {
-            self.servers.wake(&server.0, &server.1);
-        }
+        let changed = self.lock().get_mut(server).and_then(|held| held.take(measured, now));
+        let Some(Change { from, to }) = changed else { return };
+        let (namespace, name) = server;
+        tracing::info!(namespace, name, from, to, "the load of a server asks for other than the pods that it has");
+        self.metrics.scaled(if to > from { "up" } else { "down" });
+        self.servers.wake(namespace, name);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Held>> {
@@ -149,12 +160,13 @@ impl Held {
         }
     }
 
-    /// Whether that changes how many pods there are to be.
-    fn take(&mut self, measured: Measured, now: Timestamp) -> bool {
+    /// What that changes.
+    fn take(&mut self, measured: Measured, now: Timestamp) -> Option<Change> {
         let (bounds, current) = (self.bounds, self.wanted);
         let asks = self.loads.iter_mut().map(|(type_, load)| load.take(now, measured.of(*type_), current, bounds));
         let wanted = asks.max().unwrap_or(current);
-        std::mem::replace(&mut self.wanted, wanted) != wanted
+        self.wanted = wanted;
+        (wanted != current).then_some(Change { from: current, to: wanted })
     }
 }
 
