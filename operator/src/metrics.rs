@@ -117,6 +117,9 @@ impl Metrics {
         registry.register(Box::new(canaries_failing.clone()))?;
         registry.register(Box::new(rollbacks.clone()))?;
         registry.register(Box::new(scalings.clone()))?;
+        for direction in ["up", "down"] {
+            scalings.with_label_values(&[direction]);
+        }
         Ok(metrics)
     }
 

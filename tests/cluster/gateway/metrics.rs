@@ -110,8 +110,9 @@ fn of_the_operator(text: &str) {
     }
     assert!(text.contains("portolan_operator_leader 1"), "{text}");
     let bounded = BTreeMap::from([
-        ("kind", &["MCPGateway", "MCPServer"][..]),
-        ("operation", &["apply", "create", "delete", "replace"]),
+        ("direction", &["down", "up"][..]),
+        ("kind", &["MCPGateway", "MCPServer"]),
+        ("operation", &["apply", "create", "delete", "patch", "replace"]),
         (
             "outcome",
             &[
