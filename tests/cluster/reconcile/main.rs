@@ -7,6 +7,7 @@ mod children;
 mod deletion;
 mod gateways;
 mod guards;
+mod load;
 mod rollouts;
 mod sessions;
 mod status;
