@@ -54,6 +54,18 @@ pub(super) fn draining(name: &str, replicas: i32, since: i64) -> Existing {
     Existing { draining_since: Some(at(since)), ..serving(name, replicas, 1) }
 }
 
+/// A revision as it is when what was planned has come about, with so many verified pods.
+pub(super) fn kept(planned: &Planned, verified: i32) -> Existing {
+    Existing {
+        generation: planned.generation,
+        serving_since: planned.serving_since,
+        draining_since: planned.draining_since,
+        step: planned.step,
+        rolled_back: planned.rolled_back.clone(),
+        ..pending(&planned.name, planned.replicas, verified)
+    }
+}
+
 pub(super) fn states(plan: &Plan) -> Vec<(&str, RevisionState, i32)> {
     plan.revisions.iter().map(|revision| (revision.name.as_str(), revision.state, revision.replicas)).collect()
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Existing, Step, Wish, has_passed};
 use crate::{analysis::Compared, loaded::Sending};
 
+/// After that much of a step gateways have heard of its share and told of calls there: what was compared before may be silence only.
+const HEARD: Duration = Duration::from_secs(2);
+
 /// What becomes of the desired revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -96,11 +99,11 @@ fn back(wish: &Wish<'_>, desired: &str, revision: Option<&Existing>) -> Option<T
     }
 }
 
-/// Whether a step has lasted as long as it has to, gateways know of its share, and the comparison since it began speaks for the next.
+/// Whether a step has lasted as long as it has to, gateways know of its share, and a comparison within it speaks for the next.
 fn is_over(wish: &Wish<'_>, desired: &str, rival: &str, step: Step) -> bool {
     let pause = wish.steps.get(step.index).map_or(Duration::ZERO, |step| step.pause.as_std());
     let sending = Sending { canary: Some(Sending::share(desired, wish.weight_at(step))), ..Sending::to(Some(rival)) };
-    let is_well = matches!(wish.compared, Compared::Well(since) if *since >= step.since);
+    let is_well = matches!(wish.compared, Compared::Well(since) if has_passed(HEARD, step.since, *since));
     has_passed(pause, step.since, wish.now) && wish.programmed.contains(&sending) && is_well
 }
 

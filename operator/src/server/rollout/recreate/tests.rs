@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::tests::{at, draining, pending, serving, states, wish};
+use super::super::tests::{at, draining, kept, pending, serving, states, wish};
 use super::*;
 use portolan_crds::server::RolloutType;
 
@@ -170,18 +170,9 @@ impl World {
         let before = self.find(&planned.name);
         let pods = before.map_or(0, |before| before.pods);
         Existing {
-            name: planned.name.clone(),
-            generation: planned.generation,
-            serving_since: planned.serving_since,
-            draining_since: planned.draining_since,
-            step: planned.step,
-            rolled_back: planned.rolled_back.clone(),
-            replicas: planned.replicas,
-            verified: if self.answers { planned.replicas } else { 0 },
             pods: pods.max(planned.replicas),
             idle: before.is_some_and(|before| before.idle && planned.replicas == 0),
-            gave_up: false,
-            refuted: false,
+            ..kept(planned, if self.answers { planned.replicas } else { 0 })
         }
     }
 }

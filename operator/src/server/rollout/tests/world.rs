@@ -149,20 +149,7 @@ impl World {
 
     fn made(&self, planned: &Planned) -> Existing {
         let revision: usize = planned.name.parse().unwrap();
-        Existing {
-            name: planned.name.clone(),
-            generation: planned.generation,
-            serving_since: planned.serving_since,
-            draining_since: planned.draining_since,
-            step: planned.step,
-            rolled_back: planned.rolled_back.clone(),
-            replicas: planned.replicas,
-            verified: if self.answers[revision] { planned.replicas } else { 0 },
-            pods: planned.replicas,
-            idle: planned.replicas == 0,
-            gave_up: false,
-            refuted: false,
-        }
+        kept(planned, if self.answers[revision] { planned.replicas } else { 0 })
     }
 }
 
