@@ -34,7 +34,7 @@ pub const GENERATION: &str = "portolan.dev/generation";
 /// Annotation of a revision's ControllerRevision: when the revision began to take all new sessions, RFC 3339.
 pub const SERVED_SINCE: &str = "portolan.dev/served-since";
 
-/// Annotation of a revision's ControllerRevision: the spec that asked for it last, as JSON, without `replicas`, `limits` and
+/// Annotation of a revision's ControllerRevision: the spec that asked for it last, as JSON, without `replicas`, `autoscaling`, `limits` and
 /// `rollout`, which no revision is made of.
 pub const SPEC: &str = "portolan.dev/spec";
 

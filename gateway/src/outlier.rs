@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use portolan_mcp::failure::Kind;
 use portolan_policy::identity::{Identity, Principal};
+use portolan_snapshot::report;
 use tokio::time::Instant;
 
 /// Failures in a row that make a pod an outlier, as many as Envoy waits for (`consecutive_gateway_failure`).
@@ -170,6 +171,15 @@ impl Outlier {
 }
 
 impl Callers {
+    /// Who they are as an operator is told, who compares what replicas say: nobody, one by a name that says nothing else, or several.
+    pub(crate) fn told(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::One(one) => Some(one.iter().take(8).map(|byte| format!("{byte:02x}")).collect()),
+            Self::Several => Some(report::SEVERAL.to_owned()),
+        }
+    }
+
     /// More than one.
     pub(crate) fn are_several(&self) -> bool {
         matches!(self, Self::Several)

@@ -95,9 +95,8 @@ impl RecordedBody {
     /// The answer broke off: at the pod, or at a bound here that is not the pod's fault.
     fn broken(&mut self, error: &BoxError) {
         self.record.broken();
-        let kind = error.downcast_ref::<Failure>().map(|failure| failure.kind);
-        if let Some(kind @ (Kind::ServerUnreachable | Kind::RequestTimeout)) = kind {
-            self.held.broke(kind, &self.record);
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            self.held.broke(failure.kind, &self.record);
         }
     }
 }

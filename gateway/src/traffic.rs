@@ -85,7 +85,8 @@ impl Tally {
             begun: self.begun.load(Relaxed),
             calls: self.calls.load(Relaxed),
             failed: self.failed.load(Relaxed),
-            is_one_callers: lock(&self.callers).are_several() && !lock(&self.failing).are_several(),
+            callers: lock(&self.callers).told(),
+            failing: lock(&self.failing).told(),
             durations: counts.filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -145,19 +146,24 @@ impl Watched {
 
     /// What became of it neither revision could help.
     pub(crate) fn is_nobodys_fault(&mut self) {
-        self.is_counted = true;
-        self.tally.begun.fetch_sub(1, Relaxed);
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.tally.begun.fetch_sub(1, Relaxed);
+        }
     }
 
     /// It was answered to the end: whether well, the answer says.
     pub(crate) fn answered(&mut self) {
-        let failed = if self.is_stream { self.stream_ends_in_failure() } else { is_failure(&self.seen) };
+        let failed = self.failure_that_was_told().unwrap_or(false);
         self.count(failed);
     }
 
-    fn stream_ends_in_failure(&self) -> bool {
+    /// Whether what it was told so far is a failure; `None` before there was an answer.
+    fn failure_that_was_told(&self) -> Option<bool> {
+        if !self.is_stream {
+            return failure_in(&self.seen);
+        }
         let events = sse::Decoder::new(MAX_LOOKED_AT).push(&self.seen).unwrap_or_default();
-        events.iter().any(|event| is_failure(event))
+        events.iter().filter_map(|event| failure_in(event)).next_back()
     }
 
     fn count(&mut self, failed: bool) {
@@ -169,13 +175,21 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.count(true);
+        if self.is_counted {
+            return;
+        }
+        // A client that has its answer may close before the stream ends.
+        let failed = self.failure_that_was_told().unwrap_or(true);
+        self.count(failed);
     }
 }
 
-/// Whether a message is an answer that says that the call failed, and not for what was asked.
-fn is_failure(message: &[u8]) -> bool {
-    Message::parse(message).is_ok_and(|message| message.is_failure() && !message.is_refusal())
+/// Whether a message says that the call failed, and not for what was asked; `None` where it is no answer.
+fn failure_in(message: &[u8]) -> Option<bool> {
+    match Message::parse(message) {
+        Ok(answer @ Message::Response { .. }) => Some(answer.is_failure() && !answer.is_refusal()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_closes_when_it_has_its_answer_has_not_given_up() {
+        let answer = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+        for (seen, failed) in
+            [(answer, 0), ("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n", 1)]
+        {
+            let tally = Arc::new(Tally::default());
+            let mut call = Watched::begin(tally.clone(), Identity::anonymous());
+            call.answers(true);
+            call.look_at(seen.as_bytes());
+            drop(call);
+            assert_eq!(tally.report().failed, failed, "{seen}");
+        }
+    }
+
+    #[test]
     fn a_call_that_its_client_gave_up_failed_and_one_that_neither_revision_could_help_was_none() {
         let tally = Arc::new(Tally::default());
         let begin = || Watched::begin(tally.clone(), Identity::anonymous());
@@ -226,19 +255,21 @@ mod tests {
     }
 
     #[test]
-    fn what_one_of_several_callers_alone_meets_is_told_apart() {
+    fn who_called_and_who_met_failures_is_told_as_far_as_it_is_one() {
         let tally = Arc::new(Tally::default());
-        let caller = |name: &str| Identity::new("keys", name);
         let call = |name: &str, fails: bool| {
-            let mut call = Watched::begin(tally.clone(), caller(name));
+            let mut call = Watched::begin(tally.clone(), Identity::new("keys", name));
             if fails { call.failed() } else { call.answered() }
         };
         call("alice", true);
-        assert!(!tally.report().is_one_callers, "she is the only one there is");
+        let told = tally.report();
+        assert_eq!((&told.callers, told.callers.is_some()), (&told.failing, true));
         call("bob", false);
-        assert!(tally.report().is_one_callers);
+        let told = tally.report();
+        assert_eq!((told.callers.as_deref(), told.failing.is_some()), (Some(report::SEVERAL), true));
+        assert_ne!(told.failing.as_deref(), Some(report::SEVERAL));
         call("bob", true);
-        assert!(!tally.report().is_one_callers);
+        assert_eq!(tally.report().failing.as_deref(), Some(report::SEVERAL));
     }
 
     #[test]

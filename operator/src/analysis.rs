@@ -4,14 +4,14 @@
 //! leader begins to compare anew.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use portolan_crds::server::CanaryAnalysis;
-use portolan_snapshot::report::Traffic;
+use portolan_snapshot::report::{self, Traffic};
 
 use crate::requeue::Key;
 
@@ -55,24 +55,33 @@ pub struct Between<'a> {
     pub rule: &'a CanaryAnalysis,
 }
 
+/// What speaks against a revision that takes a share, besides what its calls tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Against {
+    /// What counts as a comparison to its disadvantage.
+    pub trouble: Option<String>,
+    /// A wrong answer of it alone to what is known, and how long until everyone was asked again: then it really is of it alone.
+    pub wrong: Option<(String, Duration)>,
+}
+
 /// The comparisons of every server that is between two revisions.
 #[derive(Debug, Default)]
 pub struct Analyses(Mutex<HashMap<Key, Analysis>>);
 
 impl Analyses {
-    /// What is known at `now`. `trouble` is what is wrong with the canary besides what its calls tell.
+    /// What is known at `now`. `against` is what speaks against the canary besides what its calls tell.
     pub fn of(
         &self,
         server: &Key,
         between: Between<'_>,
         readings: Readings,
-        trouble: Option<String>,
+        against: Against,
         now: Timestamp,
     ) -> Known {
         let mut analyses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = analyses.get_mut(server).filter(|analysis| analysis.is_of(between));
         match known {
-            Some(analysis) => analysis.take(between, readings, trouble, now),
+            Some(analysis) => analysis.take(between, readings, against, now),
             None => {
                 analyses.insert(server.clone(), Analysis::begin(between, readings, now));
                 Known { again: Some(between.rule.interval.as_std()), ..Known::default() }
@@ -93,10 +102,14 @@ struct Analysis {
     canary: String,
     /// When the comparison that is under way began.
     began: Timestamp,
+    /// What had been counted when comparing began.
+    first: Readings,
     /// What had been counted up to the last one that said something.
     base: Readings,
     /// Comparisons in a row that were to the disadvantage of the canary.
     bad: u32,
+    /// Since when it answers wrongly what is known.
+    wrong_since: Option<Timestamp>,
     compared: Compared,
     note: Option<String>,
 }
@@ -115,14 +128,29 @@ enum Finding {
 impl Analysis {
     fn begin(between: Between<'_>, base: Readings, now: Timestamp) -> Self {
         let (serving, canary) = (between.serving.to_owned(), between.canary.to_owned());
-        Self { serving, canary, began: now, base, bad: 0, compared: Compared::NotYet, note: None }
+        Self {
+            serving,
+            canary,
+            began: now,
+            first: base.clone(),
+            base,
+            bad: 0,
+            wrong_since: None,
+            compared: Compared::NotYet,
+            note: None,
+        }
     }
 
     fn is_of(&self, between: Between<'_>) -> bool {
         (&*self.serving, &*self.canary) == (between.serving, between.canary)
     }
 
-    fn take(&mut self, between: Between<'_>, readings: Readings, trouble: Option<String>, now: Timestamp) -> Known {
+    fn take(&mut self, between: Between<'_>, readings: Readings, against: Against, now: Timestamp) -> Known {
+        if let Some((why, until_asked)) = against.wrong {
+            return self.wrong(why, until_asked, now);
+        }
+        self.wrong_since = None;
+        let trouble = against.trouble;
         let interval = between.rule.interval.as_std();
         // With a clock that was set back it is over, too.
         let passed = Duration::try_from(now.duration_since(self.began)).unwrap_or(interval);
@@ -160,6 +188,16 @@ impl Analysis {
         self.known(again)
     }
 
+    fn wrong(&mut self, why: String, until_asked: Duration, now: Timestamp) -> Known {
+        let since = *self.wrong_since.get_or_insert(now);
+        let passed = Duration::try_from(now.duration_since(since)).unwrap_or(until_asked);
+        let note = Some(why.clone());
+        match until_asked.checked_sub(passed).filter(|rest| !rest.is_zero()) {
+            Some(rest) => Known { compared: Compared::NotYet, note, again: Some(rest) },
+            None => Known { compared: Compared::Badly(why), note, again: None },
+        }
+    }
+
     fn known(&self, again: Duration) -> Known {
         Known { compared: self.compared.clone(), note: self.note.clone(), again: Some(again) }
     }
@@ -183,9 +221,9 @@ impl Analysis {
             let why = format!("{} calls have ended there, {} of them failed", canary.calls, canary.failed);
             return if is_open || canary.failed > 0 { Finding::TooFew(why) } else { Finding::Quiet };
         }
-        let is_one_callers =
-            readings.values().filter_map(|traffic| traffic.get(between.canary)).all(|one| one.is_one_callers);
-        if fails_more(&canary, &serving, rule) && !is_one_callers {
+        let is_one_callers = are_several(readings, between.canary, |traffic| traffic.callers.as_deref())
+            && !are_several(readings, between.canary, |traffic| traffic.failing.as_deref());
+        if fails_more(&canary, &self.usual(&serving, readings, between), rule) && !is_one_callers {
             return Finding::Badly(format!(
                 "{} of its {} calls failed, of revision {} {} of {}, which is over maxErrorPermille, {}",
                 canary.failed, canary.calls, between.serving, serving.failed, serving.calls, rule.max_error_permille
@@ -209,16 +247,29 @@ impl Analysis {
         Finding::Well
     }
 
+    /// What calls of the revision that serves come to: since the last comparison, or, where those are too few, since there are shares.
+    fn usual(&self, serving: &Traffic, readings: &Readings, between: Between<'_>) -> Traffic {
+        if serving.calls >= u64::from(between.rule.min_calls) {
+            return serving.clone();
+        }
+        since(&self.first, readings, between.serving)
+    }
+
     /// What was counted at a revision since the last comparison that said something.
     fn since(&self, readings: &Readings, revision: &str) -> Traffic {
-        let mut sum = Traffic::default();
-        for (replica, traffic) in readings {
-            let Some(now) = traffic.get(revision) else { continue };
-            let before = self.base.get(replica).and_then(|traffic| traffic.get(revision));
-            add(&mut sum, now, before.filter(|before| before.since == now.since));
-        }
-        sum
+        since(&self.base, readings, revision)
     }
+}
+
+/// What was counted at a revision beyond `base`.
+fn since(base: &Readings, readings: &Readings, revision: &str) -> Traffic {
+    let mut sum = Traffic::default();
+    for (replica, traffic) in readings {
+        let Some(now) = traffic.get(revision) else { continue };
+        let before = base.get(replica).and_then(|traffic| traffic.get(revision));
+        add(&mut sum, now, before.filter(|before| before.since == now.since));
+    }
+    sum
 }
 
 /// Adds what `now` has beyond `before`; all of it where the replica began anew.
@@ -232,6 +283,12 @@ fn add(sum: &mut Traffic, now: &Traffic, before: Option<&Traffic>) {
         let more = count.saturating_sub(before.durations.get(bound).copied().unwrap_or_default());
         *sum.durations.entry(*bound).or_default() += more;
     }
+}
+
+/// Whether more than one caller is told of.
+fn are_several(readings: &Readings, revision: &str, who: impl Fn(&Traffic) -> Option<&str>) -> bool {
+    let told: BTreeSet<_> = readings.values().filter_map(|traffic| who(traffic.get(revision)?)).collect();
+    told.len() > 1 || told.contains(report::SEVERAL)
 }
 
 /// Whether more calls fail than may, and not by chance: by more than two standard deviations and one of what is expected where just as many fail

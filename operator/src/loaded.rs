@@ -15,6 +15,7 @@ use portolan_snapshot::report::{BadLine, Canary, Report, ServerReport};
 use crate::{
     analysis::Readings,
     gateways::{GatewayName, Gateways, Replica},
+    scaling::Reading,
 };
 
 /// Whether the gateways serve a server as it is now.
@@ -129,19 +130,20 @@ impl LoadedView {
         failing
     }
 
-    /// Calls that a server works on or that wait for it, at all replicas of its gateways together; `None` where one of them does not say.
+    /// Calls that a server works on or that wait for it, at all replicas of those gateways together, as far as they say.
     #[must_use]
-    pub fn in_flight(&self, namespace: &str, name: &str) -> Option<u32> {
+    pub fn in_flight(&self, namespace: &str, name: &str, gateways: &[GatewayName]) -> Reading {
         let key = format!("{namespace}/{name}");
         let replicas = self.gateways.replicas();
         let reports = self.read();
-        let mut sum = None;
-        for replica in replicas.values().flatten().filter(|replica| replica.ready) {
-            // What a replica does not know it does not serve; a replica that says nothing may serve it.
-            let Some(server) = reports.get(&replica.uid)?.servers.get(&key) else { continue };
-            sum = Some(server.in_flight?.saturating_add(sum.unwrap_or_default()));
+        let mut all = Reading { least: 0, is_whole: !gateways.is_empty() };
+        for replica in gateways.iter().filter_map(|gateway| replicas.get(gateway)).flatten() {
+            let said = reports.get(&replica.uid).and_then(|report| report.servers.get(&key)?.in_flight);
+            all.least = all.least.saturating_add(said.unwrap_or_default());
+            // One that is not ready may still have calls, and need not have any.
+            all.is_whole &= said.is_some() || !replica.ready;
         }
-        sum
+        all
     }
 
     /// How calls of `server` went at each ready replica, while they are compared.

@@ -76,6 +76,9 @@ pub struct ServerReport {
     pub traffic: BTreeMap<String, Traffic>,
 }
 
+/// More than one caller.
+pub const SEVERAL: &str = "several";
+
 /// Calls of clients that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,9 +93,12 @@ pub struct Traffic {
     pub calls: u64,
     /// How many of them got no answer, an error, or a tool's result that is one, or were given up.
     pub failed: u64,
-    /// Whether several callers called, and calls of only one of them failed.
-    #[serde(default)]
-    pub is_one_callers: bool,
+    /// Who called: one caller, by a name that is the same at every replica, or [`SEVERAL`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers: Option<String>,
+    /// The same of calls that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
     /// How many took how long, by the upper bound in microseconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub durations: BTreeMap<u64, u64>,

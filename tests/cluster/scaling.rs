@@ -74,7 +74,9 @@ async fn rush(cluster: &Cluster, name: &str) {
         });
     }
     until_pods(cluster, name, 3, PATIENCE).await;
-    println!("from 1 to 3 pods that answer {:.1} s after twelve calls at once began", began.elapsed().as_secs_f64());
+    let took = began.elapsed();
+    println!("from 1 to 3 pods that answer {:.1} s after twelve calls at once began", took.as_secs_f64());
+    assert!(took < Duration::from_secs(40), "{took:?}");
     assert_eq!(cluster.serving_revision(TENANT, name).await, revision, "it is no other revision");
     while let Some(ended) = calls.join_next().await {
         ended.expect("no call fails");

@@ -49,7 +49,7 @@ impl Served {
             |why: String| Failure::new(Exit::Negative, format!("{} cannot be asked for again: {why}", self.name));
         let mut spec = self.spec.clone().ok_or_else(|| unusable("its spec was too large to be remembered".into()))?;
         let now = serde_json::to_value(now).map_err(|error| unusable(error.to_string()))?;
-        for field in ["replicas", "limits", "rollout"] {
+        for field in ["replicas", "autoscaling", "limits", "rollout"] {
             spec[field] = now[field].clone();
         }
         let mut spec: MCPServerSpec = serde_json::from_value(spec).map_err(|error| unusable(error.to_string()))?;
@@ -115,7 +115,7 @@ async fn try_undo(args: &UndoArgs) -> Result<Option<String>, Failure> {
     let mut object = found.object.clone();
     object.spec = spec;
     let done = format!(
-        "{} asks for {} again, which began to serve {}; replicas, limits and rollout stay as they are\n",
+        "{} asks for {} again, which began to serve {}; replicas, autoscaling, limits and rollout stay as they are\n",
         found.name,
         served.name,
         shown(served.since)

@@ -132,7 +132,7 @@ pub struct CanaryStep {
 ///
 /// Calls of tools, and of what else a server is there for, count: those that get no answer, an error that is not about what was asked, or a tool's result
 /// that is one, and those that are given up. That none of its replicas answers, or that its tools change, is to its disadvantage as well, where it is not so of the
-/// revision that serves. A known answer that is wrong there alone takes it back at once.
+/// revision that serves. A known answer that is wrong there alone takes it back when it still is after `canaryChecks.interval`.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryAnalysis {

@@ -23,9 +23,10 @@ fn readings(a: Traffic, b: Traffic) -> Readings {
 fn compared(rule: &CanaryAnalysis, steps: impl IntoIterator<Item = (Traffic, Traffic)>) -> Vec<Compared> {
     let (analyses, server) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()));
     let between = Between { serving: "a", canary: "b", rule };
-    analyses.of(&server, between, Readings::new(), None, at(0));
-    let reading =
-        |(step, (a, b)): (i64, _)| analyses.of(&server, between, readings(a, b), None, at(10 * (step + 1))).compared;
+    analyses.of(&server, between, Readings::new(), Against::default(), at(0));
+    let reading = |(step, (a, b)): (i64, _)| {
+        analyses.of(&server, between, readings(a, b), Against::default(), at(10 * (step + 1))).compared
+    };
     (0..).zip(steps).map(reading).collect()
 }
 
@@ -71,10 +72,55 @@ fn what_may_be_chance_is_not_held_against_it() {
 }
 
 #[test]
-fn what_one_of_several_callers_alone_meets_is_not_held_against_it() {
+fn what_one_of_several_callers_alone_meets_is_not_held_against_it_whichever_replicas_it_was_at() {
     let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
-    let alone = Traffic { is_one_callers: true, ..traffic(20, 20, 1000) };
-    assert_eq!(compared(&once, [(traffic(100, 0, 1000), alone)]), [Compared::Well(at(0))]);
+    let at_replicas = |told: [(&str, Option<&str>); 2]| {
+        let (analyses, server) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()));
+        let between = Between { serving: "a", canary: "b", rule: &once };
+        analyses.of(&server, between, Readings::new(), Against::default(), at(0));
+        let mut both = Readings::new();
+        for (replica, (callers, failing)) in ["one", "other"].into_iter().zip(told) {
+            let failed = if failing.is_some() { 20 } else { 0 };
+            let (callers, failing) = (Some(callers.to_owned()), failing.map(str::to_owned));
+            let canary = Traffic { callers, failing, ..traffic(20, failed, 1000) };
+            let revisions = [("a".to_owned(), traffic(100, 0, 1000)), ("b".to_owned(), canary)];
+            both.insert(replica.to_owned(), revisions.into());
+        }
+        analyses.of(&server, between, both, Against::default(), at(10)).compared
+    };
+    assert_eq!(at_replicas([("alice", Some("alice")), ("bob", None)]), Compared::Well(at(0)), "alice alone");
+    assert_eq!(at_replicas([("several", Some("alice")), ("alice", Some("alice"))]), Compared::Well(at(0)), "still");
+    for of_two in [[("alice", Some("alice")), ("bob", Some("bob"))], [("several", Some("several")), ("bob", None)]] {
+        assert!(matches!(at_replicas(of_two), Compared::Badly(_)), "{of_two:?}");
+    }
+    assert!(matches!(at_replicas([("alice", Some("alice")), ("alice", None)]), Compared::Badly(_)), "the only one");
+}
+
+#[test]
+fn a_wrong_answer_of_it_alone_counts_once_everyone_was_asked_again() {
+    let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
+    let between = Between { serving: "a", canary: "b", rule: &rule };
+    let wrong = || Against { wrong: Some(("wrong".into(), std::time::Duration::from_secs(60))), trouble: None };
+    let look = |second, against| analyses.of(&server, between, Readings::new(), against, at(second));
+    look(0, Against::default());
+    let first = look(5, wrong());
+    assert_eq!((first.compared, first.again), (Compared::NotYet, Some(std::time::Duration::from_secs(60))));
+    assert_eq!(first.note.as_deref(), Some("wrong"), "and says so meanwhile");
+    assert_eq!(look(64, wrong()).compared, Compared::NotYet);
+    assert_eq!(look(65, wrong()).compared, Compared::Badly("wrong".into()));
+    look(66, Against::default());
+    assert_eq!(look(70, wrong()).compared, Compared::NotYet, "it was right in between");
+}
+
+#[test]
+fn where_few_calls_are_left_to_the_one_that_serves_those_since_there_are_shares_count() {
+    let once = CanaryAnalysis { failure_threshold: 1, ..rule() };
+    // One of ten fails at either.
+    let found = compared(
+        &once,
+        [(traffic(200, 20, 1000), traffic(20, 2, 1000)), (traffic(202, 20, 1000), traffic(120, 14, 1000))],
+    );
+    assert_eq!(found[1], Compared::Well(at(10)));
 }
 
 #[test]
@@ -91,7 +137,9 @@ fn a_replica_that_is_away_for_a_while_is_not_counted_twice() {
     let rule = CanaryAnalysis { failure_threshold: 9, ..rule() };
     let between = Between { serving: "a", canary: "b", rule: &rule };
     let bad = || readings(traffic(100, 0, 1000), traffic(20, 20, 1000));
-    let look = |second, readings| analyses.of(&server, between, readings, None, at(second)).note.unwrap_or_default();
+    let look = |second, readings| {
+        analyses.of(&server, between, readings, Against::default(), at(second)).note.unwrap_or_default()
+    };
     look(0, Readings::new());
     assert!(look(10, bad()).contains("1 comparison "));
     assert_eq!(look(20, Readings::new()), "");
@@ -148,12 +196,12 @@ fn a_replica_that_began_anew_is_counted_from_its_beginning() {
 fn trouble_counts_as_a_comparison_to_its_disadvantage() {
     let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
     let between = Between { serving: "a", canary: "b", rule: &rule };
-    let look =
-        |second| analyses.of(&server, between, Readings::new(), Some("none answers".into()), at(second)).compared;
+    let trouble = || Against { trouble: Some("none answers".into()), wrong: None };
+    let look = |second| analyses.of(&server, between, Readings::new(), trouble(), at(second)).compared;
     assert_eq!((look(0), look(10), look(15)), (Compared::NotYet, Compared::NotYet, Compared::NotYet));
     assert!(matches!(look(20), Compared::Badly(_)));
     let other = Between { canary: "c", ..between };
-    let anew = analyses.of(&server, other, Readings::new(), None, at(30));
+    let anew = analyses.of(&server, other, Readings::new(), Against::default(), at(30));
     assert_eq!(anew.compared, Compared::NotYet, "it begins anew");
 }
 
@@ -162,7 +210,7 @@ fn it_says_what_holds_it_up_and_when_there_may_be_more_to_know() {
     let (analyses, server, rule) = (Analyses::default(), ("tools".to_owned(), "s".to_owned()), rule());
     let between = Between { serving: "a", canary: "b", rule: &rule };
     let look = |second, b| {
-        let known = analyses.of(&server, between, readings(traffic(100, 0, 1000), b), None, at(second));
+        let known = analyses.of(&server, between, readings(traffic(100, 0, 1000), b), Against::default(), at(second));
         (known.compared, known.again.expect("it is compared").as_secs(), known.note.unwrap_or_default())
     };
     assert_eq!(look(0, traffic(0, 0, 1)), (Compared::NotYet, 10, String::new()));

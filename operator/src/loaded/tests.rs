@@ -112,3 +112,25 @@ fn only_what_changed_is_news() {
     assert_eq!(view.take("uid-a", heartbeat.clone()).unwrap(), (Vec::new(), false));
     assert!(view.take("uid-unknown", heartbeat).is_err());
 }
+
+#[test]
+fn calls_in_flight_are_those_of_every_replica_of_the_gateways_that_serve_and_one_that_does_not_say_is_missed() {
+    let view = view(vec![replica("a", true), replica("b", true), replica("leaving", false)]);
+    let busy = |calls: Option<u32>| {
+        let mut report = report(3, "s-1");
+        report.servers.get_mut("team/s").unwrap().in_flight = calls;
+        report
+    };
+    let gateways = [GATEWAY.to_owned()];
+    let read = || view.in_flight("team", "s", &gateways);
+    view.take("uid-a", busy(Some(3))).unwrap();
+    assert_eq!(read(), Reading { least: 3, is_whole: false }, "b has not reported");
+    view.take("uid-b", busy(None)).unwrap();
+    assert_eq!(read(), Reading { least: 3, is_whole: false }, "b is of a release that does not count");
+    view.take("uid-b", busy(Some(4))).unwrap();
+    assert_eq!(read(), Reading { least: 7, is_whole: true });
+    view.take("uid-leaving", busy(Some(2))).unwrap();
+    assert_eq!(read(), Reading { least: 9, is_whole: true }, "it still works on two");
+    assert_eq!(view.in_flight("team", "s", &[]), Reading::default(), "nobody serves it");
+    assert_eq!(view.in_flight("team", "s", &["platform/other".to_owned()]), Reading { least: 0, is_whole: true });
+}

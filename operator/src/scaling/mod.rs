@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use portolan_crds::server::{Autoscaling, ScalingMetricType};
 use portolan_mcp::mac::MacKey;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -19,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bridge_client::{Address, BridgeClient},
     context::Ctx,
+    gateways::GatewayName,
     metrics::Metrics,
     requeue::{Key, Requeue},
 };
 use load::{Bounds, Load};
+
+pub use load::Reading;
 
 /// How often the load is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,17 +38,17 @@ const PARALLEL: usize = 16;
 /// What may be measured.
 const MEASURED: [ScalingMetricType; 2] = [ScalingMetricType::InFlight, ScalingMetricType::Sessions];
 
-/// What the load of a server is now; `None` where someone who counts does not say.
+/// What the load of a server is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// Calls that it works on or that wait for it.
-    pub in_flight: Option<u32>,
+    pub in_flight: Reading,
     /// Open sessions.
-    pub sessions: Option<u32>,
+    pub sessions: Reading,
 }
 
 impl Measured {
-    fn of(self, type_: ScalingMetricType) -> Option<u32> {
+    fn of(self, type_: ScalingMetricType) -> Reading {
         match type_ {
             ScalingMetricType::InFlight => self.in_flight,
             ScalingMetricType::Sessions => self.sessions,
@@ -69,7 +71,7 @@ struct Held {
     loads: Vec<(ScalingMetricType, Load)>,
     /// Pods that it is to have.
     wanted: u32,
-    bridges: Bridges,
+    asked: Asked,
 }
 
 /// How many pods there are to be, and how many there were.
@@ -79,18 +81,28 @@ struct Change {
     to: u32,
 }
 
-/// The bridges that have the sessions of a server, and the key that they take.
+/// Who is asked for the load of a server.
 #[derive(Clone, Default)]
-pub struct Bridges {
-    /// Their pods.
-    pub pods: Vec<Address>,
-    /// The server's key; none is asked without.
+pub struct Asked {
+    /// The pods whose bridges have its sessions.
+    pub bridges: Vec<Address>,
+    /// The key that they take; none is asked without.
     pub key: Option<MacKey>,
+    /// The gateways that serve it, as `namespace/name`.
+    pub gateways: Vec<GatewayName>,
+    /// Whether a pod answers: that nothing is under way at one that is down says nothing of its load.
+    pub is_up: bool,
 }
 
-impl fmt::Debug for Bridges {
+impl fmt::Debug for Asked {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Bridges").field("pods", &self.pods).finish_non_exhaustive()
+        let Self { bridges, gateways, is_up, .. } = self;
+        formatter
+            .debug_struct("Asked")
+            .field("bridges", bridges)
+            .field("gateways", gateways)
+            .field("is_up", is_up)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,17 +114,17 @@ impl Scaling {
     }
 
     /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`.
-    /// `bridges` are those that have its sessions.
-    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: i32, bridges: Bridges) -> i32 {
+    /// `asked` are those who know its load.
+    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: i32, asked: Asked) -> i32 {
         let bounds = bounds(autoscaling);
         let mut held = self.lock();
         let held = held.entry(server.clone()).or_insert_with(|| Held {
             bounds,
             loads: Vec::new(),
             wanted: current.try_into().unwrap_or_default(),
-            bridges: Bridges::default(),
+            asked: Asked::default(),
         });
-        held.bridges = bridges;
+        held.asked = asked;
         held.follow(autoscaling, bounds);
         held.wanted.try_into().unwrap_or(i32::MAX)
     }
@@ -122,16 +134,14 @@ impl Scaling {
         self.lock().remove(server);
     }
 
-    /// The servers whose load decides, with the bridges to ask for sessions where those do.
-    #[must_use]
-    pub fn servers(&self) -> Vec<(Key, Option<Bridges>)> {
+    /// The servers whose load decides, with who is asked for it, and whether for sessions too.
+    fn servers(&self) -> Vec<(Key, Asked, bool)> {
         let by_sessions = |held: &Held| held.loads.iter().any(|(type_, _)| *type_ == ScalingMetricType::Sessions);
-        let asked = |held: &Held| by_sessions(held).then(|| held.bridges.clone());
-        self.lock().iter().map(|(key, held)| (key.clone(), asked(held))).collect()
+        self.lock().iter().map(|(key, held)| (key.clone(), held.asked.clone(), by_sessions(held))).collect()
     }
 
     /// Takes in the load of a server, and wakes it when it is to have more or fewer pods.
-    pub fn take(&self, server: &Key, measured: Measured, now: Timestamp) {
+    pub fn take(&self, server: &Key, measured: Measured, now: Instant) {
         let changed = self.lock().get_mut(server).and_then(|held| held.take(measured, now));
         let Some(Change { from, to }) = changed else { return };
         let (namespace, name) = server;
@@ -161,7 +171,7 @@ impl Held {
     }
 
     /// What that changes.
-    fn take(&mut self, measured: Measured, now: Timestamp) -> Option<Change> {
+    fn take(&mut self, measured: Measured, now: Instant) -> Option<Change> {
         let (bounds, current) = (self.bounds, self.wanted);
         let asks = self.loads.iter_mut().map(|(type_, load)| load.take(now, measured.of(*type_), current, bounds));
         let wanted = asks.max().unwrap_or(current);
@@ -179,10 +189,11 @@ pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            let now = Timestamp::now();
-            for (server, _) in ctx.scaling.servers() {
-                let in_flight = ctx.loaded.in_flight(&server.0, &server.1);
-                ctx.scaling.take(&server, Measured { in_flight, sessions: sessions.of(&server) }, now);
+            let now = Instant::now();
+            for (server, asked, _) in ctx.scaling.servers() {
+                let known = |reading: Reading| Reading { is_whole: reading.is_whole && asked.is_up, ..reading };
+                let in_flight = known(ctx.loaded.in_flight(&server.0, &server.1, &asked.gateways));
+                ctx.scaling.take(&server, Measured { in_flight, sessions: known(sessions.of(&server)) }, now);
             }
         }
     };
@@ -195,19 +206,24 @@ pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
 
 /// How many sessions servers had when their bridges were asked last.
 #[derive(Debug, Default)]
-struct Sessions(Mutex<HashMap<Key, (Instant, u32)>>);
+struct Sessions(Mutex<HashMap<Key, (Instant, Reading)>>);
 
 impl Sessions {
-    fn of(&self, server: &Key) -> Option<u32> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(server).copied();
-        known.filter(|(asked, _)| asked.elapsed() < FRESH).map(|(_, sessions)| sessions)
+    fn of(&self, server: &Key) -> Reading {
+        let known = self.lock().get(server).copied();
+        known.filter(|(asked, _)| asked.elapsed() < FRESH).map_or_else(Reading::default, |(_, sessions)| sessions)
     }
 
-    /// Those of servers that are asked no more are forgotten.
-    fn put(&self, told: HashMap<Key, u32>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (asked, _)| asked.elapsed() < FRESH);
-        known.extend(told.into_iter().map(|(server, sessions)| (server, (Instant::now(), sessions))));
+    fn put(&self, server: Key, sessions: Reading) {
+        self.lock().insert(server, (Instant::now(), sessions));
+    }
+
+    fn forget_old(&self) {
+        self.lock().retain(|_, (asked, _)| asked.elapsed() < FRESH);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Reading)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,26 +233,26 @@ async fn ask(ctx: Arc<Ctx>, sessions: Arc<Sessions>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
-        let asked = ctx.scaling.servers().into_iter().filter_map(|(server, bridges)| Some((server, bridges?)));
-        let told = stream::iter(asked)
-            .map(|(server, bridges)| async { Some((server, sum(&ctx.bridges, bridges).await?)) })
-            .buffer_unordered(PARALLEL)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
-        sessions.put(told);
+        sessions.forget_old();
+        let by_sessions = ctx.scaling.servers().into_iter().filter(|(.., by_sessions)| *by_sessions);
+        let asked = by_sessions.map(|(server, asked, _)| (server, asked, ctx.bridges.clone(), sessions.clone()));
+        let all = stream::iter(asked).for_each_concurrent(PARALLEL, |(server, asked, client, sessions)| async move {
+            sessions.put(server, sum(&client, asked).await);
+        });
+        all.await;
     }
 }
 
-/// All sessions of a server; `None` where one of its bridges does not say.
-async fn sum(client: &BridgeClient, bridges: Bridges) -> Option<u32> {
-    let key = bridges.key?;
-    let asked = stream::iter(bridges.pods).map(|pod| {
-        let key = key.clone();
-        async move { client.sessions(&pod, &key).await }
+/// All sessions of a server, as far as its bridges say.
+async fn sum(client: &BridgeClient, asked: Asked) -> Reading {
+    let Some(key) = asked.key else { return Reading::default() };
+    let each = stream::iter(asked.bridges).map(|pod| {
+        let (key, client) = (key.clone(), client.clone());
+        async move { client.sessions(&pod, &key).await.ok() }
     });
-    let said: Vec<_> = asked.buffer_unordered(PARALLEL).collect().await;
-    said.into_iter().try_fold(0_u32, |sum, said| Some(sum.saturating_add(said.ok()?)))
+    let said: Vec<_> = each.buffer_unordered(PARALLEL).collect().await;
+    let least = said.iter().flatten().fold(0_u32, |sum, sessions| sum.saturating_add(*sessions));
+    Reading { least, is_whole: said.iter().all(Option::is_some) && !asked.gateways.is_empty() }
 }
 
 fn bounds(autoscaling: &Autoscaling) -> Bounds {

@@ -19,38 +19,40 @@ fn server() -> Key {
 }
 
 fn wanted(scaling: &Scaling, autoscaling: &Autoscaling, current: i32) -> i32 {
-    scaling.of(&server(), autoscaling, current, Bridges::default())
+    scaling.of(&server(), autoscaling, current, Asked::default())
 }
 
-fn load(scaling: &Scaling, seconds: std::ops::Range<i64>, measured: Measured) {
+fn load(scaling: &Scaling, began: Instant, seconds: std::ops::Range<u64>, measured: Measured) {
     for second in seconds {
-        scaling.take(&server(), measured, Timestamp::from_second(second).unwrap());
+        scaling.take(&server(), measured, began + Duration::from_secs(second));
     }
+}
+
+fn all(least: u32) -> Reading {
+    Reading { least, is_whole: true }
 }
 
 #[test]
 fn the_measure_that_asks_for_most_decides_and_the_server_is_woken_when_that_changes() {
     let wakes = Requeue::default();
-    let metrics = Metrics::new().unwrap();
+    let (metrics, began) = (Metrics::new().unwrap(), Instant::now());
     let scaling = Scaling::new(wakes.clone(), metrics.clone());
     let both = by(&[(ScalingMetricType::InFlight, 10), (ScalingMetricType::Sessions, 2)]);
     assert_eq!(wanted(&scaling, &both, 3), 3, "it is left as it is while nothing is known");
-    assert!(scaling.servers()[0].1.is_some(), "bridges are asked");
-    load(&scaling, 0..70, Measured { in_flight: Some(15), sessions: Some(12) });
+    assert!(scaling.servers()[0].2, "bridges are asked");
+    load(&scaling, began, 0..70, Measured { in_flight: all(15), sessions: all(12) });
     assert_eq!(wanted(&scaling, &both, 3), 6);
     let calls = by(&[(ScalingMetricType::InFlight, 10)]);
-    load(&scaling, 70..200, Measured { in_flight: Some(15), sessions: Some(12) });
-    assert_eq!((wanted(&scaling, &calls, 6), scaling.servers()[0].1.is_some()), (6, false));
-    load(&scaling, 200..201, Measured { in_flight: Some(15), sessions: None });
+    load(&scaling, began, 70..200, Measured { in_flight: all(15), sessions: all(12) });
+    assert_eq!((wanted(&scaling, &calls, 6), scaling.servers()[0].2), (6, false));
+    load(&scaling, began, 200..201, Measured { in_flight: all(15), sessions: Reading::default() });
     assert_eq!(wanted(&scaling, &calls, 6), 2, "what sessions would ask for does not count any more");
     let woken = Box::pin(wakes.stream("tools")).next().now_or_never().flatten();
     assert_eq!(woken, Some(server()));
     let counted = metrics.text().unwrap();
-    for series in [
-        r#"portolan_operator_scalings_total{direction="up"} 1"#,
-        r#"portolan_operator_scalings_total{direction="down"} 1"#,
-    ] {
-        assert!(counted.contains(series), "{counted}");
+    for direction in ["up", "down"] {
+        let never = format!(r#"portolan_operator_scalings_total{{direction="{direction}"}} 0"#);
+        assert!(counted.contains(never.trim_end_matches('0')) && !counted.contains(&never), "{counted}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! Every read of a reconcile: what the spec names, what exists, and what bridges and gateways say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::{
@@ -32,7 +35,7 @@ use super::{
     tool_changes::Changes,
 };
 use crate::{
-    analysis::{Between, Compared, Known, Readings},
+    analysis::{Against, Between, Known, Readings},
     apply::Owner,
     bridge_client::Address,
     canaries::{Asked, Standing, Target},
@@ -42,8 +45,11 @@ use crate::{
     loaded::{Programmed, Sending},
     macs,
     requeue::Key,
-    scaling::Bridges,
+    scaling,
 };
+
+/// How long a round of known-answer checks takes, usually.
+const A_ROUND: Duration = Duration::from_secs(2);
 
 /// Reads everything.
 pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Result<Observed, Error> {
@@ -222,14 +228,18 @@ fn replicas(server: &Key, spec: &MCPServerSpec, remembered: Option<&str>, observ
     let takes_some =
         |name: &str| Some(name) == serving || revisions.iter().any(|one| one.name == name && one.step.is_some());
     let holds = |pod: &&Pod| {
-        let is_there = pod.metadata.deletion_timestamp.is_none() && !has_ended(pod);
+        let is_there = pod.metadata.deletion_timestamp.is_none() && runs_bridge(pod);
         is_there && revision_of(pod).is_some_and(takes_some)
     };
-    let bridges = Bridges {
-        pods: observed.pods.iter().filter(holds).filter_map(address).collect(),
+    let asked = scaling::Asked {
+        bridges: observed.pods.iter().filter(holds).filter_map(address).collect(),
         key: MacKey::new(&observed.mac.0),
+        gateways: observed.endpoints.iter().map(|(gateway, _)| gateway.clone()).collect(),
+        is_up: serving.is_some_and(|serving| observed.pods_of(serving).any(|pod| observed.answers(pod))),
     };
-    ctx.scaling.of(server, autoscaling, current.map_or(autoscaling.min_replicas, |current| current.replicas), bridges)
+    // Between two revisions none may serve, and pods are there all the same.
+    let current = current.map(|current| current.replicas).or_else(|| revisions.iter().map(|one| one.replicas).max());
+    ctx.scaling.of(server, autoscaling, current.unwrap_or(autoscaling.min_replicas), asked)
 }
 
 /// What speaks against the revision that takes a share of new sessions.
@@ -253,16 +263,16 @@ fn compared(
         ctx.analyses.forget(server);
         return Known::default();
     }
-    if let Some(wrong) = known_answers::wrong_only_there(observed, serving, &canary.name) {
-        return Known { compared: Compared::Badly(wrong), ..Known::default() };
-    }
     let changes = if spec.rollout.allow_tool_changes { None } else { observed.tool_changes(serving, &canary.name) };
     let changes = changes.filter(|changes| *changes != Changes::Unknown);
     let trouble = changes.map(|changes| format!("it has other tools than revision {serving} by now: {changes}"));
     // What both have is not the fault of one.
     let trouble = trouble.or_else(|| observed.trouble(&canary.name).filter(|_| observed.trouble(serving).is_none()));
     let between = Between { serving, canary: &canary.name, rule: &rollout.analysis };
-    ctx.analyses.of(server, between, traffic, trouble, observed.now)
+    let wrong = known_answers::wrong_only_there(observed, serving, &canary.name);
+    let round = spec.canary_checks.as_ref().map_or(Duration::ZERO, |checks| checks.interval.as_std() + A_ROUND);
+    let against = Against { trouble, wrong: wrong.map(|why| (why, round)) };
+    ctx.analyses.of(server, between, traffic, against, observed.now)
 }
 
 /// The pods whose probes matter: those that run and were not told to end. One that drains may be wanted again.

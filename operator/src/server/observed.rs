@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, ContainerStatus, Pod},
 };
 use portolan_canary::BadCheck;
-use portolan_crds::labels;
+use portolan_crds::{conditions::reasons, labels};
 use portolan_mcp::{
     mac::KEY_LEN,
     wire::{ProbeState, ProbeStatus},
@@ -200,7 +200,12 @@ impl Observed {
     pub(super) fn trouble(&self, revision: &str) -> Option<String> {
         match diagnosis::failing(self.answering(revision)) {
             Failing::All(diagnosis) => Some(diagnosis.message),
-            _ if self.answering(revision).next().is_none() => Some("none of its replicas answers".into()),
+            _ if self.answering(revision).next().is_none() => {
+                let silent = self.pods_of(revision).map(|pod| (pod, self.probe(pod)));
+                // What only comes up is no trouble.
+                let why = diagnosis::worst(silent).filter(|why| why.reason != reasons::PENDING)?;
+                Some(format!("none of its replicas answers: {}", why.message))
+            }
             _ => None,
         }
     }

@@ -254,7 +254,7 @@ async fn as_many_revisions_are_remembered_as_the_spec_says_and_undo_asks_for_the
 }
 
 #[tokio::test]
-async fn a_known_answer_that_turns_wrong_takes_a_revision_back_at_once() {
+async fn a_known_answer_that_turns_wrong_takes_a_revision_back() {
     let cluster = Cluster::connect().await;
     let name = "steps-check";
     deleting(&cluster, &[name], async {

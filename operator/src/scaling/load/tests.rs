@@ -5,7 +5,7 @@ const BOUNDS: Bounds = Bounds { least: 1, most: 10, delay: Duration::from_secs(1
 /// A second after the other, with the pods that are asked for there at once.
 struct World {
     load: Load,
-    second: i64,
+    now: Instant,
     pods: u32,
     bounds: Bounds,
 }
@@ -13,15 +13,19 @@ struct World {
 impl World {
     /// Ten for each pod.
     fn new(pods: u32) -> Self {
-        Self { load: Load::new(10), second: 0, pods, bounds: BOUNDS }
+        Self { load: Load::new(10), now: Instant::now(), pods, bounds: BOUNDS }
     }
 
-    /// Goes on for so many seconds with this load.
-    fn go(&mut self, seconds: i64, load: Option<u32>) -> u32 {
+    /// Goes on for so many seconds with this load; `None` where nobody says.
+    fn go(&mut self, seconds: u32, load: Option<u32>) -> u32 {
+        let reading = Reading { least: load.unwrap_or_default(), is_whole: load.is_some() };
+        self.read(seconds, reading)
+    }
+
+    fn read(&mut self, seconds: u32, reading: Reading) -> u32 {
         for _ in 0..seconds {
-            self.second += 1;
-            let now = Timestamp::from_second(self.second).unwrap();
-            self.pods = self.load.take(now, load, self.pods, self.bounds);
+            self.now += Duration::from_secs(1);
+            self.pods = self.load.take(self.now, reading, self.pods, self.bounds);
         }
         self.pods
     }
@@ -85,9 +89,26 @@ fn more_load_is_met_although_someone_does_not_say_how_much_it_has() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_takes_no_pod_away() {
+fn a_load_that_only_some_tell_of_is_met_and_takes_nothing_away() {
     let mut world = World::new(5);
-    world.go(200, Some(45));
-    world.second -= 150;
-    assert_eq!(world.go(50, Some(0)), 5);
+    let some = |least| Reading { least, is_whole: false };
+    assert_eq!(world.read(300, some(80)), 8);
+    assert_eq!(world.read(300, some(10)), 8);
+}
+
+#[test]
+fn a_burst_that_is_the_first_that_is_known_is_no_average() {
+    assert_eq!(World::new(1).go(1, Some(100)), 2, "of six seconds it is a sixth");
+    let mut burst = World::new(2);
+    burst.go(1, Some(60));
+    assert_eq!(burst.go(9, Some(0)), 2);
+}
+
+#[test]
+fn what_is_remembered_does_not_grow_with_the_delay() {
+    let mut world = World { bounds: Bounds { delay: Duration::from_secs(3600), ..BOUNDS }, ..World::new(1) };
+    for load in 0..4000_u32 {
+        world.go(1, Some(load * 7 % 100));
+    }
+    assert!(world.load.asked.len() <= 10 && world.load.samples.len() <= 60, "{:?}", world.load.asked);
 }

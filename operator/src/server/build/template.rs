@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What of a spec says how revisions follow each other, and not what one is.
-const NOT_OF_A_REVISION: [&str; 3] = ["replicas", "limits", "rollout"];
+const NOT_OF_A_REVISION: [&str; 4] = ["replicas", "autoscaling", "limits", "rollout"];
 /// Annotations of an object have 256 KiB.
 const MAX_SPEC_BYTES: usize = 128 * 1024;
 
