@@ -30,9 +30,10 @@ impl Outcome<'_> {
             let lacks = self.diagnosis(canary).map(|lacks| lacks.message);
             return Some(lacks.unwrap_or_else(|| self.coming_up(canary).message));
         }
-        match (self.tool_changes, self.observed.programmed(&self.plan.sending())) {
+        // Of a share that has just been decided on gateways were not asked yet.
+        match (self.tool_changes, self.observed.programmed.get(&self.plan.sending())) {
             (Some(changes), _) => Some(changes.to_string()),
-            (None, Programmed::Waiting(lack)) => Some(lack),
+            (None, Some(Programmed::Waiting(lack))) => Some(lack.clone()),
             (None, _) => self.observed.compared.note.clone(),
         }
     }
