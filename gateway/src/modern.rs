@@ -13,7 +13,6 @@ use portolan_mcp::{
     parked::{Opened, Parked, ParkingKey},
     token::SessionKey,
 };
-use portolan_policy::identity::Identity;
 use portolan_snapshot::snapshot::Pod;
 use tokio::time::Instant;
 
@@ -76,10 +75,10 @@ fn pods<'a>(asked: &'a Asked<'_>, caller: &SessionKey, state: Option<&str>) -> R
             }
             // What a pod keeps for a caller serves that caller's next request too.
             let route = &asked.entry.route;
-            let pods = match (&route.canary, asked.caller == &Identity::anonymous()) {
-                // All callers without a name have one name here: a share of them is a share of their calls.
-                (Some(_), true) => route.takers_drawn_by(caller, &session::generate()?),
-                _ => route.takers(caller),
+            let pods = match &route.canary {
+                // A share of calls, whoever's: of few callers a share would be none or all.
+                Some(_) => route.takers_drawn_by(caller, &session::generate()?),
+                None => route.takers(caller),
             };
             let pods = asked.entry.in_rotation(pods);
             if pods.is_empty() { Err(session::not_ready(&asked.entry.route)) } else { Ok(pods) }

@@ -118,8 +118,7 @@ pub struct CanaryRollout {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryStep {
-    /// Share of new sessions in percent. Calls without a session count as one: of a server with `sessions.type: Stateful` a caller's stay with one
-    /// revision.
+    /// Share of new sessions, and of calls without a session, in percent.
     #[schemars(range(min = 1, max = 99), extend("format" = "int32"))]
     pub set_weight: u8,
 
