@@ -137,6 +137,7 @@ fn lists_of_named_objects_merge_by_name() {
         [
             "gateway.spec.authentication.apiKeys name",
             "gateway.status.conditions type",
+            "server.spec.autoscaling.metrics type",
             "server.spec.canaryChecks.checks name",
             "server.spec.container.env name",
             "server.spec.container.imagePullSecrets name",
