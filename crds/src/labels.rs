@@ -34,8 +34,8 @@ pub const GENERATION: &str = "portolan.dev/generation";
 /// Annotation of a revision's ControllerRevision: when the revision began to take all new sessions, RFC 3339.
 pub const SERVED_SINCE: &str = "portolan.dev/served-since";
 
-/// Annotation of a revision's ControllerRevision: the spec that asked for it last, as JSON, without `replicas`, `autoscaling`, `limits` and
-/// `rollout`, which no revision is made of.
+/// Annotation of a revision's ControllerRevision: the spec that asked for it last, as JSON, without what no revision is made of
+/// ([`crate::MCPServerSpec::NOT_OF_A_REVISION`]).
 pub const SPEC: &str = "portolan.dev/spec";
 
 /// Prefixes that `spec.pod.labels` and `spec.pod.annotations` may not use: the operator's own, and one by which an

@@ -18,6 +18,7 @@ use crate::{
     cluster::{Cluster, Namespaced, describe},
     compare,
     error::Error,
+    hex::hex,
 };
 
 /// Annotation: a hash of what we applied last, so that a field that we no longer want is noticed.
@@ -197,8 +198,7 @@ fn stamp(desired: &mut Value, resource: &ApiResource) {
     desired["kind"] = json!(resource.kind);
     // serde_json sorts keys, so equal objects have equal hashes.
     let hash = digest(&SHA256, desired.to_string().as_bytes());
-    let hash: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    desired["metadata"]["annotations"][APPLIED] = json!(hash);
+    desired["metadata"]["annotations"][APPLIED] = json!(hex(&hash.as_ref()[..8]));
 }
 
 async fn list(

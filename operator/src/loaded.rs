@@ -112,7 +112,7 @@ impl LoadedView {
     /// Pods of `server` whose calls fail one after the other, by uid: what the first replica says that finds so.
     #[must_use]
     pub fn failing(&self, server: &MCPServer) -> BTreeMap<String, Complaint> {
-        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        let key = key_of(server);
         let reports = self.read();
         let mut failing = BTreeMap::new();
         for (gateway, _) in self.gateways.endpoints_of(server) {
@@ -149,15 +149,15 @@ impl LoadedView {
     /// How calls of `server` went at each ready replica, while they are compared.
     #[must_use]
     pub fn traffic(&self, server: &MCPServer) -> Readings {
-        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        let key = key_of(server);
         let reports = self.read();
         let gateways = self.gateways.endpoints_of(server).into_iter();
         let replicas = gateways.flat_map(|(gateway, _)| self.gateways.ready_replicas_of(&gateway));
-        let said = |uid: &str| Some(reports.get(uid)?.servers.get(&key)?.traffic.clone());
-        replicas
-            .filter_map(|replica| Some((said(&replica.uid)?, replica.uid)))
-            .map(|(traffic, uid)| (uid, traffic))
-            .collect()
+        let said = |replica: Replica| {
+            let traffic = reports.get(&replica.uid)?.servers.get(&key)?.traffic.clone();
+            Some((replica.uid, traffic))
+        };
+        replicas.filter_map(said).collect()
     }
 
     /// Every ready replica that serves a server, with its gateway. Sorted.
@@ -210,13 +210,18 @@ impl LoadedView {
     fn lack(&self, pod_uid: &str, server: &MCPServer, sending: &Sending, has_ready_pod: bool) -> Option<String> {
         let reports = self.read();
         let Some(report) = reports.get(pod_uid) else { return Some("has not reported yet".into()) };
-        let key = format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+        let key = key_of(server);
         lack(report.servers.get(&key), server, sending, has_ready_pod)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Report>> {
         self.reports.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Under which name a report has the server.
+fn key_of(server: &MCPServer) -> String {
+    format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any())
 }
 
 fn lack(report: Option<&ServerReport>, server: &MCPServer, sending: &Sending, has_ready_pod: bool) -> Option<String> {

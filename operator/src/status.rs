@@ -25,6 +25,7 @@ use crate::{
     cluster::{Cluster, Namespaced},
     context::Ctx,
     error::{Class, Error},
+    hex::hex,
 };
 
 /// Longest note of an Event that the API server takes.
@@ -366,8 +367,7 @@ async fn publish<K: Reported>(ctx: &Ctx, object: &K, transitions: &[Transition])
 }
 
 fn short_digest(text: &str) -> String {
-    let digest = digest(&SHA256, text.as_bytes());
-    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest(&SHA256, text.as_bytes()).as_ref()[..4])
 }
 
 fn is_worth_an_event(Transition { fact, flipped }: &Transition) -> bool {

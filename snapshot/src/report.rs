@@ -183,32 +183,26 @@ impl Report {
 
     /// The same with what real calls found out about pods, by `namespace/name` of their servers.
     #[must_use]
-    pub fn with_failing(mut self, failing: BTreeMap<String, BTreeMap<String, FailingPod>>) -> Self {
-        for (name, pods) in failing {
-            if let Some(server) = self.servers.get_mut(&name) {
-                server.failing = pods;
-            }
-        }
-        self
+    pub fn with_failing(self, failing: BTreeMap<String, BTreeMap<String, FailingPod>>) -> Self {
+        self.with(failing, |server, pods| server.failing = pods)
     }
 
     /// The same with how calls went that are being compared, by `namespace/name` of their servers and by revision.
     #[must_use]
-    pub fn with_traffic(mut self, traffic: BTreeMap<String, BTreeMap<String, Traffic>>) -> Self {
-        for (name, revisions) in traffic {
-            if let Some(server) = self.servers.get_mut(&name) {
-                server.traffic = revisions;
-            }
-        }
-        self
+    pub fn with_traffic(self, traffic: BTreeMap<String, BTreeMap<String, Traffic>>) -> Self {
+        self.with(traffic, |server, revisions| server.traffic = revisions)
     }
 
     /// The same with how many calls are under way, by `namespace/name` of their servers.
     #[must_use]
-    pub fn with_in_flight(mut self, in_flight: BTreeMap<String, u32>) -> Self {
-        for (name, calls) in in_flight {
+    pub fn with_in_flight(self, in_flight: BTreeMap<String, u32>) -> Self {
+        self.with(in_flight, |server, calls| server.in_flight = Some(calls))
+    }
+
+    fn with<T>(mut self, of_servers: BTreeMap<String, T>, set: impl Fn(&mut ServerReport, T)) -> Self {
+        for (name, value) in of_servers {
             if let Some(server) = self.servers.get_mut(&name) {
-                server.in_flight = Some(calls);
+                set(server, value);
             }
         }
         self

@@ -49,7 +49,7 @@ impl Served {
             |why: String| Failure::new(Exit::Negative, format!("{} cannot be asked for again: {why}", self.name));
         let mut spec = self.spec.clone().ok_or_else(|| unusable("its spec was too large to be remembered".into()))?;
         let now = serde_json::to_value(now).map_err(|error| unusable(error.to_string()))?;
-        for field in ["replicas", "autoscaling", "limits", "rollout"] {
+        for field in MCPServerSpec::NOT_OF_A_REVISION {
             spec[field] = now[field].clone();
         }
         let mut spec: MCPServerSpec = serde_json::from_value(spec).map_err(|error| unusable(error.to_string()))?;

@@ -126,6 +126,9 @@ pub struct MCPServerSpec {
 }
 
 impl MCPServerSpec {
+    /// Fields that say how many pods there are, what reaches them, and how revisions follow each other: no revision is made of them.
+    pub const NOT_OF_A_REVISION: [&str; 4] = ["replicas", "autoscaling", "limits", "rollout"];
+
     /// Whether the bridge adds a document to the server's resources.
     #[must_use]
     pub fn has_canary_document(&self) -> bool {

@@ -251,10 +251,14 @@ fn compared(
     observed: &Observed,
     ctx: &Ctx,
 ) -> Known {
+    let Some(rollout) = &spec.rollout.canary else {
+        ctx.analyses.forget(server);
+        return Known::default();
+    };
     let revisions = observed.revisions();
     let canary = revisions.iter().find(|revision| revision.step.is_some() && revision.draining_since.is_none());
     let serving = rollout::current(None, remembered, &revisions);
-    let (Some(rollout), Some(canary), Some(serving)) = (&spec.rollout.canary, canary, serving) else {
+    let (Some(canary), Some(serving)) = (canary, serving) else {
         ctx.analyses.forget(server);
         return Known::default();
     };

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use ring::digest;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::{error::Error, hex::hex};
 use portolan_crds::conditions::reasons;
 
 /// `<server>-<8 hex digits>`. The same template and content have the same name, in every process and for ever:
@@ -17,7 +17,7 @@ pub(super) fn name(server: &str, template: &PodTemplateSpec, content: &[u8; 32])
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(text.as_bytes());
     context.update(content);
-    let hash: String = context.finish().as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&context.finish().as_ref()[..4]);
     Ok(format!("{server}-{hash}"))
 }
 

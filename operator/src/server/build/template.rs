@@ -9,7 +9,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::runtime::RawExtension,
 };
-use portolan_crds::{OPERATOR_MANAGER, conditions::reasons, labels};
+use portolan_crds::{MCPServerSpec, OPERATOR_MANAGER, conditions::reasons, labels};
 
 use super::Parts;
 use crate::{
@@ -17,8 +17,6 @@ use crate::{
     server::rollout::{Plan, Planned},
 };
 
-/// What of a spec says how revisions follow each other, and not what one is.
-const NOT_OF_A_REVISION: [&str; 4] = ["replicas", "autoscaling", "limits", "rollout"];
 /// Annotations of an object have 256 KiB.
 const MAX_SPEC_BYTES: usize = 128 * 1024;
 
@@ -43,7 +41,7 @@ pub(super) fn controller_revision(
 fn asked_for(parts: &Parts<'_>) -> Option<String> {
     let mut spec = serde_json::to_value(parts.spec).ok()?;
     let fields = spec.as_object_mut()?;
-    NOT_OF_A_REVISION.iter().for_each(|field| drop(fields.remove(*field)));
+    MCPServerSpec::NOT_OF_A_REVISION.iter().for_each(|field| drop(fields.remove(*field)));
     Some(spec.to_string()).filter(|spec| spec.len() <= MAX_SPEC_BYTES)
 }
 

@@ -8,7 +8,7 @@ use portolan_crds::conditions::reasons;
 use ring::digest::{SHA256, digest};
 
 use super::Parts;
-use crate::{error::Error, server::observed::Definitions};
+use crate::{error::Error, hex::hex, server::observed::Definitions};
 
 /// The key that holds the JSON array; gzip in `binaryData`, plain in `data`.
 const KEY: &str = "tools.json";
@@ -63,7 +63,7 @@ fn content_digest(config_map: &ConfigMap) -> String {
         bytes.extend(value.len().to_be_bytes());
         bytes.extend(value);
     }
-    digest(&SHA256, &bytes).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest(&SHA256, &bytes).as_ref()[..8])
 }
 
 fn gzip(text: &str) -> std::io::Result<Vec<u8>> {
