@@ -28,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A process that lived so long is started again at once.
 const LIVED: Duration = Duration::from_secs(60);
+/// How long the last line on stderr is waited for once the process is gone: one that it left behind may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What is kept of a line.
 const MAX_LINE: u64 = 8 * 1024;
 
@@ -83,12 +85,11 @@ async fn keep(
             () = stop.cancelled() => return,
         }
         let began = Instant::now();
-        let last = LastLine::default();
-        let health = match spawn(&server, &command, &last) {
-            Ok(mut child) => {
+        let health = match spawn(&server, &command) {
+            Ok((mut child, words)) => {
                 down.send_replace(None);
                 tokio::select! {
-                    status = child.wait() => exited(status, &last.get()),
+                    status = child.wait() => exited(status, &words.last().await),
                     () = stop.cancelled() => return end(child).await,
                 }
             }
@@ -120,7 +121,7 @@ async fn until_free(port: u16, down: &watch::Sender<Option<Health>>) {
 }
 
 /// The guard ends with everything below it: on our signal, and when we are gone.
-fn spawn(server: &str, command: &ServerCommand, last: &LastLine) -> std::io::Result<Child> {
+fn spawn(server: &str, command: &ServerCommand) -> std::io::Result<(Child, Words)> {
     let mut child = Command::new(&command.guard.program)
         .args(&command.guard.args)
         .arg(GRACE.as_millis().to_string())
@@ -136,10 +137,9 @@ fn spawn(server: &str, command: &ServerCommand, last: &LastLine) -> std::io::Res
     if let Some(stdout) = child.stdout.take() {
         tokio::spawn(log(server.to_owned(), stdout, LastLine::default()));
     }
-    if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(log(server.to_owned(), stderr, last.clone()));
-    }
-    Ok(child)
+    let last = LastLine::default();
+    let stderr = child.stderr.take().map(|stderr| tokio::spawn(log(server.to_owned(), stderr, last.clone())));
+    Ok((child, Words { last, stderr }))
 }
 
 async fn end(mut child: Child) {
@@ -156,6 +156,22 @@ fn exited(status: std::io::Result<ExitStatus>, last: &str) -> Health {
     let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
     let line = if last.is_empty() { String::new() } else { format!("; its last line on stderr: {last}") };
     Health::failed(reasons::SERVER_EXITED, format!("the server ended ({how}){line}"))
+}
+
+/// What a process writes to stderr.
+struct Words {
+    last: LastLine,
+    stderr: Option<JoinHandle<()>>,
+}
+
+impl Words {
+    /// The last line of a process that has ended. It may still be in the pipe, so the pipe is read to its end first.
+    async fn last(self) -> String {
+        if let Some(stderr) = self.stderr {
+            let _ = tokio::time::timeout(LAST_WORDS, stderr).await;
+        }
+        self.last.get()
+    }
 }
 
 /// The last line of a stream.
