@@ -62,6 +62,8 @@ enum Suite {
     Idle(cluster::idle::IdleArgs),
     /// From a server that hangs to `Available=False` (in the test cluster)
     Hang(cluster::hang::HangArgs),
+    /// What calls and sessions notice of changes (in the test cluster)
+    Changes(cluster::changes::ChangesArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -88,5 +90,6 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
         Suite::Idle(args) => cluster::idle::run(args).await,
         Suite::Probes(args) => probes::run(args).await,
         Suite::Hang(args) => cluster::hang::run(args).await,
+        Suite::Changes(args) => cluster::changes::run(args).await,
     }
 }
