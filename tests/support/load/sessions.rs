@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use reqwest::Client;
 use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
+use super::Shared;
 use super::call::{self, AGAIN, LATE};
 use super::tally::Outcome;
-use super::{Shared, Who};
 use crate::mcp::{self, Session, Unopened};
 
 /// A session, and whoever calls in it at the moment.
@@ -29,12 +30,15 @@ enum Slot {
 /// All of them.
 pub(super) struct Sessions {
     slots: Vec<Mutex<Slot>>,
+    /// Who has a session: each with connections of its own, which it keeps from one session to the next.
+    clients: Vec<Client>,
     next: AtomicUsize,
 }
 
 impl Sessions {
     pub(super) fn new(count: usize) -> Self {
-        Self { slots: (0..count).map(|_| Mutex::new(Slot::Closed)).collect(), next: AtomicUsize::new(0) }
+        let slots = (0..count).map(|_| Mutex::new(Slot::Closed)).collect();
+        Self { slots, clients: (0..count).map(|_| mcp::http()).collect(), next: AtomicUsize::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -77,7 +81,7 @@ impl Sessions {
 
     /// Opens the session of a slot that nobody else opens.
     pub(super) async fn open(&self, shared: &Shared, index: usize) -> Option<Arc<Live>> {
-        let live = begun(shared, &shared.callers[index % shared.callers.len()]).await.map(Arc::new);
+        let live = begun(shared, &self.clients[index], index).await.map(Arc::new);
         self.set(index, live.clone().map_or(Slot::Closed, Slot::Open));
         live
     }
@@ -110,8 +114,7 @@ impl Sessions {
         if !matches!(*lock(&self.slots[index]), Slot::Open(_)) {
             return;
         }
-        let caller = &shared.callers[index % shared.callers.len()];
-        let Some(live) = begun(shared, caller).await else { return };
+        let Some(live) = begun(shared, &self.clients[index], index).await else { return };
         match self.set(index, Slot::Open(Arc::new(live))) {
             Slot::Open(before) => end(shared, &before).await,
             Slot::Opening | Slot::Closed => {}
@@ -129,13 +132,14 @@ impl Sessions {
     }
 }
 
-/// A new session over connections of its own; what it was answered is counted.
-async fn begun(shared: &Shared, caller: &Who) -> Option<Live> {
-    let (began, http, credential) = (Instant::now(), mcp::http(), caller.credential.as_deref());
+/// A new session of the client of that number; what it was answered is counted.
+async fn begun(shared: &Shared, http: &Client, index: usize) -> Option<Live> {
+    let (began, caller) = (Instant::now(), &shared.callers[index % shared.callers.len()]);
+    let credential = caller.credential.as_deref();
     let mut unconnected = 0;
     let opened = timeout(LATE, async {
         loop {
-            match Session::begin(&http, &shared.plan.url, credential).await {
+            match Session::begin(http, &shared.plan.url, credential).await {
                 Err(Unopened::BrokeOff(error)) if error.is_connect() => {
                     unconnected += 1;
                     sleep(AGAIN).await;

@@ -75,7 +75,7 @@ async fn answer(request: Request<Incoming>, counts: Arc<[AtomicU64; 2]>, fault: 
 async fn seen(fault: Fault) -> Tally {
     let (url, _server) = server(fault).await;
     let credentials = vec![None];
-    let plan = Plan { url, credentials, sessions: 4, rate: 200, renewal: Duration::from_secs(60), streams: 0 };
+    let plan = Plan { url, credentials, sessions: 4, rate: 50, renewal: Duration::from_secs(60), streams: 0 };
     let load = Load::start(plan).await;
     until("a hundred calls are made", PATIENCE, || async {
         let tally = load.so_far();
@@ -89,7 +89,7 @@ async fn seen(fault: Fault) -> Tally {
 async fn a_load_that_is_answered_counts_no_failure() {
     let tally = seen(Fault::None).await;
     tally.assert_nothing_failed();
-    assert!(tally.rate() > 100.0, "{tally}");
+    assert!(tally.rate() > 25.0, "{tally}");
 }
 
 #[tokio::test]
@@ -106,7 +106,9 @@ async fn every_answer_that_is_another_than_was_asked_for_counts_by_what_it_is() 
         let counted = tally.calls.get(&expected(fault)).copied().unwrap_or_default();
         assert!(counted >= 4 && counted == tally.failed(), "{fault:?}: {tally}");
         assert_eq!(tally.failures.len() as u64, tally.failed(), "each is remembered: {tally}");
-        assert_eq!(tally.lost, if fault == Fault::Loss { counted } else { 0 }, "{tally}");
+        // Of two calls in one session each may find it lost.
+        let is_lost = if fault == Fault::Loss { 1..=counted } else { 0..=0 };
+        assert!(is_lost.contains(&tally.lost), "{tally}");
     });
     futures::future::join_all(faults).await;
     let wrong = seen(Fault::AnotherAnswer).await;
