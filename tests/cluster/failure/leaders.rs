@@ -49,24 +49,16 @@ async fn takes_no_notice(cluster: &Cluster, untouched: &str) {
         if now == first { Err(now) } else { Ok(()) }
     })
     .await;
-    cluster.patch_spec(TENANT, EDITED, &variable("two")).await;
-    cluster.ready(TENANT, EDITED).await;
-    let second = cluster.serving_revision(TENANT, EDITED).await;
     assert!(process.is_alive(), "nobody has ended it yet");
+    // Both have something in hand now: what the one that goes on hears first is as new as can be.
+    cluster.patch_spec(TENANT, EDITED, &variable("two")).await;
     let resumed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
-    // What it has in hand when it goes on is as new as can be.
-    cluster.patch_spec(TENANT, EDITED, &variable("three")).await;
     drop(paused);
     until("the old leader has ended", PATIENCE, || async {
         if process.is_alive() { Err("it runs".to_owned()) } else { Ok(()) }
     })
     .await;
-    until("the edit is served", PATIENCE, || async {
-        cluster.ready(TENANT, EDITED).await;
-        let now = cluster.serving_revision(TENANT, EDITED).await;
-        if now == second { Err(now) } else { Ok(()) }
-    })
-    .await;
+    cluster.ready(TENANT, EDITED).await;
     let server = cluster.api::<MCPServer>(TENANT).get(untouched).await.expect("there").status.unwrap_or_default();
     for type_ in ["Ready", "Programmed", "Available"] {
         assert!(is_true(&server.conditions, type_), "{:?}", server.conditions);
