@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use portolan_crds::MCPServer;
+use portolan_crds::{MCPServer, server::Autoscaling};
 use portolan_mcp::mac::{KEY_LEN, MacKey};
 
 use crate::inputs::secret_key;
@@ -54,5 +54,6 @@ pub(crate) fn settings(
         max_pending_requests: spec.limits.max_pending_requests as usize,
         sessions: spec.sessions.type_,
         is_measured: spec.autoscaling.is_some(),
+        activation: spec.autoscaling.as_ref().and_then(Autoscaling::sleep).map(|sleep| sleep.activation),
     })
 }

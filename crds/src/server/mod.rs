@@ -10,7 +10,7 @@ mod rollout;
 mod status;
 mod volume;
 
-pub use autoscaling::{Autoscaling, ScalingMetric, ScalingMetricType};
+pub use autoscaling::{Autoscaling, ScalingMetric, ScalingMetricType, Sleep};
 pub use canary::{
     CanaryCheck, CanaryChecks, CanaryDocument, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue,
 };

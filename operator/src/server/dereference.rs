@@ -236,10 +236,12 @@ fn replicas(server: &Key, spec: &MCPServerSpec, remembered: Option<&str>, observ
         key: MacKey::new(&observed.mac.0),
         gateways: observed.endpoints.iter().map(|(gateway, _)| gateway.clone()).collect(),
         is_up: serving.is_some_and(|serving| observed.pods_of(serving).any(|pod| observed.answers(pod))),
+        is_changing: revisions.iter().any(|one| Some(one.name.as_str()) != serving && one.comes_up()),
     };
     // Between two revisions none may serve, and pods are there all the same.
     let current = current.map(|current| current.replicas).or_else(|| revisions.iter().map(|one| one.replicas).max());
-    ctx.scaling.of(server, autoscaling, current.unwrap_or(autoscaling.min_replicas), asked)
+    // The first one is to be seen to answer.
+    ctx.scaling.of(server, autoscaling, current.unwrap_or(autoscaling.min_replicas.max(1)), asked)
 }
 
 /// What speaks against the revision that takes a share of new sessions.

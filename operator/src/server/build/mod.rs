@@ -111,12 +111,16 @@ fn plan(
         }
         _ => None,
     };
+    // A revision is seen to answer before it serves, also where no pod is needed for callers.
+    let is_changing = desired.is_some() && rollout::current(desired, remembered, &existing) != desired;
+    let replicas =
+        if is_changing && validated.sleep().is_some() { validated.replicas.max(1) } else { validated.replicas };
     let wish = Wish {
         desired,
         has_other_tools: tool_changes.is_some(),
         is_checked: validated.spec.canary_checks.is_some(),
         generation: validated.generation,
-        replicas: validated.replicas,
+        replicas,
         type_: validated.spec.rollout.type_,
         steps: validated.spec.rollout.steps(),
         compared: &observed.compared.compared,
