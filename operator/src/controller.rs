@@ -10,6 +10,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::{ConfigMap, Pod, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
     },
 };
 use kube::{
@@ -137,6 +138,7 @@ pub(crate) async fn servers(
         .owns_stream(touched::<ServiceAccount>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ConfigMap>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::SERVER))
+        .owns_stream(touched::<PodDisruptionBudget>(&client, &namespace, labels::SERVER))
         .watches_stream(touched::<Pod>(&client, &namespace, labels::SERVER), |pod| server_of(&pod))
         .reconcile_on(woken);
     run(controller, ctx, stop).await;
@@ -158,7 +160,8 @@ pub(crate) async fn gateways(
         controller = controller
             .owns_stream(touched::<Deployment>(&client, &namespace, labels::GATEWAY))
             .owns_stream(touched::<Service>(&client, &namespace, labels::GATEWAY))
-            .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::GATEWAY));
+            .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::GATEWAY))
+            .owns_stream(touched::<PodDisruptionBudget>(&client, &namespace, labels::GATEWAY));
     }
     run(controller, ctx, stop).await;
 }

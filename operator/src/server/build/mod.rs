@@ -18,6 +18,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::{ConfigMap, PodTemplateSpec, Service},
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -38,6 +39,7 @@ use super::{
 use crate::{
     apply::{Owner, Prepared, Resources},
     config::{Config, OPERATOR_APP},
+    disruption,
     error::Error,
     loaded::Programmed,
 };
@@ -79,6 +81,11 @@ pub(super) fn build(
     resources.add(&service_account::service_account(&parts))?;
     resources.add(&secret::secret(&parts))?;
     resources.add(&network_policy::network_policy(&parts, &observed.deployments))?;
+    // While none serves, the one that did is still whose pods matter.
+    match plan.serving() {
+        Some(serving) => resources.add(&parts.disruption_budget(&serving.name))?,
+        None => resources.keep::<PodDisruptionBudget>(&parts.account_name()),
+    }
     for planned in &plan.revisions {
         let template = template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
         add_revision(&mut resources, &parts, observed, planned, template)?;
@@ -240,7 +247,13 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Name of the ServiceAccount and the NetworkPolicy.
+    /// Pods of the revision that serves are evicted one at a time.
+    fn disruption_budget(&self, serving: &str) -> PodDisruptionBudget {
+        let selector = [(labels::REVISION.to_owned(), serving.to_owned())];
+        disruption::one_at_a_time(self.metadata(self.account_name()), selector.into())
+    }
+
+    /// Name of the ServiceAccount, the NetworkPolicy and the PodDisruptionBudget.
     fn account_name(&self) -> String {
         format!("{}-mcp", self.server)
     }

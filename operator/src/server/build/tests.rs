@@ -345,3 +345,32 @@ fn a_revision_that_served_is_remembered_with_its_spec_and_as_many_that_are_gone_
     assert_eq!(spec["container"]["image"], "registry.example/everything:1");
     assert!(spec.get("replicas").is_none() && spec.get("rollout").is_none(), "{spec}");
 }
+
+#[test]
+fn of_a_server_that_sleeps_a_revision_runs_until_it_serves_and_the_one_that_serves_meanwhile() {
+    let scaled = |more: &str| {
+        let autoscaling = format!("{{{more}maxReplicas: 2, metrics: [{{type: InFlight, target: 1}}]}}");
+        fixtures::server(&format!("{{container: {{image: i, transport: Stdio}}, autoscaling: {autoscaling}}}"))
+    };
+    let replicas = |server: &MCPServer, existing: &[Deployment]| {
+        let observed = Observed { replicas: 0, deployments: existing.to_vec(), ..fixtures::nothing() };
+        let validated = validate::validate(server, "everything", &observed);
+        let remembered = existing.first().and_then(|first| first.metadata.name.as_deref());
+        let built = super::build(&validated, &observed, remembered, &Owner::of(server).unwrap(), &fixtures::config());
+        let built = built.unwrap();
+        let of = |revision: &Planned| (Some(&revision.name) == built.desired.as_ref(), revision.replicas);
+        (built.plan.revisions.iter().map(of).collect::<BTreeSet<_>>(), built.desired.unwrap())
+    };
+    let sleeps = scaled("minReplicas: 0, ");
+    let (first, name) = replicas(&sleeps, &[]);
+    assert_eq!(first, [(true, 1)].into());
+    let serving = |name: &str| -> Deployment {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "annotations": {(SERVING_SINCE): "1970-01-01T00:00:01Z"}},
+            "spec": {"replicas": 0, "selector": {}, "template": {}},
+        }))
+        .unwrap()
+    };
+    assert_eq!(replicas(&sleeps, &[serving(&name)]).0, [(true, 0)].into(), "it sleeps");
+    assert_eq!(replicas(&sleeps, &[serving("everything-older")]).0, [(true, 1), (false, 1)].into());
+}

@@ -60,6 +60,16 @@ impl Case {
         self
     }
 
+    fn may_sleep(mut self) -> Self {
+        self.server.spec.autoscaling = Some(
+            serde_json::from_value(json!({
+                "minReplicas": 0, "maxReplicas": 2, "metrics": [{"type": "InFlight", "target": 1}],
+            }))
+            .unwrap(),
+        );
+        self
+    }
+
     fn programmed(mut self, programmed: Programmed) -> Self {
         self.observed.programmed = BTreeMap::from([(Sending::to(self.desired), programmed)]);
         self
@@ -411,4 +421,24 @@ fn a_claim_that_two_revisions_cannot_share_stalls() {
     assert_is(&facts, "Stalled", State::True, "ClaimNotShareable");
     assert_is(&facts, "Ready", State::False, "ClaimNotShareable");
     assert_is(&facts, "Available", State::False, "ClaimNotShareable");
+}
+
+#[test]
+fn a_server_that_sleeps_is_available_and_while_it_wakes_too_unless_its_pod_fails() {
+    let mut asleep = Case::new(&[("new", Serving, 0)], "new");
+    asleep.observed.replicas = 0;
+    assert_eq!(asleep.facts()[types::AVAILABLE].reason, reasons::SCALED_TO_ZERO);
+    let facts = asleep.may_sleep().programmed(Programmed::Yes).facts();
+    let available = &facts[types::AVAILABLE];
+    assert_eq!((available.state, available.reason), (State::True, reasons::ASLEEP), "{}", available.message);
+    assert!(available.message.contains("for 600 s"), "{}", available.message);
+    assert_eq!((facts[types::READY].state, facts[types::RECONCILING].state), (State::True, State::False));
+    let waking = || Case::new(&[("new", Serving, 1)], "new").may_sleep();
+    for case in [waking(), waking().pod("new-1", "new", false)] {
+        let available = &case.facts()[types::AVAILABLE];
+        assert_eq!((available.state, available.reason), (State::True, reasons::WAKING), "{}", available.message);
+    }
+    let exited = fixtures::ill(ProbeReason::ServerExited, "it ended");
+    let fails = waking().pod("new-1", "new", false).probe("new-1", exited);
+    assert_eq!(fails.facts()[types::AVAILABLE].state, State::False);
 }
