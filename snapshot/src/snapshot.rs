@@ -239,6 +239,13 @@ impl Route {
         self.alone.is_some() && self.ready_pods().chain(self.canary_pods()).next().is_none()
     }
 
+    /// Whether the pod of that UID takes no new callers any more, and others do.
+    #[must_use]
+    pub fn is_left(&self, uid: &str) -> bool {
+        let mut takers = self.ready_pods().chain(self.canary_pods()).peekable();
+        takers.peek().is_some() && takers.all(|pod| *pod.uid != *uid)
+    }
+
     /// Pods that may hold the session of this name, of every revision, in the same order.
     #[must_use]
     pub fn holders(&self, session: &SessionKey) -> Vec<&Pod> {
