@@ -19,7 +19,7 @@ fn server() -> Key {
 }
 
 fn wanted(scaling: &Scaling, autoscaling: &Autoscaling, current: i32) -> i32 {
-    scaling.of(&server(), autoscaling, current, Asked::default())
+    scaling.of(&server(), autoscaling, Some(current), Asked::default())
 }
 
 fn load(scaling: &Scaling, began: Instant, seconds: std::ops::Range<u64>, measured: Measured) {
@@ -64,4 +64,17 @@ fn bounds_that_are_written_anew_hold_at_once_and_what_is_forgotten_begins_anew()
     assert_eq!(wanted(&scaling, &Autoscaling { max_replicas: 2, ..calls.clone() }, 5), 2);
     scaling.forget(&server());
     assert_eq!(wanted(&scaling, &calls, 4), 4);
+}
+
+#[test]
+fn what_an_autoscaler_decided_is_remembered_while_there_are_no_pods_and_taken_over_from() {
+    let scaling = Scaling::new(Requeue::default(), Metrics::new().unwrap());
+    let (usage, calls) = (by(&[(ScalingMetricType::Cpu, 80)]), by(&[(ScalingMetricType::InFlight, 10)]));
+    assert_eq!(scaling.of(&server(), &usage, None, Asked::default()), 1, "there is nothing yet");
+    assert_eq!((wanted(&scaling, &usage, 4), wanted(&scaling, &usage, 6)), (4, 6), "it is decided elsewhere");
+    assert_eq!(wanted(&scaling, &usage, 0), 6, "the one before has ended, the next begins with as many");
+    assert_eq!(wanted(&scaling, &Autoscaling { max_replicas: 5, ..usage.clone() }, 6), 5, "bounds hold");
+    assert!(scaling.servers().is_empty(), "nobody is asked");
+    assert_eq!((wanted(&scaling, &usage, 3), wanted(&scaling, &calls, 3)), (3, 3), "what there is stays");
+    assert_eq!(scaling.servers().len(), 1);
 }
