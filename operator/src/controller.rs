@@ -8,6 +8,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, Pod, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -133,6 +134,7 @@ pub(crate) async fn servers(
     let woken = ctx.servers.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let controller = controller(&ctx, &namespace, writer, reader)
         .owns_stream(touched::<Deployment>(&client, &namespace, labels::SERVER))
+        .owns_stream(touched::<HorizontalPodAutoscaler>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ControllerRevision>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<Service>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ServiceAccount>(&client, &namespace, labels::SERVER))

@@ -53,7 +53,7 @@ pub(crate) fn settings(
         max_parallel_requests: spec.limits.max_parallel_requests as usize,
         max_pending_requests: spec.limits.max_pending_requests as usize,
         sessions: spec.sessions.type_,
-        is_measured: spec.autoscaling.is_some(),
+        is_measured: spec.autoscaling.as_ref().is_some_and(|autoscaling| !autoscaling.is_by_usage()),
         activation: spec.autoscaling.as_ref().and_then(Autoscaling::sleep).map(|sleep| sleep.activation),
     })
 }

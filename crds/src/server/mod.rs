@@ -77,6 +77,11 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || self.sessions.type != 'Stateless' || self.autoscaling.metrics.all(metric, metric.type != 'Sessions')")
     .message("a Stateless server has no sessions to count: write a metric of type InFlight")
     .field_path(".autoscaling.metrics"))]
+#[x_kube(validation = crate::rules::requested("CPU", "cpu", "100m"))]
+#[x_kube(validation = crate::rules::requested("Memory", "memory", "128Mi"))]
+#[x_kube(validation = Rule::new("!has(self.remote) || !has(self.autoscaling) || self.autoscaling.metrics.all(metric, !(metric.type in ['CPU', 'Memory']))")
+    .message("what a relay uses says little of a server that runs elsewhere: write metrics of types InFlight and Sessions")
+    .field_path(".autoscaling.metrics"))]
 pub struct MCPServerSpec {
     /// The server's container and how to talk to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

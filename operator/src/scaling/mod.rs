@@ -1,4 +1,5 @@
-//! How many pods each server is to have whose load decides, looked at every second by the leader.
+//! How many pods each server is to have whose load decides, looked at every second by the leader. Where what pods use decides, what was
+//! decided elsewhere is remembered.
 
 mod idle;
 mod load;
@@ -58,6 +59,8 @@ impl Measured {
         match type_ {
             ScalingMetricType::InFlight => self.in_flight,
             ScalingMetricType::Sessions => self.sessions,
+            // These are not measured here.
+            ScalingMetricType::Cpu | ScalingMetricType::Memory => Reading::default(),
         }
     }
 }
@@ -126,19 +129,24 @@ impl Scaling {
         Self { held: Mutex::default(), servers, metrics, looks: Notify::new() }
     }
 
-    /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`.
-    /// `asked` are those who know its load.
-    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: i32, asked: Asked) -> i32 {
+    /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`; so it is
+    /// where an autoscaler decides, as long as it has any. `asked` are those who know its load.
+    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: Option<i32>, asked: Asked) -> i32 {
         let bounds = bounds(autoscaling);
+        let current = current.map(|current| current.try_into().unwrap_or_default());
         let mut held = self.lock();
         let held = held.entry(server.clone()).or_insert_with(|| Held {
             bounds,
             loads: Vec::new(),
             idle: None,
-            wanted: current.try_into().unwrap_or_default(),
+            // The first one is to be seen to answer.
+            wanted: current.unwrap_or(bounds.least.max(1)),
             asked: Asked::default(),
         });
         held.asked = asked;
+        if autoscaling.is_by_usage() {
+            held.wanted = current.filter(|current| *current > 0).unwrap_or(held.wanted);
+        }
         held.follow(autoscaling, bounds);
         held.wanted.try_into().unwrap_or(i32::MAX)
     }
@@ -156,7 +164,9 @@ impl Scaling {
     /// The servers whose load decides, with who is asked for it, and whether for sessions too.
     fn servers(&self) -> Vec<(Key, Asked, bool)> {
         let by_sessions = |held: &Held| held.loads.iter().any(|(type_, _)| *type_ == ScalingMetricType::Sessions);
-        self.lock().iter().map(|(key, held)| (key.clone(), held.asked.clone(), by_sessions(held))).collect()
+        let held = self.lock();
+        let by_load = held.iter().filter(|(_, held)| !held.loads.is_empty());
+        by_load.map(|(key, held)| (key.clone(), held.asked.clone(), by_sessions(held))).collect()
     }
 
     /// Takes in the load of a server, and wakes it when it is to have more or fewer pods.

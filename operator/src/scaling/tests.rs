@@ -21,7 +21,7 @@ fn server() -> Key {
 }
 
 fn wanted(scaling: &Scaling, autoscaling: &Autoscaling, current: i32) -> i32 {
-    scaling.of(&server(), autoscaling, current, Asked::default())
+    scaling.of(&server(), autoscaling, Some(current), Asked::default())
 }
 
 fn load(scaling: &Scaling, began: Instant, seconds: std::ops::Range<u64>, measured: Measured) {
@@ -102,7 +102,7 @@ fn a_server_that_nobody_calls_has_no_pod_and_as_many_as_are_needed_as_soon_as_so
 #[test]
 fn a_server_stays_awake_while_a_revision_comes_up_and_is_woken_for_one() {
     let (scaling, began) = (Scaling::new(Requeue::default(), Metrics::new().unwrap()), Instant::now());
-    let changing = || scaling.of(&server(), &to_zero(), 0, Asked { is_changing: true, ..Asked::default() });
+    let changing = || scaling.of(&server(), &to_zero(), Some(0), Asked { is_changing: true, ..Asked::default() });
     assert_eq!(wanted(&scaling, &to_zero(), 0), 0, "as it was when the operator began");
     assert_eq!(changing(), 1);
     calls(&scaling, began, 0..40, 7, 0);
@@ -111,4 +111,17 @@ fn a_server_stays_awake_while_a_revision_comes_up_and_is_woken_for_one() {
     assert_eq!(wanted(&scaling, &to_zero(), 1), 1, "and half a minute longer");
     calls(&scaling, began, 70..72, 7, 0);
     assert_eq!(wanted(&scaling, &to_zero(), 1), 0);
+}
+
+#[test]
+fn what_an_autoscaler_decided_is_remembered_while_there_are_no_pods_and_taken_over_from() {
+    let scaling = Scaling::new(Requeue::default(), Metrics::new().unwrap());
+    let (usage, calls) = (by(&[(ScalingMetricType::Cpu, 80)]), by(&[(ScalingMetricType::InFlight, 10)]));
+    assert_eq!(scaling.of(&server(), &usage, None, Asked::default()), 1, "there is nothing yet");
+    assert_eq!((wanted(&scaling, &usage, 4), wanted(&scaling, &usage, 6)), (4, 6), "it is decided elsewhere");
+    assert_eq!(wanted(&scaling, &usage, 0), 6, "the one before has ended, the next begins with as many");
+    assert_eq!(wanted(&scaling, &Autoscaling { max_replicas: 5, ..usage.clone() }, 6), 5, "bounds hold");
+    assert!(scaling.servers().is_empty(), "nobody is asked");
+    assert_eq!((wanted(&scaling, &usage, 3), wanted(&scaling, &calls, 3)), (3, 3), "what there is stays");
+    assert_eq!(scaling.servers().len(), 1);
 }

@@ -86,7 +86,7 @@ impl Outcome<'_> {
         if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
             message = format!("{message}; {}", lacks.message);
         }
-        if let Some(why) = self.unmade(serving) {
+        for why in [self.unmade(serving), self.unscaled(serving)].into_iter().flatten() {
             message = format!("{message}; {why}");
         }
         Fact::yes(types::AVAILABLE, reasons::AVAILABLE, message)

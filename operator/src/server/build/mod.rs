@@ -1,5 +1,6 @@
 //! What the cluster is to hold for one server. Pure: no client, no clock, no environment; one kind a file.
 
+mod autoscaler;
 mod container;
 mod deployment;
 mod flags;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, PodTemplateSpec, Service},
         policy::v1::PodDisruptionBudget,
     },
@@ -95,6 +97,7 @@ pub(super) fn build(
     }
     let selector = format!("{}={}", labels::SERVER, parts.server);
     resources.prune::<Deployment>(&selector);
+    resources.prune::<HorizontalPodAutoscaler>(&selector);
     resources.prune::<ControllerRevision>(&selector);
     resources.prune::<Service>(&selector);
     resources.prune::<ConfigMap>(&selector);
@@ -163,7 +166,7 @@ fn add_revision(
     let kept = observed.template(&planned.name).and_then(template::kept);
     if let Some(template) = kept.as_ref().filter(|_| template.is_none() && live.is_some()) {
         resources.keep::<ControllerRevision>(&planned.name);
-        resources.add_independent(&deployment::of(parts, planned, template))?;
+        resources.add_independent(&deployment::of(parts, planned, template, live))?;
     } else if let Some(template) = template.or_else(|| template::unedited(live?)) {
         resources.add_independent(&template::controller_revision(
             parts,
@@ -171,12 +174,16 @@ fn add_revision(
             template,
             observed.template(&planned.name),
         )?)?;
-        resources.add_independent(&deployment::of(parts, planned, template))?;
+        resources.add_independent(&deployment::of(parts, planned, template, live))?;
     } else if let Some(live) = live {
         match deployment::untouched(parts, planned, live) {
             Some(deployment) => resources.add_independent(&deployment)?,
             None => resources.keep::<Deployment>(&planned.name),
         }
+    }
+    // By now the Deployment is ready to be left to it.
+    if let Some(autoscaler) = autoscaler::of(parts, planned, live) {
+        resources.add_independent(&autoscaler)?;
     }
     match observed.definitions.get(&planned.name) {
         Some(definitions) => resources.add_independent(&tools::config_map(parts, &planned.name, definitions)?)?,

@@ -73,7 +73,7 @@ fn pod_spec(server: &MCPServer) -> PodSpec {
 
 fn deployment(server: &MCPServer) -> Deployment {
     let planned = fixtures::planned("everything-01234567", RevisionState::Pending, server.spec.replicas);
-    with(server, |parts| deployment::of(parts, &planned, &template_of(parts)))
+    with(server, |parts| deployment::of(parts, &planned, &template_of(parts), None))
 }
 
 fn stdio(more: &str) -> MCPServer {
@@ -233,7 +233,7 @@ fn an_older_revision_whose_template_was_lost_is_written_only_when_its_state_chan
         ..fixtures::planned("r", RevisionState::Serving, 1)
     };
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
-    let live = with(&old, |parts| deployment::of(parts, &serving, &template_of(parts)));
+    let live = with(&old, |parts| deployment::of(parts, &serving, &template_of(parts), None));
     assert_eq!(with(&new, |parts| deployment::untouched(parts, &serving, &live)), None);
     let draining = Planned { draining_since: serving.serving_since, state: RevisionState::Draining, ..serving };
     let kept = with(&new, |parts| deployment::untouched(parts, &draining, &live)).unwrap();
@@ -246,7 +246,7 @@ fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
     let template = with(&old, template_of);
-    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template, None));
     let mut edited = made.clone();
     edited.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("intruder".into());
     let observed = Observed {
@@ -267,7 +267,7 @@ fn a_kept_template_that_was_deleted_is_made_again_from_a_deployment_that_nobody_
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
     let template = with(&old, template_of);
-    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template, None));
     let kept = |manager: &str, field: &str| {
         let mut live = made.clone();
         let entry = |manager: &str, field: &str| {

@@ -151,6 +151,24 @@ fn a_revision_that_gave_up_needs_a_person_until_it_answers() {
 }
 
 #[test]
+fn a_server_whose_autoscaler_cannot_decide_is_available_and_ready_and_says_so() {
+    let mut case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true);
+    let active = json!({
+        "type": "ScalingActive", "status": "False", "message": "(get pods.metrics.k8s.io)",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    });
+    let autoscaler = json!({"metadata": {"name": "new"}, "status": {"conditions": [active]}});
+    case.observed.autoscalers = vec![serde_json::from_value(autoscaler).unwrap()];
+    let facts = case.facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::True, "Ready");
+    for type_ in ["Available", "Ready"] {
+        let message = &facts[type_].message;
+        assert!(message.contains("1 of 1 replicas answer; the number") && message.contains("install metrics-server"));
+    }
+}
+
+#[test]
 fn a_server_without_a_gateway_is_available_and_not_ready() {
     let facts =
         Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true).programmed(Programmed::NoGateway).facts();
