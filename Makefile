@@ -7,7 +7,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission_cluster rbac servers canaries scaling remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption failure
+CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa asleep remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption failure
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 

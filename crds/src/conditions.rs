@@ -107,6 +107,10 @@ pub mod reasons {
     pub const PROGRAMMED: &str = "Programmed";
     /// An object with a name that the operator needs belongs to someone else; the message names its owner.
     pub const FOREIGN_OBJECT: &str = "ForeignObject";
+    /// No pod runs, as nobody calls; the next call starts one.
+    pub const ASLEEP: &str = "Asleep";
+    /// A pod starts, as a call waits for one.
+    pub const WAKING: &str = "Waking";
     /// `spec.replicas` is 0.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
     /// An older revision still holds sessions.

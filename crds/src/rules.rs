@@ -55,6 +55,25 @@ pub(crate) fn quantity() -> Rule {
     Rule::new(format!("string(self).matches('{QUANTITY}')")).message(QUANTITY_MESSAGE)
 }
 
+/// A server that is scaled by the metric `type_` requests some of that resource: a percentage of nothing is none. The API server takes a limit
+/// for a request that is not written.
+pub(crate) fn requested(type_: &str, resource: &str, example: &str) -> Rule {
+    let of = |kind: &str| format!("self.container.resources.{kind}");
+    let written = |kind: &str| format!("(has({0}) && '{resource}' in {0})", of(kind));
+    let some = |kind: &str| format!("string({}['{resource}']).matches('[1-9]')", of(kind));
+    let (requests, limits) = ("requests", "limits");
+    Rule::new(format!(
+        "!has(self.autoscaling) || !has(self.container) || self.autoscaling.metrics.all(metric, metric.type != '{type_}') || \
+         ({} ? {} : ({} && {}))",
+        written(requests), some(requests), written(limits), some(limits),
+    ))
+    .message(
+        format!("{type_} is in percent of what the container requests: write container.resources.requests.{resource}, such as {example}")
+            .as_str(),
+    )
+    .field_path(".container.resources.requests")
+}
+
 const QUANTITY: &str = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
 const QUANTITY_MESSAGE: &str = "write a quantity such as 500m, 2, 64Mi or 1Gi";
 

@@ -80,8 +80,8 @@ fn reports(gateway: &Arc<Gateway>, request: &Parts) -> Response<Body> {
     if let Err(refused) = check::authenticate(request, &serving) {
         return text(refused.kind.status(), format!("{refused}\n"));
     }
-    let (reports, outliers) = (gateway.state.reports(), gateway.state.outliers());
-    let lines = Lines { gateway: gateway.clone(), reports, outliers, last: None };
+    let (reports, outliers, waiting) = (gateway.state.reports(), gateway.state.outliers(), gateway.state.waiting());
+    let lines = Lines { gateway: gateway.clone(), reports, outliers, waiting, last: None };
     let done = gateway.drain.done.clone();
     let frames = stream::unfold(lines, move |lines| {
         let done = done.clone();
@@ -102,6 +102,7 @@ struct Lines {
     gateway: Arc<Gateway>,
     reports: watch::Receiver<Option<Arc<Report>>>,
     outliers: watch::Receiver<()>,
+    waiting: watch::Receiver<()>,
     last: Option<Arc<Report>>,
 }
 
@@ -139,18 +140,21 @@ impl Lines {
         tokio::select! {
             changed = self.reports.changed() => changed,
             changed = self.outliers.changed() => changed,
+            changed = self.waiting.changed() => changed,
         }
     }
 
     /// Everything, as it is now.
     fn whole(&mut self) -> Option<Arc<Report>> {
         self.outliers.mark_unchanged();
+        self.waiting.mark_unchanged();
         let loaded = self.reports.borrow_and_update().clone()?;
         let serving = self.gateway.state.serving().ok()?;
         let (failing, traffic, in_flight) = (serving.failing(), serving.traffic(), serving.in_flight());
         if failing.is_empty() && traffic.is_empty() && in_flight.is_empty() {
             return Some(loaded);
         }
-        Some(Report::clone(&loaded).with_failing(failing).with_traffic(traffic).with_in_flight(in_flight).into())
+        let counted = Report::clone(&loaded).with_failing(failing).with_traffic(traffic).with_in_flight(in_flight);
+        Some(counted.with_callers(serving.callers()).into())
     }
 }

@@ -37,6 +37,7 @@ mod route;
 mod runtime;
 mod series;
 mod session;
+mod sleep;
 mod socket;
 mod source;
 mod stack;

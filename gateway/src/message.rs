@@ -90,6 +90,7 @@ pub(crate) async fn enter(
     record: &mut Record,
     held: &mut Held,
 ) -> Result<(), Failure> {
+    held.under_way = asked.entry.sleeper().map(|sleeper| sleeper.begin());
     held.place = Some(record.wait(asked.entry.limiter.enter(deadline)).await?);
     Ok(())
 }

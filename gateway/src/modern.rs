@@ -3,6 +3,8 @@
 //! A caller has a name at the bridges all the same, derived from who it is: what is kept for it there, such as a call
 //! that waits for its answer to a question, is found again by whoever asked and nobody else.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use portolan_crds::server::SessionType;
@@ -13,7 +15,7 @@ use portolan_mcp::{
     parked::{Opened, Parked, ParkingKey},
     token::SessionKey,
 };
-use portolan_snapshot::snapshot::Pod;
+use portolan_snapshot::{RouteName, snapshot::Pod};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
@@ -29,7 +31,7 @@ use crate::upstream::{self, Call, Purpose};
 
 /// Takes one request or notification and hands back the server's answer.
 pub(crate) async fn post(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     asked: &Asked<'_>,
     message: &Message<'_>,
     body: &Bytes,
@@ -59,10 +61,29 @@ pub(crate) async fn post(
         // A replica that goes away ends it once its calls are answered: waiting for it as for one of them would be for ever.
         held.call = None;
         record.set_answer(response.status(), relay::failure_of(response.headers()));
-        let closing = gateway.drain.streams.clone().cancelled_owned();
+        let closing = until_left(gateway.clone(), route.name.clone(), pod.uid.clone());
         return Ok(relay::answer(response, pod, For::listen(id, closing)));
     }
     Ok(hand_back(response, pod, left(deadline), record))
+}
+
+/// Waits until who listens at the pod of that UID is to listen elsewhere: this replica goes, or the pod takes no new callers any more and
+/// others do, who may have another revision's tools.
+async fn until_left(gateway: Arc<Gateway>, route: RouteName, uid: Box<str>) {
+    let mut loaded = gateway.state.reports();
+    let left = async {
+        while loaded.changed().await.is_ok() {
+            let Ok(serving) = gateway.state.serving() else { continue };
+            if serving.route(route.as_str()).is_none_or(|entry| entry.route.is_left(&uid)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = gateway.drain.streams.cancelled() => {}
+        () = left => {}
+    }
 }
 
 /// Pods that may answer, best first: the one where a half-done call waits, else every ready one.

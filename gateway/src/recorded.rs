@@ -17,6 +17,7 @@ use crate::pod::PodCall;
 use crate::record::Record;
 use crate::relay;
 use crate::respond::{Body, BoxError};
+use crate::sleep::UnderWay;
 use crate::traffic::Watched;
 
 /// What a request holds until its answer has ended.
@@ -28,6 +29,8 @@ pub(crate) struct Held {
     pub(crate) answer: Option<Answer>,
     /// Its place among the route's parallel requests.
     pub(crate) place: Option<Place>,
+    /// That somebody calls a server that has no pods while nobody does.
+    pub(crate) under_way: Option<UnderWay>,
     /// That it counts at its pod.
     pub(crate) pod: Option<PodCall>,
     /// That how it goes is compared.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -40,8 +41,8 @@ pub(crate) enum For {
     Post { id: Option<Id>, method: Option<Box<str>>, silence: Duration },
     /// A stream of what a server says by itself: it lasts until either side, or this replica, goes.
     Stream {
-        /// When this replica goes.
-        closing: Pin<Box<WaitForCancellationFutureOwned>>,
+        /// When its client is to come back: this replica goes, or who speaks there.
+        closing: BoxFuture<'static, ()>,
         /// What the client is told then.
         farewell: Bytes,
     },
@@ -54,7 +55,7 @@ impl For {
     }
 
     /// The stream of notifications that request `id` opened.
-    pub(crate) fn listen(id: &Id, closing: WaitForCancellationFutureOwned) -> Self {
+    pub(crate) fn listen(id: &Id, closing: impl Future<Output = ()> + Send + 'static) -> Self {
         Self::Stream { closing: Box::pin(closing), farewell: listen_farewell(id) }
     }
 }

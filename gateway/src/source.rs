@@ -7,6 +7,7 @@ use portolan_snapshot::Inputs;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::aggregate;
 use crate::authenticate::Authenticator;
 use crate::gateway::{Gateway, StartError};
 use crate::metrics::Metrics;
@@ -60,6 +61,7 @@ async fn follow(gateway: Arc<Gateway>, mut inputs: Latest, loaded: watch::Sender
             match gateway.state.load(&current, &gateway.metrics) {
                 Ok(()) => {
                     loaded.send_replace(Some(current));
+                    aggregate::learn(&gateway);
                 }
                 Err(problem) => {
                     gateway.metrics.unusable_inputs.inc();

@@ -18,7 +18,7 @@ use crate::recorded::{self, Held};
 use crate::respond::{self, Body};
 use crate::route::Asked;
 use crate::state::Serving;
-use crate::{aggregate, check, cors, message, stream};
+use crate::{aggregate, check, cors, message, session, stream};
 
 /// Answers one request of a client.
 pub(crate) fn serve(
@@ -116,6 +116,14 @@ async fn layers(
     let permit = authorize::authorize(&caller, entry.route.name.target()).map_err(|_| no_route())?;
     record.set_route(&entry.series);
     held.answer = Some(Answer::passed_on(entry.budget.clone()));
+    // A session that was opened before the server slept goes on where it is.
+    if let Some(alone) = &entry.route.alone
+        && !session::is_at_a_pod(&request.headers, snapshot, entry, caller.principal())
+    {
+        let route = entry.route.name.as_str();
+        let asked = aggregate::Asked { request, serving: &serving, caller: &caller, toolset: Some(alone), route };
+        return Box::pin(aggregate::serve(gateway, asked, body, record, held)).await;
+    }
     let asked = Asked { request, snapshot, entry, caller: &caller, permit };
     of_one(gateway, &asked, body, record, held).await
 }

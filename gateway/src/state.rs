@@ -13,10 +13,11 @@ use portolan_mcp::{
 use portolan_policy::{authorize, identity::Identity};
 use portolan_snapshot::{
     Compiled, Diagnostics, Inputs, Report, Route, RouteName, Snapshot, Toolset, Unusable, compile,
-    report::{FailingPod, Traffic},
+    report::{Callers, FailingPod, Traffic},
     snapshot::Pod,
 };
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::budget::Budget;
 use crate::limit::Limiter;
@@ -25,6 +26,7 @@ use crate::outlier::Asks;
 use crate::pod::{Calls, InUse, Outliers, PodCall};
 use crate::pool::Pool;
 use crate::series::Series;
+use crate::sleep::Sleeper;
 use crate::traffic::{self, Tallies, Watched};
 
 /// When a caller may come back while nothing is loaded yet.
@@ -38,6 +40,8 @@ pub(crate) struct State {
     current: ArcSwapOption<Serving>,
     reports: watch::Sender<Option<Arc<Report>>>,
     outliers: Outliers,
+    /// Tells that a call waits for a server that sleeps.
+    waiting: watch::Sender<()>,
 }
 
 /// One snapshot in use.
@@ -59,13 +63,14 @@ pub(crate) struct Entry {
     pods: Arc<HashMap<Box<str>, InUse>>,
     tallies: Tallies,
     outliers: Outliers,
+    sleeper: Option<Arc<Sleeper>>,
 }
 
 impl State {
     /// Nothing is served yet. Servers hold parts of `budget`, each at most `part` bytes.
     pub(crate) fn new(budget: Arc<Budget>, part: usize) -> Self {
         let (current, reports) = (ArcSwapOption::empty(), watch::Sender::new(None));
-        Self { budget, part, current, reports, outliers: Outliers::default() }
+        Self { budget, part, current, reports, outliers: Outliers::default(), waiting: watch::Sender::default() }
     }
 
     /// What is served now.
@@ -86,6 +91,45 @@ impl State {
     /// Follows which pods are outliers.
     pub(crate) fn outliers(&self) -> watch::Receiver<()> {
         self.outliers.subscribe()
+    }
+
+    /// Follows whether calls wait for servers that sleep.
+    pub(crate) fn waiting(&self) -> watch::Receiver<()> {
+        self.waiting.subscribe()
+    }
+
+    /// Waits until a server that sleeps has a pod: what is served then; `None` where it has one now. Held calls are as many as
+    /// may be under way and wait.
+    pub(crate) async fn awake(&self, entry: &Entry, metrics: &Metrics) -> Result<Option<Arc<Serving>>, Failure> {
+        let (Some(sleeper), Some(limit)) = (&entry.sleeper, entry.route.settings.activation) else { return Ok(None) };
+        if !entry.route.is_asleep() {
+            return Ok(None);
+        }
+        let (name, settings) = (&entry.route.name, &entry.route.settings);
+        let most = settings.max_parallel_requests.saturating_add(settings.max_pending_requests);
+        let held = sleeper.hold(most).ok_or_else(|| {
+            metrics.bound_hit("Asleep");
+            let message = format!("{most} requests wait for a pod of {name} already; try again");
+            Failure::new(Kind::Overloaded, message).retry_after(COME_BACK)
+        })?;
+        let deadline = Instant::now() + limit;
+        let mut loaded = self.reports();
+        if held.is_first {
+            self.waiting.send_replace(());
+        }
+        loop {
+            let serving = self.serving()?;
+            match serving.route(name.as_str()) {
+                Some(now) if now.route.is_asleep() => {}
+                // One that was taken away meanwhile is found missing by whoever asks next.
+                _ => return Ok(Some(serving)),
+            }
+            if timeout_at(deadline, loaded.changed()).await.is_err() {
+                let seconds = limit.as_secs_f64();
+                let message = format!("{name} slept, and none of its pods answered within {seconds} s; try again");
+                return Err(Failure::new(Kind::NotReady, message).retry_after(COME_BACK));
+            }
+        }
     }
 
     /// Compiles `inputs` and serves from the outcome. Requests under way go on with the snapshot that they began with.
@@ -163,6 +207,25 @@ impl Serving {
         measured.map(|(name, entry)| (name.to_string(), count(entry))).collect()
     }
 
+    /// Who calls servers that sleep while nobody does, by route.
+    pub(crate) fn callers(&self) -> BTreeMap<String, Callers> {
+        let of = |(name, entry): (&RouteName, &Entry)| Some((name.to_string(), entry.sleeper.as_ref()?.report()));
+        self.routes.iter().filter_map(of).collect()
+    }
+
+    /// Every server that sleeps while nobody calls.
+    pub(crate) fn sleepers(&self) -> impl Iterator<Item = &Entry> {
+        self.routes.values().filter(|entry| entry.sleeper.is_some())
+    }
+
+    /// A toolset, or a server that answers while it sleeps, as it is now.
+    pub(crate) fn now_of(&self, toolset: &Toolset) -> Option<&Arc<Toolset>> {
+        match toolset.selection.only() {
+            Some(_) => self.route(toolset.name.as_str())?.route.alone.as_ref(),
+            None => self.snapshot.toolsets.get(&toolset.name),
+        }
+    }
+
     /// The route `namespace/server`.
     pub(crate) fn route(&self, name: &str) -> Option<&Entry> {
         self.routes.get(name)
@@ -194,7 +257,14 @@ impl Entry {
         let in_use = |pod: &Pod| InUse::of(pod, known(pod), &series, outliers);
         let pods = route.pods.iter().map(|(uid, pod)| (uid.clone(), in_use(pod))).collect();
         let tallies = traffic::tallies(&route, last.map(|last| &last.tallies));
-        Self { route, limiter, budget, series, pods: Arc::new(pods), tallies, outliers: outliers.clone() }
+        let kept = || last.and_then(|last| last.sleeper.clone()).unwrap_or_default();
+        let sleeper = route.alone.as_ref().map(|_| kept());
+        Self { route, limiter, budget, series, pods: Arc::new(pods), tallies, outliers: outliers.clone(), sleeper }
+    }
+
+    /// Counts those who call, where the server sleeps while nobody does.
+    pub(crate) fn sleeper(&self) -> Option<&Arc<Sleeper>> {
+        self.sleeper.as_ref()
     }
 
     /// The name of `caller` at this server's bridges.
@@ -210,10 +280,11 @@ impl Entry {
             canary: None,
             pods: HashMap::from([(pod.uid.clone(), pod.clone())]),
             departed: Vec::new(),
+            alone: None,
             ..Route::clone(&self.route)
         };
-        let (pods, tallies, outliers) = (Arc::default(), Tallies::new(), Outliers::default());
-        Some(Self { route: route.into(), pods, tallies, outliers, ..self.clone() })
+        let (pods, tallies, outliers, sleeper) = (Arc::default(), Tallies::new(), Outliers::default(), None);
+        Some(Self { route: route.into(), pods, tallies, outliers, sleeper, ..self.clone() })
     }
 
     /// Calls under way at a pod, of this replica.

@@ -3,6 +3,7 @@
 //! A reconcile builds [`Resources<Prepared>`], [`Resources::apply`] makes them [`Resources<Applied>`], and a status can
 //! only be made from the latter. Nothing is written when the live objects already are what we want.
 
+mod left;
 mod owner;
 
 use std::collections::HashSet;
@@ -230,6 +231,10 @@ async fn bring_about(
 ) -> Result<(DynamicObject, bool), Error> {
     let what = describe(&child.resource.kind, &owner.namespace, &child.name);
     let Some(live) = live else {
+        if left::is_left(child) {
+            let message = format!("{what} was deleted a moment ago; it is made anew");
+            return Err(Error::waiting(DELETION_POLL, reasons::PENDING, message));
+        }
         // Not forced: if a foreign object of this name came up a moment ago, its fields make this a conflict.
         let params = PatchParams::apply(portolan_crds::OPERATOR_MANAGER);
         tracing::info!(object = what, "create");
@@ -256,6 +261,7 @@ async fn bring_about(
     }
     let Some(difference) = difference(&live, child)? else { return Ok((live, false)) };
     tracing::info!(object = what, difference, "apply");
+    left::hand_over(cluster, owner, child, &live).await?;
     // The uid makes it a conflict if our object was deleted and another one made meanwhile.
     let mut desired = child.desired.clone();
     desired["metadata"]["uid"] = json!(live.metadata.uid);
@@ -288,17 +294,18 @@ fn difference(live: &DynamicObject, child: &Child) -> Result<Option<String>, Err
     if let Some(field) = compare::taken(&live, &child.desired, portolan_crds::OPERATOR_MANAGER) {
         return Ok(Some(format!("someone else changed {field}")));
     }
-    let surplus = compare::surplus(&live, &child.desired, portolan_crds::OPERATOR_MANAGER);
+    let surplus = compare::surplus(&live, &left::with(&live, child), portolan_crds::OPERATOR_MANAGER);
     Ok(surplus.map(|field| format!("someone else added {field}")))
 }
 
 /// The live metadata with our content.
 fn without_surplus(live: &DynamicObject, child: &Child) -> Result<DynamicObject, Error> {
     let mut whole = as_value(live)?;
+    let desired = left::with(&whole, child);
     let broken = || Error::transient(reasons::INVALID, "the API server returned something that is no object");
     let fields = whole.as_object_mut().ok_or_else(broken)?;
     fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-    for (name, value) in child.desired.as_object().ok_or_else(broken)? {
+    for (name, value) in desired.as_object().ok_or_else(broken)? {
         if name != "metadata" {
             fields.insert(name.clone(), value.clone());
         }

@@ -8,8 +8,10 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, Pod, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
     },
 };
 use kube::{
@@ -132,11 +134,13 @@ pub(crate) async fn servers(
     let woken = ctx.servers.stream(&namespace).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let controller = controller(&ctx, &namespace, writer, reader)
         .owns_stream(touched::<Deployment>(&client, &namespace, labels::SERVER))
+        .owns_stream(touched::<HorizontalPodAutoscaler>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ControllerRevision>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<Service>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ServiceAccount>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<ConfigMap>(&client, &namespace, labels::SERVER))
         .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::SERVER))
+        .owns_stream(touched::<PodDisruptionBudget>(&client, &namespace, labels::SERVER))
         .watches_stream(touched::<Pod>(&client, &namespace, labels::SERVER), |pod| server_of(&pod))
         .reconcile_on(woken);
     run(controller, ctx, stop).await;
@@ -158,7 +162,8 @@ pub(crate) async fn gateways(
         controller = controller
             .owns_stream(touched::<Deployment>(&client, &namespace, labels::GATEWAY))
             .owns_stream(touched::<Service>(&client, &namespace, labels::GATEWAY))
-            .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::GATEWAY));
+            .owns_stream(touched::<NetworkPolicy>(&client, &namespace, labels::GATEWAY))
+            .owns_stream(touched::<PodDisruptionBudget>(&client, &namespace, labels::GATEWAY));
     }
     run(controller, ctx, stop).await;
 }

@@ -32,6 +32,7 @@ pub mod written;
 
 mod census;
 mod default_gateway;
+mod disruption;
 mod hex;
 mod lines;
 mod refusal;

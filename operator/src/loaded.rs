@@ -15,7 +15,7 @@ use portolan_snapshot::report::{BadLine, Canary, Report, ServerReport};
 use crate::{
     analysis::Readings,
     gateways::{GatewayName, Gateways, Replica},
-    scaling::Reading,
+    scaling::{Calling, Reading},
 };
 
 /// Whether the gateways serve a server as it is now.
@@ -142,6 +142,25 @@ impl LoadedView {
             all.least = all.least.saturating_add(said.unwrap_or_default());
             // One that is not ready may still have calls, and need not have any.
             all.is_whole &= said.is_some() || !replica.ready;
+        }
+        all
+    }
+
+    /// Who calls a server, at all replicas of those gateways together, as far as they say.
+    #[must_use]
+    pub fn callers(&self, namespace: &str, name: &str, gateways: &[GatewayName]) -> Calling {
+        let key = format!("{namespace}/{name}");
+        let replicas = self.gateways.replicas();
+        let reports = self.read();
+        let mut all = Calling { is_whole: !gateways.is_empty(), ..Calling::default() };
+        for replica in gateways.iter().filter_map(|gateway| replicas.get(gateway)).flatten() {
+            match reports.get(&replica.uid).and_then(|report| report.servers.get(&key)?.callers) {
+                Some(said) => {
+                    all.under_way = all.under_way.saturating_add(said.under_way);
+                    all.begun.insert(replica.uid.clone(), said.begun);
+                }
+                None => all.is_whole &= !replica.ready,
+            }
         }
         all
     }

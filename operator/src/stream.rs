@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use portolan_crds::ports;
 use portolan_mcp::wire;
-use portolan_snapshot::report::Report;
+use portolan_snapshot::report::{Report, ServerReport};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -132,7 +132,11 @@ async fn read(
 }
 
 fn take(ctx: &Ctx, gateway: &str, uid: &str, line: Report) -> Result<(), StreamError> {
+    let somebody_waits = line.servers.values().any(ServerReport::is_waited_for);
     let (servers, gateway_changed) = ctx.loaded.take(uid, line)?;
+    if somebody_waits {
+        ctx.scaling.look();
+    }
     wake(ctx, &servers);
     if gateway_changed && let Some((namespace, name)) = gateway.split_once('/') {
         ctx.gateway_requeue.wake(namespace, name);

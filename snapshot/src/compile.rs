@@ -23,7 +23,7 @@ use crate::pods;
 use crate::select::{self, BadSelector};
 use crate::settings::settings;
 use crate::snapshot::{Canary, Http, ObjectVersion, Pod, Route, RouteName, Snapshot};
-use crate::toolset::{self, ToolsetProblem};
+use crate::toolset::{self, Toolset, ToolsetProblem};
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -218,7 +218,8 @@ fn route(
     };
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
     let departed = departed(previous.and_then(|previous| previous.routes.get(&name)).map(Arc::as_ref), &pods);
-    Some(Route { serving: serving(revisions), canary: canary(revisions), settings, pods, departed, name })
+    let alone = settings.activation.map(|_| Toolset::alone(name.clone(), settings.version.clone()).into());
+    Some(Route { serving: serving(revisions), canary: canary(revisions), settings, pods, departed, alone, name })
 }
 
 /// The pods that are gone since `previous`, and those that were before.

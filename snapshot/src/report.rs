@@ -71,9 +71,31 @@ pub struct ServerReport {
     /// Calls that the server works on or that wait for it, at this replica; only where that decides how many pods there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u32>,
+    /// Who calls, at this replica; only where the server has no pods while nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers: Option<Callers>,
     /// Calls by revision, of the two between which new sessions are shared out; counted from when that began at this replica.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub traffic: BTreeMap<String, Traffic>,
+}
+
+impl ServerReport {
+    /// Whether somebody waits for a pod of the server, and there is none.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        let has_none = self.loaded.as_ref().is_none_or(|loaded| loaded.ready_pods == 0);
+        has_none && self.callers.is_some_and(|callers| callers.under_way > 0)
+    }
+}
+
+/// Who calls a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Callers {
+    /// Calls that began, those that have ended too; since the replica began.
+    pub begun: u64,
+    /// Calls that have not ended, and requests that wait for a pod.
+    pub under_way: u32,
 }
 
 /// More than one caller.
@@ -197,6 +219,12 @@ impl Report {
     #[must_use]
     pub fn with_in_flight(self, in_flight: BTreeMap<String, u32>) -> Self {
         self.with(in_flight, |server, calls| server.in_flight = Some(calls))
+    }
+
+    /// The same with who calls servers that have no pods while nobody does, by their `namespace/name`.
+    #[must_use]
+    pub fn with_callers(self, callers: BTreeMap<String, Callers>) -> Self {
+        self.with(callers, |server, callers| server.callers = Some(callers))
     }
 
     fn with<T>(mut self, of_servers: BTreeMap<String, T>, set: impl Fn(&mut ServerReport, T)) -> Self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use portolan_crds::MCPServer;
+use portolan_crds::{MCPServer, server::Autoscaling};
 use portolan_mcp::mac::{KEY_LEN, MacKey};
 
 use crate::inputs::secret_key;
@@ -53,6 +53,7 @@ pub(crate) fn settings(
         max_parallel_requests: spec.limits.max_parallel_requests as usize,
         max_pending_requests: spec.limits.max_pending_requests as usize,
         sessions: spec.sessions.type_,
-        is_measured: spec.autoscaling.is_some(),
+        is_measured: spec.autoscaling.as_ref().is_some_and(|autoscaling| !autoscaling.is_by_usage()),
+        activation: spec.autoscaling.as_ref().and_then(Autoscaling::sleep).map(|sleep| sleep.activation),
     })
 }

@@ -118,6 +118,8 @@ pub struct Route {
     pub pods: HashMap<Box<str>, Pod>,
     /// UIDs of pods that were here and are gone, the latest last; bounded.
     pub departed: Vec<Box<str>>,
+    /// The server as an endpoint that answers while it sleeps; `None` where it always has pods.
+    pub alone: Option<Arc<Toolset>>,
 }
 
 /// A revision that takes a share of new sessions, and of calls without one.
@@ -146,6 +148,8 @@ pub struct Settings {
     pub sessions: SessionType,
     /// Whether the operator is told how many calls are under way.
     pub is_measured: bool,
+    /// How long a call waits for a pod of a server that sleeps; `None` where it always has pods.
+    pub activation: Option<Duration>,
 }
 
 /// One pod of a server.
@@ -229,6 +233,19 @@ impl Route {
         if is_drawn { [canaries, serving].concat() } else { [serving, canaries].concat() }
     }
 
+    /// Whether there is no pod for a new session, and a call makes one come up.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.alone.is_some() && self.ready_pods().chain(self.canary_pods()).next().is_none()
+    }
+
+    /// Whether the pod of that UID takes no new callers any more, and others do.
+    #[must_use]
+    pub fn is_left(&self, uid: &str) -> bool {
+        let mut takers = self.ready_pods().chain(self.canary_pods()).peekable();
+        takers.peek().is_some() && takers.all(|pod| *pod.uid != *uid)
+    }
+
     /// Pods that may hold the session of this name, of every revision, in the same order.
     #[must_use]
     pub fn holders(&self, session: &SessionKey) -> Vec<&Pod> {
@@ -277,6 +294,7 @@ mod tests {
             max_pending_requests: 1,
             sessions: SessionType::Stateful,
             is_measured: false,
+            activation: None,
         };
         Route {
             name: RouteName::new("tools", "s"),
@@ -285,6 +303,7 @@ mod tests {
             canary: Some(Canary { revision: "b".into(), weight }),
             pods: [pod("1", "a"), pod("2", "a"), pod("3", "b"), pod("4", "b")].into(),
             departed: Vec::new(),
+            alone: None,
         }
     }
 

@@ -24,6 +24,13 @@ pub struct Toolset {
     pub instructions: Option<Box<str>>,
 }
 
+impl Toolset {
+    /// All that the server `name` has, under its own names.
+    pub(crate) fn alone(name: RouteName, version: ObjectVersion) -> Self {
+        Self { selection: Selection::alone(name.as_str()), name, version, instructions: None }
+    }
+}
+
 /// What is wrong with a toolset, each with what is done about it.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ToolsetProblem {

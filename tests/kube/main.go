@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	helm "helm.sh/helm/v4/pkg/cmd"
 	helmkube "helm.sh/helm/v4/pkg/kube"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -27,6 +28,7 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+	metricsserver "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
 
 	"portolan.dev/tests/kube/netpol"
 )
@@ -39,6 +41,7 @@ var components = map[string]func() int{
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
 	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
+	"metrics-server":          runMetricsServer,
 	"netpol":                  func() int { return cli.Run(netpol.NewCommand()) },
 	"kubectl":                 runKubectl,
 	"helm":                    runHelm,
@@ -58,6 +61,11 @@ func main() {
 	}
 	os.Args = append([]string{name}, args...)
 	os.Exit(run())
+}
+
+// runMetricsServer ends when it is told to, as its own main does.
+func runMetricsServer() int {
+	return cli.Run(metricsserver.NewMetricsServerCommand(genericapiserver.SetupSignalHandler()))
 }
 
 // runKubectl prints an error and chooses the exit status as kubectl's own main does.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::cluster::{TENANT, kubectl};
 
 /// Every kind of it.
-const KINDS: &str = "deployments,controllerrevisions,services,configmaps,secrets,networkpolicies,serviceaccounts,pods";
+const KINDS: &str = "deployments,controllerrevisions,services,configmaps,secrets,networkpolicies,serviceaccounts,\
+                     poddisruptionbudgets,horizontalpodautoscalers,pods";
 
 /// All of it in [`TENANT`] for servers of these names, as `Kind/name` with the version of each.
 ///

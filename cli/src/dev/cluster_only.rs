@@ -45,6 +45,7 @@ fn written(origin: &Origin, value: &Value, pointers: &[&str]) -> Vec<Problem> {
         let path = pointer.trim_start_matches('/').replace('/', ".");
         let message = match *pointer {
             "/spec/canaryChecks/checks" => "is made here by `portolan canary run`, and by itself only in a cluster",
+            "/spec/autoscaling" => "scales nothing here: one process runs, and never sleeps",
             _ => "has no effect here: only a cluster can honour it",
         };
         (!has_effect(pointer, field)).then(|| origin.problem(&path, message))

@@ -10,7 +10,7 @@ mod rollout;
 mod status;
 mod volume;
 
-pub use autoscaling::{Autoscaling, ScalingMetric, ScalingMetricType};
+pub use autoscaling::{Autoscaling, ScalingMetric, ScalingMetricType, Sleep};
 pub use canary::{
     CanaryCheck, CanaryChecks, CanaryDocument, CanaryExpectation, CanaryResource, CanaryTool, CanaryValue,
 };
@@ -76,6 +76,11 @@ use serde::{Deserialize, Serialize};
     .field_path(".replicas"))]
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || self.sessions.type != 'Stateless' || self.autoscaling.metrics.all(metric, metric.type != 'Sessions')")
     .message("a Stateless server has no sessions to count: write a metric of type InFlight")
+    .field_path(".autoscaling.metrics"))]
+#[x_kube(validation = crate::rules::requested("CPU", "cpu", "100m"))]
+#[x_kube(validation = crate::rules::requested("Memory", "memory", "128Mi"))]
+#[x_kube(validation = Rule::new("!has(self.remote) || !has(self.autoscaling) || self.autoscaling.metrics.all(metric, !(metric.type in ['CPU', 'Memory']))")
+    .message("what a relay uses says little of a server that runs elsewhere: write metrics of types InFlight and Sessions")
     .field_path(".autoscaling.metrics"))]
 pub struct MCPServerSpec {
     /// The server's container and how to talk to it.

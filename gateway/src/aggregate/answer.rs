@@ -29,20 +29,32 @@ const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 /// A message up to this size waits for no room: it is out again as soon as it is in.
 const SMALL_MESSAGE: usize = 64 * 1024;
 
-/// `response` of the server behind `entry`, or of its `part` of a client's session, to a request of `method`; without one,
-/// to whatever was asked when the stream began that goes on here. A message that is held until it is whole waits for room.
+/// Where an answer comes from.
+#[derive(Clone, Copy)]
+pub(super) struct From<'a> {
+    /// The server.
+    pub(super) entry: &'a Entry,
+    /// Its part of a client's session, where it is one's.
+    pub(super) part: Option<&'a HeaderValue>,
+    /// Whether the endpoint is that server's alone, and resources have the names that it has for them.
+    pub(super) is_alone: bool,
+}
+
+/// `response` to a request of `method`; without one, to whatever was asked when the stream began that goes on here. A message
+/// that is held until it is whole waits for room.
 ///
 /// # Errors
 /// It is too long, or there was no room for it.
 pub(super) async fn renamed(
     gateway: &Arc<Gateway>,
     response: Response<Body>,
-    entry: &Entry,
-    part: Option<&HeaderValue>,
+    from: From<'_>,
     method: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
+    let From { entry, part, is_alone } = from;
     let part = part.and_then(|part| part.to_str().ok()).unwrap_or_default().to_owned();
-    let names = Names { route: entry.route.name.as_str().to_owned(), part, gateway: Some(Arc::clone(gateway)) };
+    let gateway = Some(Arc::clone(gateway));
+    let names = Names { route: entry.route.name.as_str().to_owned(), part, is_alone, gateway };
     renamed_of(response, names, Share::new(entry.budget.clone()), method).await
 }
 
@@ -54,7 +66,7 @@ async fn renamed_of(
 ) -> Result<Response<Body>, Failure> {
     let reading = if negotiate::is_stream(response.headers()) {
         Reading::Events(Splitter::new(MAX_MESSAGE))
-    } else if method.is_none_or(names_resources) {
+    } else if !names.is_alone && method.is_none_or(names_resources) {
         let length = response.size_hint().exact().map_or(Ok(0), usize::try_from).map_err(|_| too_long())?;
         if length > MAX_MESSAGE {
             return Err(too_long());
@@ -75,6 +87,8 @@ async fn renamed_of(
 struct Names {
     route: String,
     part: String,
+    /// Whether resources have the server's own names.
+    is_alone: bool,
     /// Whoever wants to know that lists have changed.
     gateway: Option<Arc<Gateway>>,
 }
@@ -97,7 +111,7 @@ impl Names {
         let origin = self.origin()?;
         let text = std::str::from_utf8(message).ok()?;
         match Message::parse(message).ok()? {
-            Message::Response { is_error: false, payload, .. } => {
+            Message::Response { is_error: false, payload, .. } if !self.is_alone => {
                 let result = of_member(origin.member, payload.get())?;
                 let mut message = Members::of(text)?;
                 message.set("result", result);
@@ -280,7 +294,7 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names { route: "n/s".to_owned(), part: "p".to_owned(), gateway: None }
+        Names { route: "n/s".to_owned(), part: "p".to_owned(), is_alone: false, gateway: None }
     }
 
     async fn through(kind: &'static str, frames: &'static [&'static str]) -> String {

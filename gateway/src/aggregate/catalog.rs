@@ -90,6 +90,10 @@ struct Known {
 impl Known {
     /// When it is to be asked again, or to be looked at again while it is asked. What is known stays good for `fresh`.
     fn due(&self, entry: &Entry, fresh: Duration) -> Instant {
+        // One that sleeps is not woken for that.
+        if entry.route.is_asleep() {
+            return Instant::now() + fresh;
+        }
         let since = match self.asked {
             Some(_) if self.is_asked => Some(Instant::now()),
             asked => asked.filter(|_| self.of == version(entry)),
@@ -191,14 +195,22 @@ impl Catalog {
         entries.iter().filter_map(|entry| known.get(&entry.route.name)?.unheard_until()).max()
     }
 
+    /// Whether it is known what the server has, as its object and its revision are now.
+    pub(super) fn knows(&self, entry: &Entry) -> bool {
+        let known = self.lock();
+        let known = known.get(&entry.route.name);
+        // What one had that sleeps by now is what it has.
+        known.is_some_and(|known| known.lists.is_some() && (entry.route.is_asleep() || known.of == version(entry)))
+    }
+
     /// Asks every server that is due, each by itself, and those that soon will be: together they are looked through less often.
-    fn refresh(&self, gateway: &Arc<Gateway>, entries: &[&Entry]) {
+    pub(super) fn refresh(&self, gateway: &Arc<Gateway>, entries: &[&Entry]) {
         let fresh = gateway.bounds.lists_interval;
         let now = Instant::now();
         let mut known = self.lock();
         for entry in entries {
             let known = known.entry(entry.route.name.clone()).or_default();
-            if !known.is_asked && known.due(entry, fresh) <= now + known.pause(fresh) / 4 {
+            if !entry.route.is_asleep() && !known.is_asked && known.due(entry, fresh) <= now + known.pause(fresh) / 4 {
                 known.is_asked = true;
                 known.asked = Some(now);
                 let (gateway, entry) = (Arc::clone(gateway), Entry::clone(entry));
@@ -341,7 +353,10 @@ fn changed(before: Option<&Lists>, now: &Lists) -> [bool; 4] {
 fn part(entry: &Entry, known: Option<&Known>) -> Part {
     let lists = known.and_then(|known| known.lists.clone());
     let unheard = || Failure::new(Kind::NotReady, "it has not said yet what it has");
-    let failure = known.and_then(|known| known.failure.clone()).or_else(|| lists.is_none().then(unheard));
+    // What one had before it slept is what it has.
+    let sleeps_well = lists.is_some() && entry.route.is_asleep();
+    let failure = known.filter(|_| !sleeps_well).and_then(|known| known.failure.clone());
+    let failure = failure.or_else(|| lists.is_none().then(unheard));
     let came = known.and_then(|known| known.came).filter(|_| failure.is_some());
     Part { route: entry.route.name.clone(), lists, failure, came }
 }

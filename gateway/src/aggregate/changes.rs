@@ -161,7 +161,7 @@ impl Stream {
     /// Takes in the toolset as it is now.
     fn follow(&mut self, serving: &Serving) -> Became {
         let Some(toolset) = &mut self.toolset else { return Became::Same };
-        let Some(now) = serving.snapshot.toolsets.get(&toolset.name) else { return Became::Gone };
+        let Some(now) = serving.now_of(toolset) else { return Became::Gone };
         let before = std::mem::replace(toolset, now.clone());
         if before.selection == toolset.selection { Became::Same } else { Became::Another }
     }

@@ -103,9 +103,14 @@ pub(super) fn discover(view: &View, toolset: Option<&Toolset>, fresh: Duration) 
     let mut result = Members::default();
     let versions: Vec<&str> = revision::served().collect();
     result.set("supportedVersions", Value::from(versions).to_string());
+    let Who { info, instructions } = who(view, toolset);
     result.set("capabilities", view.capabilities.clone());
-    result.set("instructions", Value::from(instructions(toolset)).to_string());
-    result.set("_meta", json!({ meta::SERVER_INFO: info() }).to_string());
+    if let Some(instructions) = instructions {
+        result.set("instructions", instructions);
+    }
+    let mut about = Members::default();
+    about.set(meta::SERVER_INFO, info);
+    result.set("_meta", about.to_string());
     set_modern(&mut result, fresh);
     result.to_string()
 }
@@ -114,10 +119,31 @@ pub(super) fn discover(view: &View, toolset: Option<&Toolset>, fresh: Duration) 
 pub(super) fn initialize(revision: &str, view: &View, toolset: Option<&Toolset>) -> String {
     let mut result = Members::default();
     result.set("protocolVersion", Value::from(revision).to_string());
+    let Who { info, instructions } = who(view, toolset);
     result.set("capabilities", view.capabilities.clone());
-    result.set("serverInfo", info().to_string());
-    result.set("instructions", Value::from(instructions(toolset)).to_string());
+    result.set("serverInfo", info);
+    if let Some(instructions) = instructions {
+        result.set("instructions", instructions);
+    }
     result.to_string()
+}
+
+/// Who answers, JSON.
+struct Who {
+    info: String,
+    instructions: Option<String>,
+}
+
+/// A server that is alone answers for itself, as far as it is known.
+fn who(view: &View, toolset: Option<&Toolset>) -> Who {
+    let alone = toolset.filter(|toolset| toolset.selection.only().is_some());
+    match alone.and_then(|_| view.first()) {
+        Some(first) => Who {
+            info: first.intro.info.clone().unwrap_or_else(|| info().to_string()),
+            instructions: first.intro.instructions.clone(),
+        },
+        None => Who { info: info().to_string(), instructions: Some(Value::from(instructions(toolset)).to_string()) },
+    }
 }
 
 fn instructions(toolset: Option<&Toolset>) -> String {

@@ -29,7 +29,7 @@ use crate::record::Record;
 use crate::recorded::Held;
 use crate::relay::{self, For};
 use crate::respond::{self, Body};
-use crate::state::Entry;
+use crate::state::{Entry, Serving};
 
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 /// How long servers may take to hear that a session or a call is over.
@@ -61,15 +61,28 @@ impl<'a> Many<'a> {
             return self.asked.list(self.gateway, kind, request, None, record).await;
         }
         let target = target::of(request, body, self.asked.selection())?;
-        let (entry, permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
+        let awake = record.wait(self.awake(&target, request)).await?;
+        let asked = awake.as_deref().map_or(self.asked, |serving| self.asked.in_(serving));
+        let (entry, permit) = asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
         settle(entry, record, held);
         entry.budget.admit()?;
         let deadline = Instant::now() + entry.route.settings.request_timeout;
-        message::enter(&self.asked.of(self.asked.request, entry, permit), deadline, record, held).await?;
-        let (response, pod) = self.part(entry).ask(&target.body, deadline, record, held).await?;
+        message::enter(&asked.of(asked.request, entry, permit), deadline, record, held).await?;
+        let part = Part::new(self.gateway, asked, self.claims, entry);
+        let (response, pod) = part.ask(&target.body, deadline, record, held).await?;
         let part = response.headers().get(wire::PART).cloned();
         let response = hand_back(response, pod, left(deadline), record);
-        record.wait(answer::renamed(self.gateway, response, entry, part.as_ref(), Some(&request.method))).await
+        let from = answer::From { entry, part: part.as_ref(), is_alone: asked.is_alone() };
+        record.wait(answer::renamed(self.gateway, response, from, Some(&request.method))).await
+    }
+
+    /// Waits until the server has a pod, where it sleeps and no pod that goes away has this client's session: what is served then.
+    async fn awake(&self, target: &target::Target, request: &Request<'_>) -> Result<Option<Arc<Serving>>, Failure> {
+        let (entry, _permit) = self.asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
+        if !entry.route.is_asleep() || self.part(entry).is_at_a_pod().await {
+            return Ok(None);
+        }
+        self.gateway.state.awake(entry, &self.gateway.metrics).await
     }
 
     /// Takes a notification. What the client tells of its own calls and roots is for every server that it has to do with;
@@ -149,9 +162,8 @@ impl<'a> Many<'a> {
         record.set_answer(response.status(), relay::failure_of(response.headers()));
         let purpose = For::standing(self.gateway.drain.streams.clone().cancelled_owned());
         let part = response.headers().get(wire::PART).cloned();
-        record
-            .wait(answer::renamed(self.gateway, relay::answer(response, pod, purpose), entry, part.as_ref(), None))
-            .await
+        let from = answer::From { entry, part: part.as_ref(), is_alone: self.asked.is_alone() };
+        record.wait(answer::renamed(self.gateway, relay::answer(response, pod, purpose), from, None)).await
     }
 
     /// Tells every server with which this client has a session. Where another replica opened that, nobody here knows of it:

@@ -26,6 +26,7 @@ use portolan_mcp::{
     aggregate::{Kind as ListKind, Member, Selection},
     envelope::{Message, Request, is_batch},
     failure::{Failure, Kind},
+    modern::DISCOVER,
     revision::Era,
     scan,
 };
@@ -69,6 +70,33 @@ pub(crate) struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn selection(&self) -> Option<&'a Selection> {
         self.toolset.map(|toolset| &toolset.selection)
+    }
+
+    /// Whether it is one server, under that server's own names.
+    fn is_alone(&self) -> bool {
+        self.selection().is_some_and(|selection| selection.only().is_some())
+    }
+
+    /// The same, asked of what is served now.
+    fn in_<'b>(self, serving: &'b Serving) -> Asked<'b>
+    where
+        'a: 'b,
+    {
+        Asked { serving, ..self }
+    }
+
+    /// What a server alone is asked for that sleeps, and of which nothing is known here, only a pod can tell: waits for one.
+    async fn introduced(&self, gateway: &Arc<Gateway>, message: &Message<'_>) -> Result<Option<Arc<Serving>>, Failure> {
+        let (Message::Request(request), Some(only)) = (message, self.selection().and_then(Selection::only)) else {
+            return Ok(None);
+        };
+        let introduces = matches!(&*request.method, "initialize" | DISCOVER);
+        match self.serving.route(&only.route()) {
+            Some(entry) if introduces || ListKind::of_method(&request.method).is_some() => {
+                if gateway.catalog.knows(entry) { Ok(None) } else { gateway.state.awake(entry, &gateway.metrics).await }
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What the caller is shown.
@@ -124,7 +152,15 @@ fn settle(entry: &Entry, record: &mut Record, held: &mut Held) {
     held.answer = Some(Answer::passed_on(entry.budget.clone()));
 }
 
-/// Answers a request to `/mcp`, or to a toolset.
+/// Has asked what servers have that sleep while nobody calls, before they do: who asks then is answered without a pod.
+pub(crate) fn learn(gateway: &Arc<Gateway>) {
+    if let Ok(serving) = gateway.state.serving() {
+        let unknown: Vec<_> = serving.sleepers().filter(|entry| !gateway.catalog.knows(entry)).collect();
+        gateway.catalog.refresh(gateway, &unknown);
+    }
+}
+
+/// Answers a request to `/mcp`, to a toolset, or to a server that sleeps while nobody calls.
 pub(crate) async fn serve(
     gateway: &Arc<Gateway>,
     asked: Asked<'_>,
@@ -132,7 +168,9 @@ pub(crate) async fn serve(
     record: &mut Record,
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
-    record.set_all();
+    if !asked.is_alone() {
+        record.set_all();
+    }
     match asked.request.method {
         Method::POST => post(gateway, asked, incoming, record, held).await,
         Method::GET => sessions::open(gateway, asked, record, held).await,
@@ -162,6 +200,8 @@ async fn post(
     record.set_message(&message, buffered.bytes.len());
     // Until it is one server's.
     held.answer = Some(Answer::made(gateway.budget.clone()));
+    let introduced = record.wait(asked.introduced(gateway, &message)).await?;
+    let asked = introduced.as_deref().map_or(asked, |serving| asked.in_(serving));
     if negotiate::era(headers, &message) == Era::Modern {
         return modern::post(gateway, asked, &message, &buffered.bytes, record, held).await;
     }

@@ -66,6 +66,11 @@ async fn call(
     held: &mut Held,
 ) -> Result<Response<Body>, Failure> {
     let target = target::of(request, body, asked.selection())?;
+    let awake = match asked.member(target.member()) {
+        Some((entry, _permit)) => record.wait(gateway.state.awake(entry, &gateway.metrics)).await?,
+        None => None,
+    };
+    let asked = awake.as_deref().map_or(asked, |serving| asked.in_(serving));
     let (entry, permit) = asked.member(target.member()).ok_or_else(|| target::unknown(request))?;
     settle(entry, record, held);
     entry.budget.admit()?;
@@ -74,7 +79,8 @@ async fn call(
     let message = Message::parse(&target.body)?;
     let one = asked.of(&parts, entry, permit);
     let response = crate::modern::post(gateway, &one, &message, &target.body, record, held).await?;
-    record.wait(answer::renamed(gateway, response, entry, None, Some(&request.method))).await
+    let from = answer::From { entry, part: None, is_alone: asked.is_alone() };
+    record.wait(answer::renamed(gateway, response, from, Some(&request.method))).await
 }
 
 /// A stream of what changes in the lists. Of single resources nothing is told here, and the acknowledgement says so.

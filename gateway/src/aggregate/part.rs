@@ -165,6 +165,11 @@ impl<'a> Part<'a> {
         let _ = self.send(method, pod, body, timeout).await;
     }
 
+    /// Whether it is known where it is, and that pod is there.
+    pub(super) async fn is_at_a_pod(&self) -> bool {
+        self.known(&*self.place().await).is_some()
+    }
+
     async fn place(&self) -> std::sync::Arc<Place> {
         self.gateway.placed.at(&self.claims.session, self.entry.route.name.as_str()).await
     }

@@ -42,13 +42,21 @@ impl Target {
 /// # Errors
 /// Its method is none that one server answers, or it names nothing of a server.
 pub(super) fn of(request: &Request<'_>, body: &Bytes, selection: Option<&Selection>) -> Result<Target, Failure> {
+    // Whatever one server is asked under its own names is for it as it is; but what it would tell outside of calls is told nowhere.
+    let is_outside = matches!(&*request.method, "resources/subscribe" | "resources/unsubscribe");
+    if let Some(Member { namespace, server }) = selection.and_then(Selection::only).filter(|_| !is_outside) {
+        return Ok(Target { namespace: namespace.to_owned(), server: server.to_owned(), body: body.clone() });
+    }
     let at = match &*request.method {
         "tools/call" => At::Tool,
         "prompts/get" => At::Prompt,
         "resources/read" => At::Uri,
         "completion/complete" => At::Reference,
         method => {
-            let message = format!("{method} is not answered where several servers are one; ask the server itself");
+            let message = match selection.and_then(Selection::only) {
+                Some(_) => format!("{method} is not answered by a server that sleeps while nobody calls"),
+                None => format!("{method} is not answered where several servers are one; ask the server itself"),
+            };
             return Err(Failure::new(Kind::UnknownMethod, message));
         }
     };

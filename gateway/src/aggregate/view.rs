@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use portolan_mcp::aggregate::{Cursor, Item, Kind as ListKind, PageSize, capabilities, page};
+use portolan_mcp::aggregate::{Cursor, Item, Kind as ListKind, PageSize, Selection, capabilities, page};
 use portolan_snapshot::{RouteName, Toolset};
 
 use super::catalog::Part;
+use super::fetch::Lists;
 
 /// Every capability that is told of.
 const ALL: &str = r#"{"tools":{},"prompts":{},"resources":{},"completions":{}}"#;
@@ -105,6 +106,11 @@ impl View {
         self.toolset.as_deref().map(|own| &own.selection) == toolset.map(|toolset| &toolset.selection)
     }
 
+    /// What the first of them has.
+    pub(super) fn first(&self) -> Option<&Lists> {
+        self.parts.first()?.lists.as_deref()
+    }
+
     /// Servers of which not all is here that they have now.
     pub(super) fn missing(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().filter(|part| part.failure.is_some())
@@ -125,11 +131,12 @@ impl List {
         });
         let shown = parts.iter().filter_map(|part| {
             let list = part.lists.as_ref()?.of(kind);
-            let selection = toolset.filter(|_| kind == ListKind::Tools).map(|toolset| &toolset.selection);
+            let renames = |selection: &&Selection| kind == ListKind::Tools || selection.only().is_some();
+            let selection = toolset.map(|toolset| &toolset.selection).filter(renames);
             let items = match (selection, known.get(part.route.as_str())) {
                 (None, _) => list.clone(),
                 (Some(_), Some((before, shown))) if before.has_lists_of(part) => shown.items.clone(),
-                (Some(selection), _) => selection.tools(part.route.as_str(), list),
+                (Some(selection), _) => selection.items(kind, part.route.as_str(), list),
             };
             Some(Shown { route: part.route.clone(), items })
         });
@@ -221,7 +228,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::fetch::Lists;
     use super::*;
     use portolan_mcp::translate::ServerIntro;
 

@@ -18,8 +18,23 @@ const MAX_KEPT: u64 = 10_000;
 /// How long the last view of an endpoint is kept after somebody asked.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
-/// An endpoint: a toolset, or all servers.
-type Endpoint = Option<RouteName>;
+/// An endpoint: a toolset, one server alone, or all of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Endpoint {
+    All,
+    Toolset(RouteName),
+    Alone(RouteName),
+}
+
+impl Endpoint {
+    fn of(toolset: Option<&Arc<Toolset>>) -> Self {
+        match toolset {
+            None => Self::All,
+            Some(toolset) if toolset.selection.only().is_some() => Self::Alone(toolset.name.clone()),
+            Some(toolset) => Self::Toolset(toolset.name.clone()),
+        }
+    }
+}
 
 /// What is remembered.
 pub(crate) struct Views {
@@ -58,8 +73,7 @@ impl Views {
 
     /// What is shown. Waits for servers of which nothing is known yet, and not for long.
     pub(super) async fn view(&self, gateway: &Arc<Gateway>, looks: Looks<'_>) -> Arc<View> {
-        let endpoint = looks.toolset.map(|toolset| toolset.name.clone());
-        let key = (endpoint, *looks.caller.principal());
+        let key = (Endpoint::of(looks.toolset), *looks.caller.principal());
         let of = (looks.serving.number, gateway.catalog.version());
         let kept = self.of.get(&key).await;
         if let Some(kept) = kept.filter(|kept| kept.of == of && Instant::now() < kept.due) {

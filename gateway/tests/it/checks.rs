@@ -10,7 +10,7 @@ use crate::bridge::Bridge;
 use crate::client::{Answer, Client, call, initialize};
 use crate::world::{ALICE, Gateway, MAC_KEY, Objects, ROUTE, STREAM_KEY};
 
-const OF_FIRST: &str = "/v1/checks/default/everything/uid-1";
+pub const OF_FIRST: &str = "/v1/checks/default/everything/uid-1";
 const OF_SECOND: &str = "/v1/checks/default/everything/uid-2";
 
 /// A pod that serves, and one of a revision that does not yet.
@@ -41,7 +41,7 @@ impl World {
     }
 }
 
-fn signed(client: Client, method: &str, path: &str, key: [u8; 32]) -> Client {
+pub fn signed(client: Client, method: &str, path: &str, key: [u8; 32]) -> Client {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     let subject = Subject { method, path, session: "", pod: "" };
     let mac = MacKey::new(&key).expect("a key").sign(subject, now.try_into().expect("fits"));

@@ -8,6 +8,7 @@ mod aggregate;
 mod aggregate_changes;
 mod aggregate_sessions;
 mod aggregate_trouble;
+mod asleep;
 mod batches;
 mod bounds;
 mod bridge;

@@ -204,3 +204,30 @@ async fn a_stream_of_notifications_takes_no_place_and_ends_with_its_replica_as_a
     assert_eq!((&result["id"], &result["result"]["resultType"]), (&json!(2), &json!("complete")), "{text}");
     assert_eq!(result["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 2);
 }
+
+#[tokio::test]
+async fn who_listens_at_a_pod_that_takes_nobody_any_more_is_told_to_come_back_and_listens_at_another() {
+    let (first, second) = (Bridge::start("uid-1", MAC_KEY).await, Bridge::start("uid-2", MAC_KEY).await);
+    let mut objects = Objects::new(&[&first, &second]);
+    objects.pods[1].3 = false;
+    let gateway = Gateway::start(&objects).await;
+    let listen = async || {
+        let body = request("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}));
+        saying(gateway.client(), "subscriptions/listen", None).open(Method::POST, ROUTE, body).await
+    };
+    let mut listening = listen().await;
+    until("it is there", async || first.count("subscriptions/listen") == 1).await;
+    first.push(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+    listening.read_until("list_changed").await;
+    // Where there is no other, the last one is listened to on.
+    objects.pods[0].3 = false;
+    gateway.load(objects.inputs()).await;
+    first.push(r#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#);
+    listening.read_until("prompts/list_changed").await;
+    objects.pods[1].3 = true;
+    gateway.load(objects.inputs()).await;
+    let (text, whole) = listening.read_to_end().await;
+    assert!(whole && text.contains(r#""id":2,"result":{"resultType":"complete""#), "{text}");
+    let _listening = listen().await;
+    until("it listens at the other", async || second.count("subscriptions/listen") == 1).await;
+}

@@ -79,7 +79,7 @@ impl Kind {
     }
 
     /// The member of an item by which it is asked for.
-    fn key(self) -> &'static str {
+    pub(super) fn key(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
             Self::Resources => "uri",

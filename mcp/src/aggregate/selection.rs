@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Item, Member, Owned};
+use super::{Item, Kind, Member, Owned};
 use crate::members::Members;
 
 /// What is shown of which server.
@@ -13,6 +13,8 @@ pub struct Selection {
     servers: BTreeMap<String, Option<Tools>>,
     /// Whose tool a name is, as (route, the server's own name).
     named: HashMap<String, (String, String)>,
+    /// The one server, where things have the names that it has for them.
+    alone: Option<String>,
 }
 
 /// Tools by the server's own names, with the names that they have here.
@@ -29,6 +31,19 @@ impl Selection {
             }
         }
         self.servers.insert(route.to_owned(), tools);
+    }
+
+    /// All that the server `route` has, under its own names.
+    #[must_use]
+    pub fn alone(route: &str) -> Self {
+        let servers = BTreeMap::from([(route.to_owned(), None)]);
+        Self { servers, named: HashMap::new(), alone: Some(route.to_owned()) }
+    }
+
+    /// The one server whose names are those that are shown.
+    #[must_use]
+    pub fn only(&self) -> Option<Member<'_>> {
+        Member::of_route(self.alone.as_deref()?)
     }
 
     /// The routes of its servers, in order.
@@ -57,23 +72,28 @@ impl Selection {
         is_shown.then_some(owned)
     }
 
-    /// `tools` of the server `route` as they are listed here.
+    /// `items` of the server `route` as they are listed here.
     #[must_use]
-    pub fn tools(&self, route: &str, tools: &Arc<[Item]>) -> Arc<[Item]> {
+    pub fn items(&self, kind: Kind, route: &str, items: &Arc<[Item]>) -> Arc<[Item]> {
         match self.servers.get(route) {
             None => Arc::from([]),
-            Some(None) => tools.clone(),
-            Some(Some(shown)) => {
-                tools.iter().filter_map(|item| renamed(item, shown.get(&*item.own)?.as_ref())).collect()
+            Some(_) if self.alone.is_some() => items.iter().filter_map(|item| named(kind, item, &item.own)).collect(),
+            Some(Some(shown)) if kind == Kind::Tools => {
+                let shown = |item: &Item| match shown.get(&*item.own)? {
+                    Some(shown) => named(kind, item, shown),
+                    None => Some(item.clone()),
+                };
+                items.iter().filter_map(shown).collect()
             }
+            Some(_) => items.clone(),
         }
     }
 }
 
-fn renamed(item: &Item, shown: Option<&String>) -> Option<Item> {
-    let Some(shown) = shown else { return Some(item.clone()) };
+/// `item` under the name `shown`.
+fn named(kind: Kind, item: &Item, shown: &str) -> Option<Item> {
     let mut members = Members::of(&item.json)?;
-    members.set("name", serde_json::Value::from(shown.as_str()).to_string());
+    members.set(kind.key(), serde_json::Value::from(shown).to_string());
     let json = members.to_string().into();
     Some(Item { own: item.own.clone(), json })
 }
@@ -114,7 +134,7 @@ mod tests {
         };
         let list = |route: &str| -> Vec<String> {
             let own: Arc<[Item]> = ["c", "b", "a"].map(|own| item(route, own)).into();
-            selection.tools(route, &own).iter().map(|item| item.json.to_string()).collect()
+            selection.items(Kind::Tools, route, &own).iter().map(|item| item.json.to_string()).collect()
         };
         assert_eq!(list("n/s"), [r#"{"x":1.50,"name":"n__s__b"}"#, r#"{"x":1.50,"name":"one"}"#]);
         assert_eq!(list("n/t").len(), 3);
@@ -122,6 +142,22 @@ mod tests {
         for json in list("n/s").into_iter().chain(list("n/t")) {
             let name = Members::of(&json).and_then(|item| item.string("name")).expect("a name");
             assert!(selection.tool(&name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_has_alone_is_listed_as_it_was_written_under_its_own_names() {
+        let alone = Selection::alone("n/s");
+        let member = Member { namespace: "n", server: "s" };
+        assert_eq!((alone.only(), selection().only()), (Some(member), None));
+        for (kind, list) in [
+            (Kind::Tools, r#"{"tools":[{"x":1.50,"name":"a","y":{"name":"n__s__a"}}]}"#),
+            (Kind::Resources, r#"{"resources":[{"uri":"a:b","name":"c"}]}"#),
+            (Kind::Templates, r#"{"resourceTemplates":[{"uriTemplate":"a:{b}"}]}"#),
+        ] {
+            let (items, _) = crate::aggregate::items(kind, member, list).expect("a list");
+            let shown = alone.items(kind, "n/s", &items.into());
+            assert!(list.contains(&*shown[0].json), "{}", shown[0].json);
         }
     }
 }

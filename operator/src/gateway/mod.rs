@@ -15,7 +15,7 @@ pub use keys::{KeyMemory, STREAM_KEY};
 
 use crate::{apply::Owner, config::Config, context::Ctx, controller::Next, error::Error, gateways::Gateway, status};
 
-/// What the Deployment, Service, NetworkPolicy and Secret of gateway `name` are called.
+/// What the Deployment, Service, NetworkPolicy, PodDisruptionBudget and Secret of gateway `name` are called.
 #[must_use]
 pub fn child_name(name: &str) -> String {
     format!("portolan-gateway-{name}")

@@ -1,5 +1,7 @@
-//! How many pods each server is to have whose load decides, looked at every second by the leader.
+//! How many pods each server is to have whose load decides, looked at every second by the leader. Where what pods use decides, what was
+//! decided elsewhere is remembered.
 
+mod idle;
 mod load;
 
 use std::{
@@ -12,7 +14,10 @@ use std::{
 use futures::{StreamExt, stream};
 use portolan_crds::server::{Autoscaling, ScalingMetricType};
 use portolan_mcp::mac::MacKey;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,8 +27,10 @@ use crate::{
     metrics::Metrics,
     requeue::{Key, Requeue},
 };
+use idle::Idle;
 use load::{Bounds, Load};
 
+pub use idle::Calling;
 pub use load::Reading;
 
 /// How often the load is looked at.
@@ -52,6 +59,8 @@ impl Measured {
         match type_ {
             ScalingMetricType::InFlight => self.in_flight,
             ScalingMetricType::Sessions => self.sessions,
+            // These are not measured here.
+            ScalingMetricType::Cpu | ScalingMetricType::Memory => Reading::default(),
         }
     }
 }
@@ -62,6 +71,8 @@ pub struct Scaling {
     held: Mutex<HashMap<Key, Held>>,
     servers: Requeue,
     metrics: Metrics,
+    /// Tells that it is to be looked now.
+    looks: Notify,
 }
 
 /// One server.
@@ -69,6 +80,8 @@ pub struct Scaling {
 struct Held {
     bounds: Bounds,
     loads: Vec<(ScalingMetricType, Load)>,
+    /// Whether nobody calls, where it then needs no pod.
+    idle: Option<Idle>,
     /// Pods that it is to have.
     wanted: u32,
     asked: Asked,
@@ -92,16 +105,19 @@ pub struct Asked {
     pub gateways: Vec<GatewayName>,
     /// Whether a pod answers: that nothing is under way at one that is down says nothing of its load.
     pub is_up: bool,
+    /// Whether a revision comes up that is to serve: it is to be seen to answer, and to take calls.
+    pub is_changing: bool,
 }
 
 impl fmt::Debug for Asked {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bridges, gateways, is_up, .. } = self;
+        let Self { bridges, gateways, is_up, is_changing, .. } = self;
         formatter
             .debug_struct("Asked")
             .field("bridges", bridges)
             .field("gateways", gateways)
             .field("is_up", is_up)
+            .field("is_changing", is_changing)
             .finish_non_exhaustive()
     }
 }
@@ -110,23 +126,34 @@ impl Scaling {
     /// Nothing is scaled yet. `servers` wakes those that are to have more or fewer pods.
     #[must_use]
     pub fn new(servers: Requeue, metrics: Metrics) -> Self {
-        Self { held: Mutex::default(), servers, metrics }
+        Self { held: Mutex::default(), servers, metrics, looks: Notify::new() }
     }
 
-    /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`.
-    /// `asked` are those who know its load.
-    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: i32, asked: Asked) -> i32 {
+    /// How many pods the server is to have. The first time, and while nothing is known, it is to have those that it has, `current`; so it is
+    /// where an autoscaler decides, as long as it has any. `asked` are those who know its load.
+    pub fn of(&self, server: &Key, autoscaling: &Autoscaling, current: Option<i32>, asked: Asked) -> i32 {
         let bounds = bounds(autoscaling);
+        let current = current.map(|current| current.try_into().unwrap_or_default());
         let mut held = self.lock();
         let held = held.entry(server.clone()).or_insert_with(|| Held {
             bounds,
             loads: Vec::new(),
-            wanted: current.try_into().unwrap_or_default(),
+            idle: None,
+            // The first one is to be seen to answer.
+            wanted: current.unwrap_or(bounds.least.max(1)),
             asked: Asked::default(),
         });
         held.asked = asked;
+        if autoscaling.is_by_usage() {
+            held.wanted = current.filter(|current| *current > 0).unwrap_or(held.wanted);
+        }
         held.follow(autoscaling, bounds);
         held.wanted.try_into().unwrap_or(i32::MAX)
+    }
+
+    /// Somebody waits for a server that has no pods: nobody waits for the next second.
+    pub fn look(&self) {
+        self.looks.notify_one();
     }
 
     /// The load of the server decides no more.
@@ -137,12 +164,14 @@ impl Scaling {
     /// The servers whose load decides, with who is asked for it, and whether for sessions too.
     fn servers(&self) -> Vec<(Key, Asked, bool)> {
         let by_sessions = |held: &Held| held.loads.iter().any(|(type_, _)| *type_ == ScalingMetricType::Sessions);
-        self.lock().iter().map(|(key, held)| (key.clone(), held.asked.clone(), by_sessions(held))).collect()
+        let held = self.lock();
+        let by_load = held.iter().filter(|(_, held)| !held.loads.is_empty());
+        by_load.map(|(key, held)| (key.clone(), held.asked.clone(), by_sessions(held))).collect()
     }
 
     /// Takes in the load of a server, and wakes it when it is to have more or fewer pods.
-    pub fn take(&self, server: &Key, measured: Measured, now: Instant) {
-        let changed = self.lock().get_mut(server).and_then(|held| held.take(measured, now));
+    pub fn take(&self, server: &Key, measured: Measured, calling: &Calling, now: Instant) {
+        let changed = self.lock().get_mut(server).and_then(|held| held.take(measured, calling, now));
         let Some(Change { from, to }) = changed else { return };
         let (namespace, name) = server;
         tracing::info!(namespace, name, from, to, "the load of a server asks for other than the pods that it has");
@@ -160,6 +189,14 @@ impl Held {
     fn follow(&mut self, autoscaling: &Autoscaling, bounds: Bounds) {
         self.bounds = bounds;
         self.wanted = self.wanted.clamp(bounds.least, bounds.most);
+        self.idle = autoscaling.sleep().map(|sleep| match self.idle.take() {
+            Some(idle) if idle.after == sleep.after => idle,
+            _ => Idle::new(sleep.after),
+        });
+        if self.asked.is_changing {
+            self.wanted = self.wanted.max(1);
+            self.idle.iter_mut().for_each(Idle::begin_anew);
+        }
         self.loads.retain(|(type_, load)| autoscaling.target(*type_) == Some(load.target()));
         for type_ in MEASURED {
             if let Some(target) = autoscaling.target(type_)
@@ -171,12 +208,28 @@ impl Held {
     }
 
     /// What that changes.
-    fn take(&mut self, measured: Measured, now: Instant) -> Option<Change> {
-        let (bounds, current) = (self.bounds, self.wanted);
+    fn take(&mut self, measured: Measured, calling: &Calling, now: Instant) -> Option<Change> {
+        let current = self.wanted;
+        self.wanted = if current == 0 { self.woken(calling) } else { self.while_awake(measured, calling, now) };
+        (self.wanted != current).then_some(Change { from: current, to: self.wanted })
+    }
+
+    /// As many as those need who wait.
+    fn woken(&mut self, calling: &Calling) -> u32 {
+        if calling.under_way == 0 {
+            return 0;
+        }
+        self.idle.iter_mut().for_each(Idle::begin_anew);
+        let by_calls = self.loads.iter().find(|(type_, _)| *type_ == ScalingMetricType::InFlight);
+        by_calls.map_or(1, |(_, load)| calling.under_way.div_ceil(load.target())).clamp(1, self.bounds.most)
+    }
+
+    fn while_awake(&mut self, measured: Measured, calling: &Calling, now: Instant) -> u32 {
+        let (bounds, current) = (Bounds { least: self.bounds.least.max(1), ..self.bounds }, self.wanted);
         let asks = self.loads.iter_mut().map(|(type_, load)| load.take(now, measured.of(*type_), current, bounds));
         let wanted = asks.max().unwrap_or(current);
-        self.wanted = wanted;
-        (wanted != current).then_some(Change { from: current, to: wanted })
+        let is_idle = self.idle.as_mut().is_some_and(|idle| idle.take(now, calling));
+        if is_idle && !self.asked.is_changing { 0 } else { wanted }
     }
 }
 
@@ -188,12 +241,17 @@ pub(crate) async fn run(ctx: Arc<Ctx>, stop: CancellationToken) {
         let mut clock = interval(INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            clock.tick().await;
+            tokio::select! {
+                _ = clock.tick() => {}
+                () = ctx.scaling.looks.notified() => {}
+            }
             let now = Instant::now();
             for (server, asked, _) in ctx.scaling.servers() {
                 let known = |reading: Reading| Reading { is_whole: reading.is_whole && asked.is_up, ..reading };
                 let in_flight = known(ctx.loaded.in_flight(&server.0, &server.1, &asked.gateways));
-                ctx.scaling.take(&server, Measured { in_flight, sessions: known(sessions.of(&server)) }, now);
+                let calling = ctx.loaded.callers(&server.0, &server.1, &asked.gateways);
+                let calling = Calling { is_whole: calling.is_whole && asked.is_up, ..calling };
+                ctx.scaling.take(&server, Measured { in_flight, sessions: known(sessions.of(&server)) }, &calling, now);
             }
         }
     };

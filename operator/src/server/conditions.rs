@@ -2,7 +2,7 @@
 
 use portolan_crds::{
     conditions::{reasons, types},
-    server::RevisionState,
+    server::{RevisionState, Sleep},
 };
 
 use super::{
@@ -57,13 +57,17 @@ impl Outcome<'_> {
         if self.waits(serving) {
             return no(self.coming_up(serving));
         }
+        let sleep = self.validated.sleep();
         if serving.replicas == 0 {
-            return no(self.scaled_to_zero());
+            return sleep.map_or_else(|| no(self.scaled_to_zero()), asleep);
         }
         let ready = self.ready_of(&serving.name);
         let lacks = self.diagnosis(serving);
         if ready == 0 {
-            return no(lacks.unwrap_or_else(|| self.coming_up(serving)));
+            let lacks = lacks.unwrap_or_else(|| self.coming_up(serving));
+            // Calls wait for it.
+            let wakes = sleep.is_some() && lacks.reason == reasons::PENDING;
+            return if wakes { Fact::yes(types::AVAILABLE, reasons::WAKING, lacks.message) } else { no(lacks) };
         }
         if let Some(Diagnosis { reason, message }) = self.wrong_answers(serving) {
             return no(Diagnosis { reason, message: format!("{message}; calls still go there") });
@@ -82,7 +86,7 @@ impl Outcome<'_> {
         if let Some(lacks) = lacks.filter(|_| ready < serving.replicas) {
             message = format!("{message}; {}", lacks.message);
         }
-        if let Some(why) = self.unmade(serving) {
+        for why in [self.unmade(serving), self.unscaled(serving)].into_iter().flatten() {
             message = format!("{message}; {why}");
         }
         Fact::yes(types::AVAILABLE, reasons::AVAILABLE, message)
@@ -320,6 +324,12 @@ impl Outcome<'_> {
             None => "no revision serves meanwhile".into(),
         }
     }
+}
+
+fn asleep(sleep: Sleep) -> Fact {
+    let message =
+        format!("nobody has called for {} s, so no pod runs; the next call starts one", sleep.after.as_secs());
+    Fact::yes(types::AVAILABLE, reasons::ASLEEP, message)
 }
 
 /// A missing object may come any moment; a claim that cannot be shared stays so.

@@ -8,6 +8,7 @@ use std::{
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
     },
     jiff::Timestamp,
@@ -56,10 +57,11 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     let now = Timestamp::now();
     let namespace = owner.namespace();
     let selector = format!("{}={}", labels::SERVER, owner.name());
-    let (contents, claims, deployments, templates, pods, tools) = futures::try_join!(
+    let (contents, claims, deployments, autoscalers, templates, pods, tools) = futures::try_join!(
         contents(&server.spec, namespace, ctx),
         claims(&server.spec, namespace, ctx),
         ctx.cluster.list::<Deployment>(namespace, &selector),
+        autoscalers(&server.spec, namespace, &selector, ctx),
         ctx.cluster.list::<ControllerRevision>(namespace, &selector),
         ctx.cluster.list::<Pod>(namespace, &selector),
         ctx.cluster.list::<ConfigMap>(namespace, &selector),
@@ -68,6 +70,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         .into_iter()
         .filter(|deployment| owner.owns(deployment) && deployment.metadata.deletion_timestamp.is_none())
         .collect();
+    let autoscalers = autoscalers.into_iter().filter(|autoscaler| owner.owns(autoscaler)).collect();
     let templates = templates.into_iter().filter(|template| owner.owns(template)).collect();
     let mut pods = pods;
     pods.sort_by_key(ResourceExt::name_any);
@@ -87,6 +90,7 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
         claims,
         mac,
         deployments,
+        autoscalers,
         templates,
         pods,
         probes,
@@ -103,6 +107,19 @@ pub(super) async fn observe(server: &MCPServer, owner: &Owner, ctx: &Ctx) -> Res
     observed.replicas = replicas(&server, spec, remembered.as_deref(), &observed, ctx);
     observed.compared = compared(&server, spec, remembered.as_deref(), traffic, &observed, ctx);
     Ok(observed)
+}
+
+/// What autoscalers say; nothing where there are none.
+async fn autoscalers(
+    spec: &MCPServerSpec,
+    namespace: &str,
+    selector: &str,
+    ctx: &Ctx,
+) -> Result<Vec<HorizontalPodAutoscaler>, Error> {
+    match &spec.autoscaling {
+        Some(autoscaling) if autoscaling.is_by_usage() => ctx.cluster.list(namespace, selector).await,
+        _ => Ok(Vec::new()),
+    }
 }
 
 async fn contents(
@@ -236,10 +253,11 @@ fn replicas(server: &Key, spec: &MCPServerSpec, remembered: Option<&str>, observ
         key: MacKey::new(&observed.mac.0),
         gateways: observed.endpoints.iter().map(|(gateway, _)| gateway.clone()).collect(),
         is_up: serving.is_some_and(|serving| observed.pods_of(serving).any(|pod| observed.answers(pod))),
+        is_changing: revisions.iter().any(|one| Some(one.name.as_str()) != serving && one.comes_up()),
     };
     // Between two revisions none may serve, and pods are there all the same.
     let current = current.map(|current| current.replicas).or_else(|| revisions.iter().map(|one| one.replicas).max());
-    ctx.scaling.of(server, autoscaling, current.unwrap_or(autoscaling.min_replicas), asked)
+    ctx.scaling.of(server, autoscaling, current, asked)
 }
 
 /// What speaks against the revision that takes a share of new sessions.

@@ -1,6 +1,7 @@
 //! Which pods go when there are to be fewer: those with the fewest sessions.
 //!
-//! The controller of the pods decides, and asks first what it would cost to lose each (`controller.kubernetes.io/pod-deletion-cost`).
+//! The controller of the pods decides, and asks first what it would cost to lose each (`controller.kubernetes.io/pod-deletion-cost`). Where an
+//! autoscaler says how many there are, nobody is asked before it takes some away: they are marked while it is about to.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use kube::{ResourceExt, api::Patch};
 use portolan_mcp::mac::MacKey;
 use serde_json::json;
 
-use super::{dereference::address, observed::Observed, rollout::Plan};
+use super::{dereference::address, observed::Observed, rollout::Plan, usage};
 use crate::context::Ctx;
 
 /// Annotation of a pod: the higher, the later it goes.
@@ -18,7 +19,7 @@ const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Bridges that are asked, and pods that are marked, at once.
 const PARALLEL: usize = 8;
 
-/// Marks the pods of every revision that is to have fewer, but some, with how many sessions each has. Best effort: a pod of which nobody knows goes
+/// Marks the pods of every revision that is to have fewer, but some, or may have any moment, with how many sessions each has. Best effort: a pod of which nobody knows goes
 /// first, as it does where none is marked.
 pub(super) async fn mark(ctx: &Ctx, observed: &Observed, plan: &Plan) {
     let Some(key) = MacKey::new(&observed.mac.0) else { return };
@@ -33,7 +34,8 @@ pub(super) async fn mark(ctx: &Ctx, observed: &Observed, plan: &Plan) {
 fn revisions_with_fewer<'a>(observed: &'a Observed, plan: &'a Plan) -> impl Iterator<Item = &'a str> {
     let has = |revision: &str| observed.deployment(revision)?.spec.as_ref()?.replicas;
     let is_to_have_fewer = move |revision: &&super::rollout::Planned| {
-        revision.replicas > 0 && has(&revision.name).is_some_and(|has| revision.replicas < has)
+        let may_have_fewer = || observed.autoscaler(&revision.name).is_some_and(usage::may_take_away);
+        revision.replicas > 0 && (has(&revision.name).is_some_and(|has| revision.replicas < has) || may_have_fewer())
     };
     plan.revisions.iter().filter(is_to_have_fewer).map(|revision| revision.name.as_str())
 }
@@ -84,5 +86,12 @@ mod tests {
         ];
         let plan = Plan { revisions, delete: Vec::new() };
         assert_eq!(revisions_with_fewer(&observed, &plan).collect::<Vec<_>>(), ["fewer"]);
+        let autoscaler = json!({
+            "metadata": {"name": "same"},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "same"}, "minReplicas": 1, "maxReplicas": 5},
+            "status": {"currentReplicas": 2, "desiredReplicas": 2},
+        });
+        let observed = Observed { autoscalers: vec![serde_json::from_value(autoscaler).unwrap()], ..observed };
+        assert_eq!(revisions_with_fewer(&observed, &plan).collect::<Vec<_>>(), ["fewer", "same"], "it may any moment");
     }
 }

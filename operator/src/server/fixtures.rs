@@ -45,6 +45,7 @@ pub(super) fn nothing() -> Observed {
         claims: BTreeMap::new(),
         mac: Mac([7; 32]),
         deployments: Vec::new(),
+        autoscalers: Vec::new(),
         templates: Vec::new(),
         pods: Vec::new(),
         probes: BTreeMap::new(),

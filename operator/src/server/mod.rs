@@ -17,6 +17,7 @@ mod rollout;
 mod shares;
 mod summary;
 mod tool_changes;
+mod usage;
 mod validate;
 
 use kube::ResourceExt;

@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, ContainerStatus, Pod},
 };
 use portolan_canary::BadCheck;
@@ -51,6 +52,8 @@ pub(super) struct Observed {
     pub(super) mac: Mac,
     /// Deployments of the server's revisions, without those on their way out.
     pub(super) deployments: Vec<Deployment>,
+    /// Autoscalers of its revisions; none where what pods use does not decide.
+    pub(super) autoscalers: Vec<HorizontalPodAutoscaler>,
     /// The templates that were kept of its revisions.
     pub(super) templates: Vec<ControllerRevision>,
     /// The server's pods, those that are going away too, by name.
@@ -104,6 +107,11 @@ impl Observed {
     /// The Deployment of a revision.
     pub(super) fn deployment(&self, revision: &str) -> Option<&Deployment> {
         self.deployments.iter().find(|deployment| deployment.metadata.name.as_deref() == Some(revision))
+    }
+
+    /// The autoscaler of a revision.
+    pub(super) fn autoscaler(&self, revision: &str) -> Option<&HorizontalPodAutoscaler> {
+        self.autoscalers.iter().find(|autoscaler| autoscaler.metadata.name.as_deref() == Some(revision))
     }
 
     /// The template that was kept of a revision.

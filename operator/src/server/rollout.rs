@@ -67,6 +67,11 @@ impl Existing {
         if self.is_stuck() { RevisionState::Failed } else { RevisionState::Pending }
     }
 
+    /// Whether it may come to serve, and does not yet.
+    pub(super) fn comes_up(&self) -> bool {
+        self.draining_since.is_none() && self.rolled_back.is_none()
+    }
+
     /// Whether it has taken sessions.
     fn has_served(&self) -> bool {
         self.serving_since.is_some() || self.step.is_some() || self.draining_since.is_some()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portolan_crds::{
     MCPServer, MCPServerSpec,
     conditions::{reasons, types},
-    server::RolloutType,
+    server::{RolloutType, Sleep},
 };
 use ring::digest;
 
@@ -34,6 +34,13 @@ pub(super) struct Validated<'a> {
     /// Digest of everything outside the spec that the process is given; what is missing otherwise. Without it nobody
     /// knows which revision is desired, and those that exist go on.
     pub(super) content: Result<[u8; 32], Error>,
+}
+
+impl Validated<'_> {
+    /// When the server sleeps; `None` where it always has pods.
+    pub(super) fn sleep(&self) -> Option<Sleep> {
+        self.spec.autoscaling.as_ref()?.sleep()
+    }
 }
 
 /// Checks references and claims.

@@ -14,6 +14,7 @@ use super::{child_name, dereference::Observed, validate::Validated};
 use crate::{
     apply::{Owner, Prepared, Resources},
     config::Config,
+    disruption,
     error::Error,
 };
 
@@ -26,6 +27,7 @@ struct Children {
     network_policy: k8s_openapi::api::networking::v1::NetworkPolicy,
     service: k8s_openapi::api::core::v1::Service,
     deployment: k8s_openapi::api::apps::v1::Deployment,
+    disruption_budget: k8s_openapi::api::policy::v1::PodDisruptionBudget,
 }
 
 /// Builds everything.
@@ -37,17 +39,19 @@ pub(super) fn build(
     config: &Config,
 ) -> Result<Resources<Prepared>, Error> {
     let parts = Parts { owner, gateway, config };
-    let Children { secret, network_policy, service, deployment } = Children {
+    let Children { secret, network_policy, service, deployment, disruption_budget } = Children {
         secret: secret::secret(&parts, validated, observed),
         network_policy: network_policy::network_policy(&parts),
         service: service::service(&parts),
         deployment: deployment::deployment(&parts),
+        disruption_budget: disruption::one_at_a_time(parts.metadata(), selector(owner.name())),
     };
     let mut resources = Resources::new(owner.clone());
     resources.add(&secret)?;
     resources.add(&network_policy)?;
     resources.add(&service)?;
     resources.add(&deployment)?;
+    resources.add(&disruption_budget)?;
     Ok(resources)
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use portolan_crds::labels;
 
-use super::Parts;
+use super::{Parts, autoscaler};
 use crate::server::rollout::Planned;
 
 /// Annotation: when the revision began to serve, RFC 3339.
@@ -26,15 +26,20 @@ pub(in crate::server) const STEP_SINCE: &str = "portolan.dev/canary-step-since";
 /// Annotation: why the revision was rolled back.
 pub(in crate::server) const ROLLED_BACK: &str = "portolan.dev/rolled-back";
 
-/// The Deployment of a revision whose template is known.
-pub(super) fn of(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpec) -> Deployment {
+/// The Deployment of a revision whose template is known; without a number of pods where an autoscaler decides.
+pub(super) fn of(
+    parts: &Parts<'_>,
+    planned: &Planned,
+    template: &PodTemplateSpec,
+    live: Option<&Deployment>,
+) -> Deployment {
     let selector =
         [(labels::SERVER.to_owned(), parts.server.to_owned()), (labels::REVISION.to_owned(), planned.name.clone())];
     let mut template = template.clone();
     let pod_labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     pod_labels.insert(labels::REVISION.into(), planned.name.clone());
     let spec = DeploymentSpec {
-        replicas: Some(planned.replicas),
+        replicas: replicas(parts, planned, live),
         selector: LabelSelector { match_labels: Some(selector.into()), ..LabelSelector::default() },
         template,
         // A change of the template is another Deployment.
@@ -48,10 +53,16 @@ pub(super) fn of(parts: &Parts<'_>, planned: &Planned, template: &PodTemplateSpe
 /// planned.
 pub(super) fn untouched(parts: &Parts<'_>, planned: &Planned, live: &Deployment) -> Option<Deployment> {
     let spec = live.spec.clone()?;
-    let unchanged = spec.replicas == Some(planned.replicas)
+    let replicas = replicas(parts, planned, Some(live));
+    let unchanged = replicas.is_none_or(|replicas| spec.replicas == Some(replicas))
         && state(planned).iter().all(|(key, value)| annotation(live, key) == value.as_deref());
-    let spec = DeploymentSpec { replicas: Some(planned.replicas), ..spec };
+    let spec = DeploymentSpec { replicas, ..spec };
     (!unchanged).then(|| with_state(parts, planned, spec))
+}
+
+/// How many pods the operator asks for; `None` where an autoscaler does.
+fn replicas(parts: &Parts<'_>, planned: &Planned, live: Option<&Deployment>) -> Option<i32> {
+    (!autoscaler::decides(parts, planned, live)).then_some(planned.replicas)
 }
 
 /// The annotation's value.

@@ -1,5 +1,6 @@
 //! What the cluster is to hold for one server. Pure: no client, no clock, no environment; one kind a file.
 
+mod autoscaler;
 mod container;
 mod deployment;
 mod flags;
@@ -17,7 +18,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, PodTemplateSpec, Service},
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -38,6 +41,7 @@ use super::{
 use crate::{
     apply::{Owner, Prepared, Resources},
     config::{Config, OPERATOR_APP},
+    disruption,
     error::Error,
     loaded::Programmed,
 };
@@ -79,6 +83,11 @@ pub(super) fn build(
     resources.add(&service_account::service_account(&parts))?;
     resources.add(&secret::secret(&parts))?;
     resources.add(&network_policy::network_policy(&parts, &observed.deployments))?;
+    // While none serves, the one that did is still whose pods matter.
+    match plan.serving() {
+        Some(serving) => resources.add(&parts.disruption_budget(&serving.name))?,
+        None => resources.keep::<PodDisruptionBudget>(&parts.account_name()),
+    }
     for planned in &plan.revisions {
         let template = template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
         add_revision(&mut resources, &parts, observed, planned, template)?;
@@ -88,6 +97,7 @@ pub(super) fn build(
     }
     let selector = format!("{}={}", labels::SERVER, parts.server);
     resources.prune::<Deployment>(&selector);
+    resources.prune::<HorizontalPodAutoscaler>(&selector);
     resources.prune::<ControllerRevision>(&selector);
     resources.prune::<Service>(&selector);
     resources.prune::<ConfigMap>(&selector);
@@ -111,12 +121,16 @@ fn plan(
         }
         _ => None,
     };
+    // A revision is seen to answer before it serves, also where no pod is needed for callers.
+    let is_changing = desired.is_some() && rollout::current(desired, remembered, &existing) != desired;
+    let replicas =
+        if is_changing && validated.sleep().is_some() { validated.replicas.max(1) } else { validated.replicas };
     let wish = Wish {
         desired,
         has_other_tools: tool_changes.is_some(),
         is_checked: validated.spec.canary_checks.is_some(),
         generation: validated.generation,
-        replicas: validated.replicas,
+        replicas,
         type_: validated.spec.rollout.type_,
         steps: validated.spec.rollout.steps(),
         compared: &observed.compared.compared,
@@ -152,7 +166,7 @@ fn add_revision(
     let kept = observed.template(&planned.name).and_then(template::kept);
     if let Some(template) = kept.as_ref().filter(|_| template.is_none() && live.is_some()) {
         resources.keep::<ControllerRevision>(&planned.name);
-        resources.add_independent(&deployment::of(parts, planned, template))?;
+        resources.add_independent(&deployment::of(parts, planned, template, live))?;
     } else if let Some(template) = template.or_else(|| template::unedited(live?)) {
         resources.add_independent(&template::controller_revision(
             parts,
@@ -160,12 +174,16 @@ fn add_revision(
             template,
             observed.template(&planned.name),
         )?)?;
-        resources.add_independent(&deployment::of(parts, planned, template))?;
+        resources.add_independent(&deployment::of(parts, planned, template, live))?;
     } else if let Some(live) = live {
         match deployment::untouched(parts, planned, live) {
             Some(deployment) => resources.add_independent(&deployment)?,
             None => resources.keep::<Deployment>(&planned.name),
         }
+    }
+    // By now the Deployment is ready to be left to it.
+    if let Some(autoscaler) = autoscaler::of(parts, planned, live) {
+        resources.add_independent(&autoscaler)?;
     }
     match observed.definitions.get(&planned.name) {
         Some(definitions) => resources.add_independent(&tools::config_map(parts, &planned.name, definitions)?)?,
@@ -236,7 +254,13 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Name of the ServiceAccount and the NetworkPolicy.
+    /// Pods of the revision that serves are evicted one at a time.
+    fn disruption_budget(&self, serving: &str) -> PodDisruptionBudget {
+        let selector = [(labels::REVISION.to_owned(), serving.to_owned())];
+        disruption::one_at_a_time(self.metadata(self.account_name()), selector.into())
+    }
+
+    /// Name of the ServiceAccount, the NetworkPolicy and the PodDisruptionBudget.
     fn account_name(&self) -> String {
         format!("{}-mcp", self.server)
     }

@@ -73,7 +73,7 @@ fn pod_spec(server: &MCPServer) -> PodSpec {
 
 fn deployment(server: &MCPServer) -> Deployment {
     let planned = fixtures::planned("everything-01234567", RevisionState::Pending, server.spec.replicas);
-    with(server, |parts| deployment::of(parts, &planned, &template_of(parts)))
+    with(server, |parts| deployment::of(parts, &planned, &template_of(parts), None))
 }
 
 fn stdio(more: &str) -> MCPServer {
@@ -233,7 +233,7 @@ fn an_older_revision_whose_template_was_lost_is_written_only_when_its_state_chan
         ..fixtures::planned("r", RevisionState::Serving, 1)
     };
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
-    let live = with(&old, |parts| deployment::of(parts, &serving, &template_of(parts)));
+    let live = with(&old, |parts| deployment::of(parts, &serving, &template_of(parts), None));
     assert_eq!(with(&new, |parts| deployment::untouched(parts, &serving, &live)), None);
     let draining = Planned { draining_since: serving.serving_since, state: RevisionState::Draining, ..serving };
     let kept = with(&new, |parts| deployment::untouched(parts, &draining, &live)).unwrap();
@@ -246,7 +246,7 @@ fn an_older_revision_that_someone_edits_gets_back_the_template_that_it_was_made_
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
     let template = with(&old, template_of);
-    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template, None));
     let mut edited = made.clone();
     edited.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("intruder".into());
     let observed = Observed {
@@ -267,7 +267,7 @@ fn a_kept_template_that_was_deleted_is_made_again_from_a_deployment_that_nobody_
     let (old, new) = (stdio(", pod: {labels: {v: old}}"), stdio(", pod: {labels: {v: new}}"));
     let serving = fixtures::planned("everything-0old", RevisionState::Serving, 1);
     let template = with(&old, template_of);
-    let made = with(&old, |parts| deployment::of(parts, &serving, &template));
+    let made = with(&old, |parts| deployment::of(parts, &serving, &template, None));
     let kept = |manager: &str, field: &str| {
         let mut live = made.clone();
         let entry = |manager: &str, field: &str| {
@@ -344,4 +344,33 @@ fn a_revision_that_served_is_remembered_with_its_spec_and_as_many_that_are_gone_
     let spec: serde_json::Value = serde_json::from_str(&annotations[labels::SPEC]).unwrap();
     assert_eq!(spec["container"]["image"], "registry.example/everything:1");
     assert!(spec.get("replicas").is_none() && spec.get("rollout").is_none(), "{spec}");
+}
+
+#[test]
+fn of_a_server_that_sleeps_a_revision_runs_until_it_serves_and_the_one_that_serves_meanwhile() {
+    let scaled = |more: &str| {
+        let autoscaling = format!("{{{more}maxReplicas: 2, metrics: [{{type: InFlight, target: 1}}]}}");
+        fixtures::server(&format!("{{container: {{image: i, transport: Stdio}}, autoscaling: {autoscaling}}}"))
+    };
+    let replicas = |server: &MCPServer, existing: &[Deployment]| {
+        let observed = Observed { replicas: 0, deployments: existing.to_vec(), ..fixtures::nothing() };
+        let validated = validate::validate(server, "everything", &observed);
+        let remembered = existing.first().and_then(|first| first.metadata.name.as_deref());
+        let built = super::build(&validated, &observed, remembered, &Owner::of(server).unwrap(), &fixtures::config());
+        let built = built.unwrap();
+        let of = |revision: &Planned| (Some(&revision.name) == built.desired.as_ref(), revision.replicas);
+        (built.plan.revisions.iter().map(of).collect::<BTreeSet<_>>(), built.desired.unwrap())
+    };
+    let sleeps = scaled("minReplicas: 0, ");
+    let (first, name) = replicas(&sleeps, &[]);
+    assert_eq!(first, [(true, 1)].into());
+    let serving = |name: &str| -> Deployment {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "annotations": {(SERVING_SINCE): "1970-01-01T00:00:01Z"}},
+            "spec": {"replicas": 0, "selector": {}, "template": {}},
+        }))
+        .unwrap()
+    };
+    assert_eq!(replicas(&sleeps, &[serving(&name)]).0, [(true, 0)].into(), "it sleeps");
+    assert_eq!(replicas(&sleeps, &[serving("everything-older")]).0, [(true, 1), (false, 1)].into());
 }

@@ -60,6 +60,16 @@ impl Case {
         self
     }
 
+    fn may_sleep(mut self) -> Self {
+        self.server.spec.autoscaling = Some(
+            serde_json::from_value(json!({
+                "minReplicas": 0, "maxReplicas": 2, "metrics": [{"type": "InFlight", "target": 1}],
+            }))
+            .unwrap(),
+        );
+        self
+    }
+
     fn programmed(mut self, programmed: Programmed) -> Self {
         self.observed.programmed = BTreeMap::from([(Sending::to(self.desired), programmed)]);
         self
@@ -138,6 +148,24 @@ fn a_revision_that_gave_up_needs_a_person_until_it_answers() {
     assert!(message.contains("pod q") && message.contains("revision old serves"), "{message}");
     let facts = Case::new(&[("new", Serving, 1)], "new").pod("q", "new", true).facts();
     assert_is(&facts, "Stalled", State::False, "Reconciling");
+}
+
+#[test]
+fn a_server_whose_autoscaler_cannot_decide_is_available_and_ready_and_says_so() {
+    let mut case = Case::new(&[("new", Serving, 1)], "new").pod("p", "new", true);
+    let active = json!({
+        "type": "ScalingActive", "status": "False", "message": "(get pods.metrics.k8s.io)",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    });
+    let autoscaler = json!({"metadata": {"name": "new"}, "status": {"conditions": [active]}});
+    case.observed.autoscalers = vec![serde_json::from_value(autoscaler).unwrap()];
+    let facts = case.facts();
+    assert_is(&facts, "Available", State::True, "Available");
+    assert_is(&facts, "Ready", State::True, "Ready");
+    for type_ in ["Available", "Ready"] {
+        let message = &facts[type_].message;
+        assert!(message.contains("1 of 1 replicas answer; the number") && message.contains("install metrics-server"));
+    }
 }
 
 #[test]
@@ -411,4 +439,24 @@ fn a_claim_that_two_revisions_cannot_share_stalls() {
     assert_is(&facts, "Stalled", State::True, "ClaimNotShareable");
     assert_is(&facts, "Ready", State::False, "ClaimNotShareable");
     assert_is(&facts, "Available", State::False, "ClaimNotShareable");
+}
+
+#[test]
+fn a_server_that_sleeps_is_available_and_while_it_wakes_too_unless_its_pod_fails() {
+    let mut asleep = Case::new(&[("new", Serving, 0)], "new");
+    asleep.observed.replicas = 0;
+    assert_eq!(asleep.facts()[types::AVAILABLE].reason, reasons::SCALED_TO_ZERO);
+    let facts = asleep.may_sleep().programmed(Programmed::Yes).facts();
+    let available = &facts[types::AVAILABLE];
+    assert_eq!((available.state, available.reason), (State::True, reasons::ASLEEP), "{}", available.message);
+    assert!(available.message.contains("for 600 s"), "{}", available.message);
+    assert_eq!((facts[types::READY].state, facts[types::RECONCILING].state), (State::True, State::False));
+    let waking = || Case::new(&[("new", Serving, 1)], "new").may_sleep();
+    for case in [waking(), waking().pod("new-1", "new", false)] {
+        let available = &case.facts()[types::AVAILABLE];
+        assert_eq!((available.state, available.reason), (State::True, reasons::WAKING), "{}", available.message);
+    }
+    let exited = fixtures::ill(ProbeReason::ServerExited, "it ended");
+    let fails = waking().pod("new-1", "new", false).probe("new-1", exited);
+    assert_eq!(fails.facts()[types::AVAILABLE].state, State::False);
 }
