@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::Session;
@@ -66,6 +66,13 @@ async fn deployment(cluster: &Cluster, revision: &str) -> Deployment {
 /// How many pods a revision is asked to have.
 fn replicas(deployment: &Deployment) -> Option<i32> {
     deployment.spec.as_ref().and_then(|spec| spec.replicas)
+}
+
+/// The generation of what its Deployment makes pods by: another with every number of pods that was asked for.
+async fn scaled_times(cluster: &Cluster, revision: &str) -> Vec<Option<i64>> {
+    let selector = ListParams::default().labels(&format!("portolan.dev/revision={revision}"));
+    let found = cluster.api::<ReplicaSet>(TENANT).list(&selector).await.expect("listed").items;
+    found.into_iter().map(|found| found.metadata.generation).collect()
 }
 
 /// Whether the operator says how many pods there are.
@@ -162,15 +169,17 @@ async fn session_at_another(cluster: &Cluster, name: &str) -> Session {
 async fn whoever_comes_to_decide_takes_over_the_pods_that_there_are_and_a_rollout_keeps_their_number() {
     let cluster = Cluster::connect().await;
     let name = "hpa-handed-over";
-    deleting(&cluster, &[name], handed_over(&cluster, name)).await;
+    let last = deleting(&cluster, &[name], handed_over(&cluster, name)).await;
+    cluster.gone::<HorizontalPodAutoscaler>(TENANT, &last, PATIENCE).await;
 }
 
-async fn handed_over(cluster: &Cluster, name: &str) {
+/// The revision that serves at the end.
+async fn handed_over(cluster: &Cluster, name: &str) -> String {
     let by_cpu = json!({"minReplicas": 3, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 80}]});
     let revision = cluster.serve(&scaled(name, &by_cpu)).await;
     until_left(cluster, &revision).await;
     until_pods(cluster, name, 3, PATIENCE).await;
-    let before = deployment(cluster, &revision).await;
+    let before = scaled_times(cluster, &revision).await;
 
     let by_calls = json!({"minReplicas": 1, "maxReplicas": 5, "metrics": [{"type": "InFlight", "target": 100}]});
     cluster.patch_spec(TENANT, name, &json!({"autoscaling": by_calls})).await;
@@ -190,8 +199,8 @@ async fn handed_over(cluster: &Cluster, name: &str) {
     assert!(is_operators(&fixed));
     for (who, after) in [("calls", &calls), ("memory", &memory), ("a number", &fixed)] {
         assert_eq!(replicas(after), Some(3), "{who}");
-        assert_eq!(after.metadata.generation, before.metadata.generation, "{who}: it was three all the time");
     }
+    assert_eq!(scaled_times(cluster, &revision).await, before, "there were three all the time");
 
     let by_cpu = json!({"minReplicas": 1, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 80}]});
     cluster.patch_spec(TENANT, name, &json!({"replicas": null, "autoscaling": by_cpu})).await;
@@ -203,6 +212,34 @@ async fn handed_over(cluster: &Cluster, name: &str) {
     until_left(cluster, &next).await;
     assert_eq!(replicas(&deployment(cluster, &next).await), Some(3), "it began with as many");
     cluster.gone::<HorizontalPodAutoscaler>(TENANT, &revision, PATIENCE).await;
+    edited(cluster, &next).await;
+    next
+}
+
+/// What a hand changes comes back, with the number of pods that others decide as it is.
+async fn edited(cluster: &Cluster, revision: &str) {
+    let patch = async |kind: &str, patch: &str| {
+        let edit = ["patch", "-n", TENANT, kind, revision, "--type", "strategic", "--patch", patch];
+        kubectl(&edit).await.expect("a hand edits");
+    };
+    patch("hpa", r#"{"spec": {"maxReplicas": 9}}"#).await;
+    patch("deployment", r#"{"spec": {"minReadySeconds": 1, "progressDeadlineSeconds": 700}}"#).await;
+    until("what was edited is as before", PATIENCE, || async {
+        let autoscaler =
+            cluster.api::<HorizontalPodAutoscaler>(TENANT).get(revision).await.map_err(|e| e.to_string())?;
+        let most = autoscaler.spec.map(|spec| spec.max_replicas);
+        let spec = deployment(cluster, revision).await.spec.expect("a spec");
+        let seconds = spec.min_ready_seconds.unwrap_or_default();
+        if (most, seconds, spec.progress_deadline_seconds) == (Some(3), 0, Some(600)) {
+            assert_eq!(spec.replicas, Some(3));
+            return Ok(());
+        }
+        Err(format!("{most:?} {seconds} {:?}", spec.progress_deadline_seconds))
+    })
+    .await;
+    kubectl(&["delete", "-n", TENANT, "hpa", revision]).await.expect("a hand deletes");
+    until_left(cluster, revision).await;
+    assert_eq!(replicas(&deployment(cluster, revision).await), Some(3));
 }
 
 #[tokio::test]
