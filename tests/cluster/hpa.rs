@@ -216,6 +216,45 @@ async fn handed_over(cluster: &Cluster, name: &str) -> String {
     next
 }
 
+#[tokio::test]
+async fn a_revision_that_takes_a_share_or_comes_after_another_has_as_many_pods_as_that_had() {
+    let cluster = Cluster::connect().await;
+    let name = "hpa-shares";
+    deleting(&cluster, &[name], shares(&cluster, name)).await;
+}
+
+async fn shares(cluster: &Cluster, name: &str) {
+    let by_cpu = json!({"minReplicas": 2, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 1000}]});
+    let first = cluster.serve(&scaled(name, &by_cpu)).await;
+    until_left(cluster, &first).await;
+    let canary = json!({"type": "Canary", "canary": {"steps": [{"setWeight": 50, "pause": "10m"}]}});
+    let edit =
+        json!({"autoscaling": {"minReplicas": 1}, "rollout": canary, "pod": {"labels": {"tests/edited": "once"}}});
+    cluster.patch_spec(TENANT, name, &edit).await;
+    let sharing = cluster.condition(TENANT, name, "Progressing", "True", "CanaryStep", PATIENCE).await;
+    println!("{}", sharing.message);
+    let server = cluster.api::<MCPServer>(TENANT).get(name).await.expect("the server is there");
+    let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
+    let second = revisions.into_iter().map(|one| one.name).find(|one| *one != first).expect("another revision");
+    for (revision, least) in [(&first, 1), (&second, 2)] {
+        let spec = until_left(cluster, revision).await.spec.expect("a spec");
+        assert_eq!((spec.min_replicas, replicas(&deployment(cluster, revision).await)), (Some(least), Some(2)));
+    }
+    cluster.patch_spec(TENANT, name, &json!({"rollout": {"promote": second}})).await;
+    cluster.gone::<HorizontalPodAutoscaler>(TENANT, &first, PATIENCE).await;
+    cluster.ready(TENANT, name).await;
+    assert_eq!(cluster.serving_revision(TENANT, name).await, second);
+
+    let recreate = json!({"type": "Recreate", "canary": null, "promote": null});
+    let edit = json!({"rollout": recreate, "pod": {"labels": {"tests/edited": "twice"}}});
+    cluster.patch_spec(TENANT, name, &edit).await;
+    cluster.ready(TENANT, name).await;
+    let third = cluster.serving_revision(TENANT, name).await;
+    assert_ne!(third, second);
+    until_left(cluster, &third).await;
+    assert_eq!(replicas(&deployment(cluster, &third).await), Some(2));
+}
+
 /// What a hand changes comes back, with the number of pods that others decide as it is.
 async fn edited(cluster: &Cluster, revision: &str) {
     let patch = async |kind: &str, patch: &str| {
