@@ -72,6 +72,10 @@ pub(crate) struct OperatorArgs {
     #[arg(long, value_delimiter = ',', value_name = "HOST,…")]
     allowed_private_hosts: Vec<String>,
 
+    /// How many servers roll at once when another release of the operator makes other pods of their specs
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    release_rollouts: u16,
+
     /// Make an MCPGateway of this name in the operator's namespace when there is none
     #[arg(long, value_name = "NAME")]
     default_gateway: Option<String>,
@@ -118,6 +122,7 @@ impl OperatorArgs {
         config.gateway_metrics_from.clone_from(&self.gateway_metrics_from.0);
         config.cluster_domain = self.cluster_domain.to_string();
         config.allowed_private_hosts = given(&self.allowed_private_hosts);
+        config.release_rollouts = self.release_rollouts;
         config.concurrency = self.concurrency;
         config.identity.clone_from(&self.identity);
         config

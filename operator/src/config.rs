@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+use ring::digest::{SHA256, digest};
+
+use crate::hex::hex;
 
 /// What the operator was told at start.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// Hosts of remote servers that may have addresses of private networks.
     pub allowed_private_hosts: Vec<String>,
+    /// How many servers roll at once because another release of the operator makes other pods of their specs.
+    pub release_rollouts: u16,
     /// How many objects of one kind are reconciled at once, per namespace.
     pub concurrency: u16,
     /// Name of this process, in the lease and in Events.
@@ -99,9 +104,18 @@ impl Config {
             gateway_metrics_from: Vec::new(),
             cluster_domain: "cluster.local".into(),
             allowed_private_hosts: Vec::new(),
+            release_rollouts: 3,
             concurrency: 8,
             identity: "portolan-operator".into(),
         }
+    }
+
+    /// What servers' pods are made of besides their specs, as a word: another release makes others of the same spec.
+    #[must_use]
+    pub fn release(&self) -> String {
+        let Self { images, allowed_private_hosts, .. } = self;
+        let made_of = format!("{} {images:?} {allowed_private_hosts:?}", env!("CARGO_PKG_VERSION"));
+        hex(&digest(&SHA256, made_of.as_bytes()).as_ref()[..4])
     }
 
     /// Whether a gateway of that name in that namespace counts.

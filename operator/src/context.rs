@@ -7,7 +7,7 @@ use kube::runtime::events::Recorder;
 use crate::{
     analysis::Analyses, bridge_client::BridgeClient, canaries::Canaries, cluster::Cluster, config::Config,
     gateway::KeyMemory, gateways::Gateways, loaded::LoadedView, macs::MacCache, metrics::Metrics, probes::Probes,
-    requeue::Requeue, scaling::Scaling, stores::Stores, stream_keys::StreamKeys, written::Written,
+    requeue::Requeue, scaling::Scaling, stores::Stores, stream_keys::StreamKeys, turns::Turns, written::Written,
 };
 
 /// What every reconcile shares; one per process.
@@ -32,6 +32,8 @@ pub struct Ctx {
     pub analyses: Analyses,
     /// How many pods servers are to have whose load decides.
     pub scaling: Scaling,
+    /// Whose turn it is to roll for another release.
+    pub turns: Turns,
     /// With what gateways are asked.
     pub stream_keys: StreamKeys,
     /// Which gateways there are and what they select.

@@ -95,6 +95,7 @@ impl Reconciled for MCPServer {
         ctx.canaries.forget(&key);
         ctx.analyses.forget(&key);
         ctx.scaling.forget(&key);
+        ctx.turns.leave(&key);
     }
 }
 

@@ -39,6 +39,7 @@ mod refusal;
 mod run;
 mod stream;
 mod surroundings;
+pub mod turns;
 
 pub use config::Config;
 pub use run::{RunError, run};

@@ -24,6 +24,7 @@ pub struct Metrics {
     canaries_failing: IntGaugeVec,
     rollbacks: IntCounter,
     scalings: IntCounterVec,
+    turns: IntGaugeVec,
 }
 
 impl Metrics {
@@ -89,6 +90,13 @@ impl Metrics {
                 ),
                 &["direction"],
             )?,
+            turns: IntGaugeVec::new(
+                Opts::new(
+                    "portolan_operator_release_rollouts",
+                    "Servers that roll for another release of the operator, and that wait for their turn",
+                ),
+                &["state"],
+            )?,
         };
         let Self {
             registry,
@@ -104,6 +112,7 @@ impl Metrics {
             canaries_failing,
             rollbacks,
             scalings,
+            turns,
         } = &metrics;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
@@ -117,10 +126,19 @@ impl Metrics {
         registry.register(Box::new(canaries_failing.clone()))?;
         registry.register(Box::new(rollbacks.clone()))?;
         registry.register(Box::new(scalings.clone()))?;
+        registry.register(Box::new(turns.clone()))?;
         for direction in ["up", "down"] {
             scalings.with_label_values(&[direction]);
         }
+        metrics.turns(0, 0);
         Ok(metrics)
+    }
+
+    /// So many servers roll for another release, and so many wait to.
+    pub fn turns(&self, under_way: usize, waiting: usize) {
+        for (state, count) in [("under_way", under_way), ("waiting", waiting)] {
+            self.turns.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A reconcile of `kind` ended with `outcome` (`success`, or an [`crate::error::Class::label`]).

@@ -36,6 +36,7 @@ use crate::{
     stream,
     stream_keys::StreamKeys,
     surroundings,
+    turns::Turns,
     written::Written,
 };
 
@@ -147,6 +148,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
     let stream_keys = StreamKeys::new(cluster.clone());
     let canaries = Canaries::new(loaded.clone(), stream_keys.clone(), wakes.clone(), metrics.clone())?;
     let scaling = Scaling::new(wakes.clone(), metrics.clone());
+    let turns = Turns::new(config.release_rollouts.into(), wakes.clone(), metrics.clone());
     let reporter = Reporter { controller: "portolan-operator".into(), instance: Some(config.identity.clone()) };
     let ctx = Ctx {
         config,
@@ -159,6 +161,7 @@ fn context(config: Config, client: Client, metrics: Metrics) -> Result<Parts, Ru
         canaries,
         analyses: Analyses::default(),
         scaling,
+        turns,
         stream_keys,
         loaded,
         gateways: view,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::Session;
@@ -66,6 +66,13 @@ async fn deployment(cluster: &Cluster, revision: &str) -> Deployment {
 /// How many pods a revision is asked to have.
 fn replicas(deployment: &Deployment) -> Option<i32> {
     deployment.spec.as_ref().and_then(|spec| spec.replicas)
+}
+
+/// The generation of what its Deployment makes pods by: another with every number of pods that was asked for.
+async fn scaled_times(cluster: &Cluster, revision: &str) -> Vec<Option<i64>> {
+    let selector = ListParams::default().labels(&format!("portolan.dev/revision={revision}"));
+    let found = cluster.api::<ReplicaSet>(TENANT).list(&selector).await.expect("listed").items;
+    found.into_iter().map(|found| found.metadata.generation).collect()
 }
 
 /// Whether the operator says how many pods there are.
@@ -162,15 +169,17 @@ async fn session_at_another(cluster: &Cluster, name: &str) -> Session {
 async fn whoever_comes_to_decide_takes_over_the_pods_that_there_are_and_a_rollout_keeps_their_number() {
     let cluster = Cluster::connect().await;
     let name = "hpa-handed-over";
-    deleting(&cluster, &[name], handed_over(&cluster, name)).await;
+    let last = deleting(&cluster, &[name], handed_over(&cluster, name)).await;
+    cluster.gone::<HorizontalPodAutoscaler>(TENANT, &last, PATIENCE).await;
 }
 
-async fn handed_over(cluster: &Cluster, name: &str) {
+/// The revision that serves at the end.
+async fn handed_over(cluster: &Cluster, name: &str) -> String {
     let by_cpu = json!({"minReplicas": 3, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 80}]});
     let revision = cluster.serve(&scaled(name, &by_cpu)).await;
     until_left(cluster, &revision).await;
     until_pods(cluster, name, 3, PATIENCE).await;
-    let before = deployment(cluster, &revision).await;
+    let before = scaled_times(cluster, &revision).await;
 
     let by_calls = json!({"minReplicas": 1, "maxReplicas": 5, "metrics": [{"type": "InFlight", "target": 100}]});
     cluster.patch_spec(TENANT, name, &json!({"autoscaling": by_calls})).await;
@@ -190,8 +199,8 @@ async fn handed_over(cluster: &Cluster, name: &str) {
     assert!(is_operators(&fixed));
     for (who, after) in [("calls", &calls), ("memory", &memory), ("a number", &fixed)] {
         assert_eq!(replicas(after), Some(3), "{who}");
-        assert_eq!(after.metadata.generation, before.metadata.generation, "{who}: it was three all the time");
     }
+    assert_eq!(scaled_times(cluster, &revision).await, before, "there were three all the time");
 
     let by_cpu = json!({"minReplicas": 1, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 80}]});
     cluster.patch_spec(TENANT, name, &json!({"replicas": null, "autoscaling": by_cpu})).await;
@@ -203,6 +212,73 @@ async fn handed_over(cluster: &Cluster, name: &str) {
     until_left(cluster, &next).await;
     assert_eq!(replicas(&deployment(cluster, &next).await), Some(3), "it began with as many");
     cluster.gone::<HorizontalPodAutoscaler>(TENANT, &revision, PATIENCE).await;
+    edited(cluster, &next).await;
+    next
+}
+
+#[tokio::test]
+async fn a_revision_that_takes_a_share_or_comes_after_another_has_as_many_pods_as_that_had() {
+    let cluster = Cluster::connect().await;
+    let name = "hpa-shares";
+    deleting(&cluster, &[name], shares(&cluster, name)).await;
+}
+
+async fn shares(cluster: &Cluster, name: &str) {
+    let by_cpu = json!({"minReplicas": 2, "maxReplicas": 3, "metrics": [{"type": "CPU", "target": 1000}]});
+    let first = cluster.serve(&scaled(name, &by_cpu)).await;
+    until_left(cluster, &first).await;
+    let canary = json!({"type": "Canary", "canary": {"steps": [{"setWeight": 50, "pause": "10m"}]}});
+    let edit =
+        json!({"autoscaling": {"minReplicas": 1}, "rollout": canary, "pod": {"labels": {"tests/edited": "once"}}});
+    cluster.patch_spec(TENANT, name, &edit).await;
+    let sharing = cluster.condition(TENANT, name, "Progressing", "True", "CanaryStep", PATIENCE).await;
+    println!("{}", sharing.message);
+    let server = cluster.api::<MCPServer>(TENANT).get(name).await.expect("the server is there");
+    let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
+    let second = revisions.into_iter().map(|one| one.name).find(|one| *one != first).expect("another revision");
+    for (revision, least) in [(&first, 1), (&second, 2)] {
+        let spec = until_left(cluster, revision).await.spec.expect("a spec");
+        assert_eq!((spec.min_replicas, replicas(&deployment(cluster, revision).await)), (Some(least), Some(2)));
+    }
+    cluster.patch_spec(TENANT, name, &json!({"rollout": {"promote": second}})).await;
+    cluster.gone::<HorizontalPodAutoscaler>(TENANT, &first, PATIENCE).await;
+    cluster.ready(TENANT, name).await;
+    assert_eq!(cluster.serving_revision(TENANT, name).await, second);
+
+    let recreate = json!({"type": "Recreate", "canary": null, "promote": null});
+    let edit = json!({"rollout": recreate, "pod": {"labels": {"tests/edited": "twice"}}});
+    cluster.patch_spec(TENANT, name, &edit).await;
+    cluster.ready(TENANT, name).await;
+    let third = cluster.serving_revision(TENANT, name).await;
+    assert_ne!(third, second);
+    until_left(cluster, &third).await;
+    assert_eq!(replicas(&deployment(cluster, &third).await), Some(2));
+}
+
+/// What a hand changes comes back, with the number of pods that others decide as it is.
+async fn edited(cluster: &Cluster, revision: &str) {
+    let patch = async |kind: &str, patch: &str| {
+        let edit = ["patch", "-n", TENANT, kind, revision, "--type", "strategic", "--patch", patch];
+        kubectl(&edit).await.expect("a hand edits");
+    };
+    patch("hpa", r#"{"spec": {"maxReplicas": 9}}"#).await;
+    patch("deployment", r#"{"spec": {"minReadySeconds": 1, "progressDeadlineSeconds": 700}}"#).await;
+    until("what was edited is as before", PATIENCE, || async {
+        let autoscaler =
+            cluster.api::<HorizontalPodAutoscaler>(TENANT).get(revision).await.map_err(|e| e.to_string())?;
+        let most = autoscaler.spec.map(|spec| spec.max_replicas);
+        let spec = deployment(cluster, revision).await.spec.expect("a spec");
+        let seconds = spec.min_ready_seconds.unwrap_or_default();
+        if (most, seconds, spec.progress_deadline_seconds) == (Some(3), 0, Some(600)) {
+            assert_eq!(spec.replicas, Some(3));
+            return Ok(());
+        }
+        Err(format!("{most:?} {seconds} {:?}", spec.progress_deadline_seconds))
+    })
+    .await;
+    kubectl(&["delete", "-n", TENANT, "hpa", revision]).await.expect("a hand deletes");
+    until_left(cluster, revision).await;
+    assert_eq!(replicas(&deployment(cluster, revision).await), Some(3));
 }
 
 #[tokio::test]

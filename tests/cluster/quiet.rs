@@ -19,9 +19,20 @@ use portolan_tests::puppet;
 use portolan_tests::tidy::finally;
 use portolan_tests::wait::{PATIENCE, until};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-const NAMES: [&str; 2] = ["quiet-a", "quiet-b"];
+/// The last one is left to an autoscaler, whose status changes all the time.
+const NAMES: [&str; 3] = ["quiet-a", "quiet-b", BY_USAGE];
+const BY_USAGE: &str = "quiet-by-usage";
+
+fn manifest(name: &str) -> Value {
+    let mut manifest = puppet::stdio(TENANT, name);
+    if name == BY_USAGE {
+        manifest["spec"]["container"]["resources"] = json!({"requests": {"cpu": "100m"}});
+        manifest["spec"]["autoscaling"] = json!({"maxReplicas": 2, "metrics": [{"type": "CPU", "target": 1000}]});
+    }
+    manifest
+}
 
 async fn versions<K>(cluster: &Cluster, seen: &mut BTreeMap<String, String>)
 where
@@ -94,7 +105,7 @@ async fn unchanged_servers_cost_no_write_and_each_transition_is_told_once() {
     finally(
         async {
             for name in NAMES {
-                cluster.serve(&puppet::stdio(TENANT, name)).await;
+                cluster.serve(&manifest(name)).await;
             }
             // The last news of what was just made are written: the operator looked again, and there was nothing.
             let settled = until("the operator has nothing to write", PATIENCE, || async {

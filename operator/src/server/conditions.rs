@@ -127,7 +127,9 @@ impl Outcome<'_> {
         };
         let draining: Vec<_> = self.plan.draining().map(|revision| revision.name.as_str()).collect();
         if draining.is_empty() {
-            let message = format!("revision {} serves", serving.name);
+            let later =
+                if self.is_put_off { "; it rolls to this release of the operator when it is its turn" } else { "" };
+            let message = format!("revision {} serves{later}", serving.name);
             return Fact::no(types::PROGRESSING, reasons::ROLLOUT_COMPLETE, message);
         }
         let message = format!(

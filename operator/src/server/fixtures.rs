@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     build::{DRAINING_SINCE, SERVING_SINCE},
     observed::{Mac, Observed},
-    rollout::Planned,
+    rollout::{MadeBy, Planned},
 };
 use crate::{
     analysis::Known,
@@ -89,6 +89,7 @@ pub(super) fn planned(name: &str, state: RevisionState, replicas: i32) -> Planne
     Planned {
         name: name.into(),
         generation: 3,
+        made_by: MadeBy::default(),
         state,
         weight: if state == RevisionState::Serving { 100 } else { 0 },
         replicas,

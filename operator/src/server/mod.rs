@@ -23,7 +23,7 @@ mod validate;
 use kube::ResourceExt;
 use portolan_crds::MCPServer;
 
-use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, status};
+use crate::{apply::Owner, context::Ctx, controller::Next, error::Error, requeue::Key, status};
 use farewell::Told;
 
 /// Makes the cluster as `server` asks for, and says in its status how that went.
@@ -37,6 +37,7 @@ pub async fn reconcile(server: &MCPServer, ctx: &Ctx) -> Result<Next, Error> {
         ctx.canaries.forget(&key);
         ctx.analyses.forget(&key);
         ctx.scaling.forget(&key);
+        ctx.turns.leave(&key);
         let told = farewell::abandon(ctx, &server.namespace().unwrap_or_default(), &server.name_any()).await?;
         return Ok(if told == Told::Everyone { Next::Change } else { Next::After(farewell::AGAIN) });
     }
@@ -62,7 +63,11 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let name = server.name_any();
     let observed = dereference::observe(server, &owner, ctx).await?;
     let validated = validate::validate(server, &name, &observed);
-    let built = build::build(&validated, &observed, summary::remembered(server), &owner, &ctx.config)?;
+    let remembered = summary::remembered(server);
+    let wanted = build::wanted(&validated, &observed, remembered, &owner, &ctx.config)?;
+    let key = (server.namespace().unwrap_or_default(), server.name_any());
+    let (wanted, is_put_off) = in_turn(wanted, &key, ctx);
+    let built = build::build(&wanted, &validated, &observed, remembered, &owner, &ctx.config)?;
     fewest::mark(ctx, &observed, &built.plan).await;
     let applied = built.resources.apply(&ctx.cluster).await?;
     count_rollbacks(&observed, &built.plan, ctx);
@@ -73,11 +78,24 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
         plan: &built.plan,
         desired: built.desired.as_deref(),
         tool_changes: built.tool_changes.as_ref(),
+        is_put_off,
     };
     let facts = status::overrule(outcome.facts(), applied.refused());
     status::write(ctx, server, &applied, outcome.status(), &facts).await?;
     let told = farewell::abandon_strays(ctx, &name, &observed.pods, &built.plan).await;
     Ok(Brought { next: requeue::next(&outcome, told), refused: applied.refused().cloned() })
+}
+
+/// What is wanted now: what only another release asks for is so when it is the server's turn.
+fn in_turn(wanted: build::Wanted, server: &Key, ctx: &Ctx) -> (build::Wanted, bool) {
+    match wanted.roll.as_ref().map(|roll| ctx.turns.take(server, roll.has_begun)) {
+        Some(true) => (wanted, false),
+        Some(false) => (wanted.put_off(), true),
+        None => {
+            ctx.turns.leave(server);
+            (wanted, false)
+        }
+    }
 }
 
 fn count_rollbacks(observed: &observed::Observed, plan: &rollout::Plan, ctx: &Ctx) {

@@ -19,10 +19,13 @@ use portolan_mcp::{
 };
 
 use super::{
-    build::{self, BRIDGE, DRAINING_SINCE, RELAY, ROLLED_BACK, SERVER, SERVING_SINCE, STEP, STEP_SINCE, annotation},
+    build::{
+        self, ASKED_AT, BRIDGE, DRAINING_SINCE, RELAY, RELEASE, ROLLED_BACK, SERVER, SERVING_SINCE, STEP, STEP_SINCE,
+        annotation,
+    },
     diagnosis::{self, Failing},
     references::Kind,
-    rollout::{Existing, Step},
+    rollout::{Existing, MadeBy, Step},
     tool_changes::{Changes, ToolSet},
 };
 use crate::{
@@ -240,6 +243,10 @@ impl Observed {
         let refuted = self.failing_checks(&name).next().is_some();
         Some(Existing {
             generation: annotation(deployment, labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
+            made_by: MadeBy {
+                release: annotation(deployment, RELEASE).map(str::to_owned),
+                generation: annotation(deployment, ASKED_AT).and_then(|text| text.parse().ok()),
+            },
             serving_since: time(SERVING_SINCE),
             draining_since: time(DRAINING_SINCE),
             step: step(deployment),

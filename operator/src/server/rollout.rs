@@ -27,6 +27,15 @@ pub(super) struct Step {
     pub(super) since: Timestamp,
 }
 
+/// What made a revision what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct MadeBy {
+    /// The [release](crate::config::Config::release) that asked for it last.
+    pub(super) release: Option<String>,
+    /// `metadata.generation` of the latest spec that asked for it.
+    pub(super) generation: Option<i64>,
+}
+
 /// A revision as the cluster has it: its Deployment, its pods, and what their bridges say.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Existing {
@@ -34,6 +43,8 @@ pub(super) struct Existing {
     pub(super) name: String,
     /// `metadata.generation` of the spec that made it.
     pub(super) generation: i64,
+    /// What made it so.
+    pub(super) made_by: MadeBy,
     /// When it began to serve, the last time it did.
     pub(super) serving_since: Option<Timestamp>,
     /// When it began to drain.
@@ -134,6 +145,8 @@ pub(super) struct Planned {
     pub(super) name: String,
     /// `metadata.generation` of the spec that made it.
     pub(super) generation: i64,
+    /// What made it so.
+    pub(super) made_by: MadeBy,
     /// What it does.
     pub(super) state: RevisionState,
     /// Share of new sessions, in percent, if no other takes one.
@@ -156,6 +169,7 @@ impl Planned {
         Self {
             name: revision.name.clone(),
             generation: revision.generation,
+            made_by: revision.made_by.clone(),
             state: RevisionState::Pending,
             weight: 0,
             replicas: 0,
@@ -384,6 +398,7 @@ fn created(wish: &Wish<'_>, sending: &Sending, name: &str) -> Planned {
     Planned {
         name: name.to_owned(),
         generation: wish.generation,
+        made_by: MadeBy::default(),
         state: if serves { RevisionState::Serving } else { RevisionState::Pending },
         weight: if serves { 100 } else { 0 },
         replicas: wish.replicas,

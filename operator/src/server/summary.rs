@@ -29,6 +29,8 @@ pub(super) struct Outcome<'a> {
     pub(super) desired: Option<&'a str>,
     /// How its tools differ from those of the one that serves, where they may not.
     pub(super) tool_changes: Option<&'a Changes>,
+    /// Whether another release would have it roll, and it is not its turn.
+    pub(super) is_put_off: bool,
 }
 
 /// The revision that the status calls serving.

@@ -26,6 +26,11 @@ pub(in crate::server) const STEP_SINCE: &str = "portolan.dev/canary-step-since";
 /// Annotation: why the revision was rolled back.
 pub(in crate::server) const ROLLED_BACK: &str = "portolan.dev/rolled-back";
 
+/// Annotation: the release that asked for the revision last.
+pub(in crate::server) const RELEASE: &str = "portolan.dev/release";
+/// Annotation: `metadata.generation` of the latest spec that asked for it.
+pub(in crate::server) const ASKED_AT: &str = "portolan.dev/asked-at";
+
 /// The Deployment of a revision whose template is known; without a number of pods where an autoscaler decides.
 pub(super) fn of(
     parts: &Parts<'_>,
@@ -78,7 +83,7 @@ fn with_state(parts: &Parts<'_>, planned: &Planned, spec: DeploymentSpec) -> Dep
     Deployment { metadata, spec: Some(spec), status: None }
 }
 
-fn state(planned: &Planned) -> [(&'static str, Option<String>); 6] {
+fn state(planned: &Planned) -> [(&'static str, Option<String>); 8] {
     let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
     [
         (labels::GENERATION, Some(planned.generation.to_string())),
@@ -87,5 +92,7 @@ fn state(planned: &Planned) -> [(&'static str, Option<String>); 6] {
         (STEP, planned.step.map(|step| step.index.to_string())),
         (STEP_SINCE, text(planned.step.map(|step| step.since))),
         (ROLLED_BACK, planned.rolled_back.clone()),
+        (RELEASE, planned.made_by.release.clone()),
+        (ASKED_AT, planned.made_by.generation.map(|generation| generation.to_string())),
     ]
 }

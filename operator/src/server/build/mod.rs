@@ -12,6 +12,7 @@ mod service;
 mod service_account;
 mod template;
 mod tools;
+mod wanted;
 
 use std::collections::BTreeMap;
 
@@ -27,13 +28,15 @@ use k8s_openapi::{
 use portolan_crds::{MCPServerSpec, labels, server::Remote};
 
 pub(super) use container::{BRIDGE, SERVER};
-pub(super) use deployment::{DRAINING_SINCE, ROLLED_BACK, SERVING_SINCE, STEP, STEP_SINCE, annotation};
+pub(super) use deployment::{
+    ASKED_AT, DRAINING_SINCE, RELEASE, ROLLED_BACK, SERVING_SINCE, STEP, STEP_SINCE, annotation,
+};
 pub(super) use relay::RELAY;
 pub(super) use tools::{name as tools_name, stored_hash};
+pub(super) use wanted::{Wanted, wanted};
 
 use super::{
     observed::Observed,
-    revision,
     rollout::{self, Plan, Wish},
     tool_changes::Changes,
     validate::Validated,
@@ -64,8 +67,9 @@ pub(super) struct Built {
     pub(super) tool_changes: Option<Changes>,
 }
 
-/// Builds everything.
+/// Builds everything that is `wanted`.
 pub(super) fn build(
+    wanted: &Wanted,
     validated: &Validated<'_>,
     observed: &Observed,
     remembered: Option<&str>,
@@ -73,12 +77,11 @@ pub(super) fn build(
     config: &Config,
 ) -> Result<Built, Error> {
     let parts = Parts::new(validated, owner, config);
-    let template = pod::template(&parts);
-    let desired = match (&validated.content, &template) {
-        (Ok(content), Some(template)) => Some(revision::name(parts.server, template, content)?),
-        _ => None,
-    };
-    let (plan, tool_changes) = plan(validated, observed, remembered, desired.as_deref());
+    let desired = wanted.desired.clone();
+    let (mut plan, tool_changes) = plan(validated, observed, remembered, desired.as_deref());
+    for planned in plan.revisions.iter_mut().filter(|planned| desired.as_ref() == Some(&planned.name)) {
+        planned.made_by = wanted.made_by.clone().unwrap_or_else(|| planned.made_by.clone());
+    }
     let mut resources = Resources::new(owner.clone());
     resources.add(&service_account::service_account(&parts))?;
     resources.add(&secret::secret(&parts))?;
@@ -89,7 +92,7 @@ pub(super) fn build(
         None => resources.keep::<PodDisruptionBudget>(&parts.account_name()),
     }
     for planned in &plan.revisions {
-        let template = template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
+        let template = wanted.template.as_ref().filter(|_| desired.as_deref() == Some(&planned.name));
         add_revision(&mut resources, &parts, observed, planned, template)?;
     }
     for gone in template::history(&observed.templates, &plan, validated.spec.rollout.revision_history_limit) {

@@ -356,8 +356,9 @@ fn of_a_server_that_sleeps_a_revision_runs_until_it_serves_and_the_one_that_serv
         let observed = Observed { replicas: 0, deployments: existing.to_vec(), ..fixtures::nothing() };
         let validated = validate::validate(server, "everything", &observed);
         let remembered = existing.first().and_then(|first| first.metadata.name.as_deref());
-        let built = super::build(&validated, &observed, remembered, &Owner::of(server).unwrap(), &fixtures::config());
-        let built = built.unwrap();
+        let (owner, config) = (Owner::of(server).unwrap(), fixtures::config());
+        let wanted = wanted(&validated, &observed, remembered, &owner, &config).unwrap();
+        let built = super::build(&wanted, &validated, &observed, remembered, &owner, &config).unwrap();
         let of = |revision: &Planned| (Some(&revision.name) == built.desired.as_ref(), revision.replicas);
         (built.plan.revisions.iter().map(of).collect::<BTreeSet<_>>(), built.desired.unwrap())
     };

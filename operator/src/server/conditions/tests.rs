@@ -88,7 +88,15 @@ impl Case {
             _ => None,
         };
         let tool_changes = changes.as_ref();
-        let outcome = Outcome { server, validated: &validated, observed, plan: &plan, desired: *desired, tool_changes };
+        let outcome = Outcome {
+            server,
+            validated: &validated,
+            observed,
+            plan: &plan,
+            desired: *desired,
+            tool_changes,
+            is_put_off: false,
+        };
         outcome.facts().into_iter().map(|fact| (fact.type_, fact)).collect()
     }
 }

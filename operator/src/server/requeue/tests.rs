@@ -27,6 +27,7 @@ fn after_telling(told: Told, revisions: Vec<Planned>, observed: &Observed) -> Du
         plan: &plan,
         desired: Some("new"),
         tool_changes: None,
+        is_put_off: false,
     };
     match next(&outcome, told) {
         Next::After(after) => after,

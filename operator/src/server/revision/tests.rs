@@ -13,7 +13,8 @@ use crate::{
 fn name_in(server: &MCPServer, observed: &Observed) -> String {
     let validated = validate::validate(server, "everything", observed);
     let owner = Owner::of(server).unwrap();
-    build::build(&validated, observed, None, &owner, &fixtures::config()).unwrap().desired.unwrap()
+    let wanted = build::wanted(&validated, observed, None, &owner, &fixtures::config()).unwrap();
+    build::build(&wanted, &validated, observed, None, &owner, &fixtures::config()).unwrap().desired.unwrap()
 }
 
 fn name(spec: &str) -> String {

@@ -5,7 +5,7 @@
 
 use portolan_crds::server::RevisionState;
 
-use super::{Existing, Plan, Planned, Wish, current, may_end};
+use super::{Existing, MadeBy, Plan, Planned, Wish, current, may_end};
 use crate::loaded::Sending;
 
 /// Decides what every revision is to be.
@@ -101,6 +101,7 @@ impl Decision<'_> {
         Planned {
             name: name.to_owned(),
             generation: self.wish.generation,
+            made_by: MadeBy::default(),
             state: if serves { RevisionState::Serving } else { RevisionState::Pending },
             weight: if serves { 100 } else { 0 },
             replicas: self.replicas_of(name),

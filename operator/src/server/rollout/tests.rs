@@ -33,6 +33,7 @@ pub(super) fn pending(name: &str, replicas: i32, verified: i32) -> Existing {
     Existing {
         name: name.into(),
         generation: 1,
+        made_by: MadeBy::default(),
         serving_since: None,
         draining_since: None,
         step: None,
@@ -58,6 +59,7 @@ pub(super) fn draining(name: &str, replicas: i32, since: i64) -> Existing {
 pub(super) fn kept(planned: &Planned, verified: i32) -> Existing {
     Existing {
         generation: planned.generation,
+        made_by: planned.made_by.clone(),
         serving_since: planned.serving_since,
         draining_since: planned.draining_since,
         step: planned.step,

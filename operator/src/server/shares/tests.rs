@@ -39,8 +39,15 @@ fn facts_of(server: &MCPServer, new: Option<Planned>, observed: &Observed) -> BT
     let validated = validate::validate(server, "everything", observed);
     let old = Planned { weight: 100, ..planned("old", Serving, 1) };
     let plan = Plan { revisions: new.into_iter().chain([old]).collect(), delete: Vec::new() };
-    let outcome =
-        Outcome { server, validated: &validated, observed, plan: &plan, desired: Some("new"), tool_changes: None };
+    let outcome = Outcome {
+        server,
+        validated: &validated,
+        observed,
+        plan: &plan,
+        desired: Some("new"),
+        tool_changes: None,
+        is_put_off: false,
+    };
     outcome.facts().into_iter().map(|fact| (fact.type_, fact)).collect()
 }
 

@@ -10,8 +10,16 @@ fn status(server: &MCPServer, observed: &Observed, serving: &str) -> MCPServerSt
     let validated = validate::validate(server, "everything", observed);
     let revisions = vec![fixtures::planned("everything-old", Draining, 1), fixtures::planned(serving, Serving, 1)];
     let plan = Plan { revisions, delete: Vec::new() };
-    Outcome { server, validated: &validated, observed, plan: &plan, desired: Some(serving), tool_changes: None }
-        .status()
+    Outcome {
+        server,
+        validated: &validated,
+        observed,
+        plan: &plan,
+        desired: Some(serving),
+        tool_changes: None,
+        is_put_off: false,
+    }
+    .status()
 }
 
 fn answering() -> Observed {
