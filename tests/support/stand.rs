@@ -47,7 +47,7 @@ impl Stand {
             "authentication": {"apiKeys": [{"name": "callers", "secretRef": {"name": GATEWAY}}]},
             "servers": {"selector": {"matchLabels": {"tests/front": GATEWAY}}},
         });
-        let manifest = manifest(cluster, server, replicas).await;
+        let manifest = manifest(server, replicas);
         cluster.apply::<MCPServer>(&manifest).await.expect("the manifest is accepted");
         let front = Front::open(GATEWAY, &gateway).await;
         cluster.ready(TENANT, server).await;
@@ -92,8 +92,9 @@ impl Stand {
 }
 
 /// An `MCPServer` that a stand's gateway serves.
-pub async fn manifest(cluster: &Cluster, name: &str, replicas: u32) -> Value {
-    let mut manifest = demo::stdio(cluster, TENANT, name).await;
+#[must_use]
+pub fn manifest(name: &str, replicas: u32) -> Value {
+    let mut manifest = demo::stdio(TENANT, name);
     manifest["metadata"]["labels"] = json!({"tests/front": GATEWAY});
     manifest["spec"]["replicas"] = replicas.into();
     // One pod holds all of them when the others are gone.

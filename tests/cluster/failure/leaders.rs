@@ -23,7 +23,7 @@ async fn a_leader_that_is_paused_past_its_lease_writes_nothing_when_it_goes_on_a
     on_a_stand("two-leaders", 2, async |stand| {
         let cluster = &stand.cluster;
         let body = async {
-            cluster.serve(&manifest(cluster, EDITED, 1).await).await;
+            cluster.serve(&manifest(EDITED, 1)).await;
             operator::replicas(cluster, 2).await;
             let load = stand.load(rate()).await;
             takes_no_notice(cluster, &stand.server).await;

@@ -65,7 +65,7 @@ async fn operate(cluster: &Cluster, rng: &mut Rng, operations: usize) -> BTreeMa
     let mut declared = BTreeMap::new();
     let mut clock = interval(PACE);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let template = manifest(cluster, "any", 1).await;
+    let template = manifest("any", 1);
     for number in 0..operations {
         clock.tick().await;
         let name = NAMES[rng.usize(..NAMES.len())];

@@ -29,7 +29,7 @@ async fn an_operator_that_is_killed_every_five_seconds_while_specs_are_edited_is
     on_a_stand("without-operator", 2, async |stand| {
         let cluster = &stand.cluster;
         deleting(cluster, &[EDITED], async {
-            cluster.serve(&manifest(cluster, EDITED, 1).await).await;
+            cluster.serve(&manifest(EDITED, 1)).await;
             let load = stand.load(rate()).await;
             let kills = amount(6, 24);
             let mut clock = interval(PACE);
