@@ -330,7 +330,15 @@ impl Session {
     /// # Errors
     /// The exchange failed below HTTP.
     pub async fn delete(&self) -> Result<Response, String> {
-        self.with_headers(self.http.delete(&self.url)).send().await.map_err(|error| error.to_string())
+        self.finish().await.map_err(|error| error.to_string())
+    }
+
+    /// The same, for whoever asks how an exchange failed.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn finish(&self) -> reqwest::Result<Response> {
+        self.with_headers(self.http.delete(&self.url)).send().await
     }
 
     fn with_headers(&self, request: RequestBuilder) -> RequestBuilder {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use nix::sys::signal::Signal;
-use portolan_tests::changes::GATEWAY_PODS;
 use portolan_tests::cluster::PLATFORM;
 use portolan_tests::load::{Load, Outcome, Plan};
 use portolan_tests::mcp::{Events, Session};
 use portolan_tests::node::Process;
-use portolan_tests::pods::settled;
+use portolan_tests::pods::is_ready;
 use portolan_tests::stand::Stand;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::json;
@@ -68,7 +69,14 @@ async fn a_gateway_replica_that_is_killed_fails_what_it_had_in_flight_within_a_s
         assert_eq!(reply.answer()["result"]["content"][0]["text"], "Echo: still here");
         held.at(&replica_url(&stays, &stand.server)).anew().delete().await.expect("the session ends");
 
-        settled(&stand.cluster, PLATFORM, GATEWAY_PODS, 2, PATIENCE).await;
+        until("its container is started again", PATIENCE, || async {
+            let pod =
+                stand.cluster.api::<Pod>(PLATFORM).get(&dies.name_any()).await.map_err(|error| error.to_string())?;
+            let statuses = pod.status.clone().and_then(|status| status.container_statuses).unwrap_or_default();
+            let is_another = statuses.iter().all(|status| status.restart_count == 1);
+            if is_another && is_ready(&pod) { Ok(()) } else { Err(format!("{statuses:?}")) }
+        })
+        .await;
         let tally = load.stop().await;
         report("a gateway replica killed", &tally);
         assert_eq!(tally.lost, 0, "no session is lost: {tally}");

@@ -164,18 +164,20 @@ async fn begun(shared: &Shared, http: &Client, index: usize) -> Option<Live> {
 async fn end(shared: &Shared, live: &Live) {
     let _nobody_calls = live.calls.write().await;
     let began = Instant::now();
-    let outcome = match timeout(LATE, live.session.delete()).await {
+    let mut unconnected = 0;
+    let ended = timeout(LATE, call::connected(&mut unconnected, || live.session.finish())).await;
+    let outcome = match ended {
         Ok(Ok(response)) if response.status().is_success() => Outcome::Answered,
         Ok(Ok(response)) if response.status() == reqwest::StatusCode::NOT_FOUND => Outcome::SessionLost,
         Ok(Ok(response)) => Outcome::Refused(response.status().to_string()),
-        Ok(Err(why)) => Outcome::BrokeOff(why),
+        Ok(Err(error)) => call::broke_off(&error),
         Err(_) => Outcome::Late,
     };
     match outcome {
         Outcome::SessionLost => shared.tally().lost += 1,
         _ => shared.tally().ended += 1,
     }
-    shared.count("to end a session", began, outcome, 0);
+    shared.count("to end a session", began, outcome, unconnected);
 }
 
 fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
