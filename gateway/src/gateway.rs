@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -22,6 +23,9 @@ use crate::state::State;
 
 /// Connections of the admin port: probes, a scraper or two, the operator with its checks.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
+
+/// How long clients wait for the first configuration: somewhat longer than it takes until what was kept on disk is served.
+const FIRST_CONFIGURATION: Duration = Duration::from_secs(5);
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,16 @@ impl Gateway {
             closing: self.drain.closing.clone(),
             connections: self.drain.connections.clone(),
             metrics: self.metrics.clone(),
+        }
+    }
+
+    /// Waits for the first configuration, but not for ever. Whoever connects before waits with it, who would be told to try again: while
+    /// the API server is away nobody tells a Service that a replica has just started.
+    async fn configured(&self) {
+        let mut loaded = self.state.reports();
+        let first = loaded.wait_for(Option::is_some);
+        if tokio::time::timeout(FIRST_CONFIGURATION, first).await.is_err() {
+            tracing::warn!("there is no configuration yet: clients are told to try again");
         }
     }
 
@@ -140,10 +154,15 @@ impl Bound {
         // Configuration is followed to the end: sessions that drain need to know where their pods are.
         let _source = source::start(source, &gateway)?;
         let clients = gateway.clients(self.socket, self.config.bounds);
-        let _clients = AbortOnDropHandle::new(tokio::spawn(clients.serve({
+        let _clients = AbortOnDropHandle::new(tokio::spawn({
             let gateway = gateway.clone();
-            move |peer, request| stack::serve(gateway.clone(), peer, request.map(Incoming::Stream))
-        })));
+            async move {
+                gateway.configured().await;
+                clients
+                    .serve(move |peer, request| stack::serve(gateway.clone(), peer, request.map(Incoming::Stream)))
+                    .await;
+            }
+        }));
         let _admin = self.admin.map(|socket| {
             let listener = gateway.admin(socket, self.config.bounds);
             let gateway = gateway.clone();

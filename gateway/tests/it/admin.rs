@@ -22,6 +22,21 @@ async fn a_replica_without_configuration_is_alive_but_not_ready_and_says_so() {
 }
 
 #[tokio::test]
+async fn who_comes_before_the_first_configuration_is_answered_once_it_is_there() {
+    let bridge = Bridge::start("uid-1", MAC_KEY).await;
+    let gateway = Gateway::start_with(config(), None).await;
+    let early = tokio::spawn({
+        let client = gateway.client();
+        async move { client.post(ROUTE, initialize()).await }
+    });
+    until("it is known that there is no configuration", async || gateway.admin().get("/readyz").await.status == 503)
+        .await;
+    assert!(!early.is_finished());
+    gateway.load(Objects::new(&[&bridge]).inputs()).await;
+    assert_eq!(soon(early).await.expect("no panic").status, 200);
+}
+
+#[tokio::test]
 async fn requests_sessions_and_the_snapshot_are_counted_by_labels_from_fixed_sets() {
     let bridge = Bridge::start("uid-1", MAC_KEY).await;
     let gateway = Gateway::start(&Objects::new(&[&bridge])).await;
