@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use portolan_tests::changes::GATEWAY_PODS;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
-use portolan_tests::mcp::Session;
+use portolan_tests::mcp::{self, Session, Unopened};
 use portolan_tests::node::Process;
 use portolan_tests::operator::led;
 use portolan_tests::pods::settled;
@@ -33,11 +33,15 @@ async fn without_the_api_server_a_gateway_serves_on_and_one_that_starts_meanwhil
             }
         })
         .await;
-        until("it serves what the one before had sealed", PATIENCE, || async {
-            let session = Session::open(&url, Some(&key)).await?;
-            session.delete().await.map(|_| ())
+        let first = until("its connections are taken", PATIENCE, || async {
+            match Session::begin(&mcp::http(), &url, Some(&key)).await {
+                Err(Unopened::BrokeOff(error)) if error.is_connect() => Err(error.to_string()),
+                answer => Ok(answer),
+            }
         })
         .await;
+        let session = first.expect("the first who comes is served what the one before had sealed");
+        session.delete().await.expect("the session ends");
         println!("a replica that started without the API server serves");
         sleep_until(back).await;
         let meanwhile = load.so_far();
