@@ -62,6 +62,8 @@ enum Suite {
     Idle(cluster::idle::IdleArgs),
     /// From a server that hangs to `Available=False` (in the test cluster)
     Hang(cluster::hang::HangArgs),
+    /// From a call to a server that sleeps to its answer, by phase (in the test cluster)
+    Wake(cluster::wake::WakeArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -88,5 +90,6 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
         Suite::Idle(args) => cluster::idle::run(args).await,
         Suite::Probes(args) => probes::run(args).await,
         Suite::Hang(args) => cluster::hang::run(args).await,
+        Suite::Wake(args) => cluster::wake::run(args).await,
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod idle;
 mod marks;
 mod memory;
 pub(crate) mod start;
+pub(crate) mod wake;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
