@@ -7,7 +7,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa asleep remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption
+CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa asleep remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption failure
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 
@@ -130,6 +130,11 @@ cluster-test: ## Suites on the running cluster
 	hack/cluster-install
 	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %)
 	for suite in $(CLUSTER_SUITES); do tests/kube/run $(TESTS) --test $$suite; done
+	tests/kube/run hack/no-panics
+
+.PHONY: test-failure
+test-failure: ## What fails or is changed under load, at full length, on the running cluster (an hour)
+	FAILURE=long tests/kube/run $(TESTS) --test failure -- --nocapture --test-threads 1
 	tests/kube/run hack/no-panics
 
 .PHONY: chart-test

@@ -58,6 +58,8 @@ pub(crate) async fn post(
     let sender = Sender { asked, headers, caller: &caller, body, deadline, purpose };
     let (response, pod) = sender.send_to_first(&pods, record, held).await?;
     if let Some(id) = listens {
+        // A replica that goes away ends it once its calls are answered: waiting for it as for one of them would be for ever.
+        held.call = None;
         record.set_answer(response.status(), relay::failure_of(response.headers()));
         let closing = until_left(gateway.clone(), route.name.clone(), pod.uid.clone());
         return Ok(relay::answer(response, pod, For::listen(id, closing)));

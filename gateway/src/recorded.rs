@@ -35,8 +35,7 @@ pub(crate) struct Held {
     pub(crate) pod: Option<PodCall>,
     /// That how it goes is compared.
     pub(crate) watched: Option<Watched>,
-    /// That the process waits for it before it ends.
-    #[expect(dead_code, reason = "held for its drop")]
+    /// That the process waits for it before it ends; not for a stream.
     pub(crate) call: Option<TaskTrackerToken>,
 }
 

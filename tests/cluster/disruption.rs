@@ -11,17 +11,13 @@ use kube::api::{Api, DeleteParams, ListParams, WatchEvent, WatchParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, PLATFORM, TENANT};
 use portolan_tests::mcp::{Events, Session};
+use portolan_tests::pods::is_ready;
 use portolan_tests::wait::{PATIENCE, until};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 const GATEWAY: &str = "portolan.dev/gateway=default";
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
 
 /// Deletes a gateway's pod while a call through that very replica is under way.
 async fn ends_its_call_first(pods: &Api<Pod>, pod: &Pod, session: &Session) {

@@ -3,44 +3,20 @@
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, WatchEvent, WatchParams};
 use portolan_crds::MCPServer;
 use portolan_crds::conditions::is_true;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT};
-use portolan_tests::puppet;
 use portolan_tests::tidy::finally;
 use portolan_tests::wait::{PATIENCE, until};
+use portolan_tests::{operator, puppet};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 const UNTOUCHED: [&str; 2] = ["untouched-a", "untouched-b"];
 const CHANGED: &str = "changed";
-
-async fn operators(cluster: &Cluster, replicas: u32) {
-    let deployments = cluster.api::<Deployment>(PLATFORM);
-    let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    deployments.patch("portolan-operator", &PatchParams::default(), &scale).await.expect("scaled");
-    until(&format!("{replicas} operators are ready"), PATIENCE, || async {
-        let status = deployments.get("portolan-operator").await.map_err(|error| error.to_string())?.status;
-        let status = status.unwrap_or_default();
-        let counts = [status.replicas, status.ready_replicas].map(Option::unwrap_or_default);
-        if counts.iter().all(|count| u32::try_from(*count) == Ok(replicas)) {
-            Ok(())
-        } else {
-            Err(format!("{counts:?}"))
-        }
-    })
-    .await;
-}
-
-async fn leader(cluster: &Cluster) -> Result<String, String> {
-    let lease = cluster.api::<Lease>(PLATFORM).get("portolan-operator").await.map_err(|error| error.to_string())?;
-    lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty()).ok_or("nobody".into())
-}
 
 /// Follows the servers that nobody touches until told to stop; returns how each was not well in between.
 async fn watched(cluster: Cluster, mut stop: oneshot::Receiver<()>) -> Vec<String> {
@@ -67,7 +43,7 @@ async fn watched(cluster: Cluster, mut stop: oneshot::Receiver<()>) -> Vec<Strin
 async fn another_operator_takes_over_when_the_leader_ends_and_no_untouched_server_notices() {
     let cluster = Cluster::connect().await;
     finally(takes_over(&cluster), async {
-        operators(&cluster, 1).await;
+        operator::replicas(&cluster, 1).await;
         for name in UNTOUCHED.into_iter().chain([CHANGED]) {
             cluster.delete::<MCPServer>(TENANT, name).await;
         }
@@ -79,16 +55,16 @@ async fn takes_over(cluster: &Cluster) {
     for name in UNTOUCHED.into_iter().chain([CHANGED]) {
         cluster.serve(&puppet::stdio(TENANT, name)).await;
     }
-    operators(cluster, 2).await;
+    operator::replicas(cluster, 2).await;
     let pods = cluster.pods(PLATFORM, OPERATOR).await;
-    let first = leader(cluster).await.expect("somebody leads");
+    let first = operator::leader(cluster).await.expect("somebody leads");
     assert!(pods.iter().any(|pod| pod.name_any() == first), "{first} is an operator's pod");
     let (stop, stopped) = oneshot::channel();
     let watch = tokio::spawn(watched(cluster.clone(), stopped));
 
     cluster.api::<Pod>(PLATFORM).delete(&first, &DeleteParams::default()).await.expect("deleted");
     until("another one leads", PATIENCE, || async {
-        let now = leader(cluster).await?;
+        let now = operator::leader(cluster).await?;
         if now == first { Err(format!("{now} does")) } else { Ok(()) }
     })
     .await;
@@ -99,7 +75,7 @@ async fn takes_over(cluster: &Cluster) {
         if ready == 2 { Ok(()) } else { Err(format!("{ready} replicas are ready")) }
     })
     .await;
-    operators(cluster, 2).await;
+    operator::replicas(cluster, 2).await;
     stop.send(()).expect("it still watches");
     let unwell = watch.await.expect("the watch ends");
     assert!(unwell.is_empty(), "{unwell:#?}");

@@ -13,8 +13,8 @@ use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use portolan_crds::MCPServer;
-use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
-use portolan_tests::mcp;
+use portolan_tests::cluster::{Cluster, TENANT, kubectl};
+use portolan_tests::operator::{counted, looks_again};
 use portolan_tests::puppet;
 use portolan_tests::tidy::finally;
 use portolan_tests::wait::{PATIENCE, until};
@@ -32,16 +32,6 @@ fn manifest(name: &str) -> Value {
         manifest["spec"]["autoscaling"] = json!({"maxReplicas": 2, "metrics": [{"type": "CPU", "target": 1000}]});
     }
     manifest
-}
-
-/// A number of the operator's own count: the sum over all samples whose text begins so.
-async fn counted(cluster: &Cluster, sample: &str) -> Result<u64, String> {
-    let operator = cluster.pods(PLATFORM, OPERATOR).await.remove(0);
-    let address = operator.status.and_then(|status| status.pod_ip).ok_or("no address")?;
-    let read = mcp::http().get(format!("http://{address}:8082/metrics")).send().await;
-    let text = read.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?;
-    let samples = text.lines().filter(|line| line.starts_with(sample));
-    samples.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).ok_or(line.to_owned())).sum()
 }
 
 async fn versions<K>(cluster: &Cluster, seen: &mut BTreeMap<String, String>)
@@ -148,17 +138,6 @@ async fn unchanged_servers_cost_no_write_and_each_transition_is_told_once() {
             }
         },
     )
-    .await;
-}
-
-/// Waits until the operator has looked at servers that often again.
-async fn looks_again(cluster: &Cluster, times: u64) {
-    const LOOKS: &str = "portolan_operator_reconcile_total{kind=\"MCPServer\"";
-    let before = counted(cluster, LOOKS).await.expect("counted");
-    until("the operator looks again", PATIENCE, || async {
-        let now = counted(cluster, LOOKS).await?;
-        if now >= before + times { Ok(()) } else { Err(format!("{now} after {before}")) }
-    })
     .await;
 }
 

@@ -1,5 +1,5 @@
 //! `docs/fields.md` names every field that a user can write, and for each a test that shows what it does; `docs/bad-input.md`
-//! what goes wrong, and the tests that show what happens then.
+//! what goes wrong, and the tests that show what happens then; `docs/reliability.md` the same of what fails or is changed.
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
@@ -85,6 +85,16 @@ fn every_test_of_the_table_exists() {
         let tests = tests_of(&suite);
         assert!(tests.contains(&name), "{field}: {suite} has no test {name}; it has {tests:#?}");
     }
+}
+
+#[test]
+fn every_test_that_the_page_on_reliability_names_exists_and_it_names_every_one() {
+    let text = std::fs::read_to_string(paths::repo("docs/reliability.md")).expect("the page is there");
+    let (_, section) = text.split_once("## What fails, and what happens").expect("its section");
+    let (section, _) = section.split_once("\n## ").expect("another one after it");
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named = rows.filter_map(|row| row.rsplit('`').nth(1)).map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(named, tests_of("failure"));
 }
 
 #[test]

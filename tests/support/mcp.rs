@@ -20,6 +20,15 @@ pub struct Session {
     id: String,
 }
 
+/// Why there is no session.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The exchange failed below HTTP.
+    BrokeOff(reqwest::Error),
+    /// What came instead.
+    Refused(StatusCode, String),
+}
+
 /// What came back, read to its end.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -164,15 +173,30 @@ pub async fn post_text_alone(
     message: &Value,
     body: String,
 ) -> reqwest::Result<Response> {
+    request_alone(http, url, token, message, body).send().await
+}
+
+/// Opens a stream of what changes, in the revision without sessions, for longer than an exchange may take.
+///
+/// # Errors
+/// The exchange failed below HTTP.
+pub async fn listen_alone(http: &Client, url: &str, token: Option<&str>, limit: Duration) -> reqwest::Result<Response> {
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    let mut message = json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": wanted});
+    alone(&mut message);
+    request_alone(http, url, token, &message, message.to_string()).timeout(limit).send().await
+}
+
+fn request_alone(http: &Client, url: &str, token: Option<&str>, message: &Value, body: String) -> RequestBuilder {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut request = request(http, url, token, body)
+    let request = request(http, url, token, body)
         .header("mcp-protocol-version", MODERN)
         .header("mcp-method", text(&message["method"]));
     let params = &message["params"];
-    if let Some(name) = params.get("name").or(params.get("uri")) {
-        request = request.header("mcp-name", text(name));
+    match params.get("name").or(params.get("uri")) {
+        Some(name) => request.header("mcp-name", text(name)),
+        None => request,
     }
-    request.send().await
 }
 
 fn request(http: &Client, url: &str, token: Option<&str>, body: String) -> RequestBuilder {
@@ -205,15 +229,29 @@ impl Session {
     /// # Errors
     /// The reply that was not a session.
     pub async fn open(url: &str, token: Option<&str>) -> Result<Self, String> {
-        let http = http();
-        let response = post(&http, url, token, &initialize()).await.map_err(|error| error.to_string())?;
+        Self::begin(&http(), url, token).await.map_err(|unopened| match unopened {
+            Unopened::BrokeOff(error) => error.to_string(),
+            Unopened::Refused(status, text) => format!("no session: {status} {text}"),
+        })
+    }
+
+    /// The same over connections of `http`, for whoever asks how it failed.
+    ///
+    /// # Errors
+    /// The exchange failed, or the reply was not a session.
+    pub async fn begin(http: &Client, url: &str, token: Option<&str>) -> Result<Self, Unopened> {
+        let response = post(http, url, token, &initialize()).await.map_err(Unopened::BrokeOff)?;
         let id = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         let status = response.status();
-        let text = response.text().await.map_err(|error| error.to_string())?;
-        let id = id.ok_or_else(|| format!("no session: {status} {text}"))?;
-        let session = Self { http, url: url.to_owned(), token: token.map(str::to_owned), id };
-        let done = session.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
-        if done.status() == StatusCode::ACCEPTED { Ok(session) } else { Err(format!("initialized: {}", done.status())) }
+        let text = response.text().await.map_err(Unopened::BrokeOff)?;
+        let Some(id) = id else { return Err(Unopened::Refused(status, text)) };
+        let session = Self { http: http.clone(), url: url.to_owned(), token: token.map(str::to_owned), id };
+        let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
+        let done = session.exchange(initialized).await.map_err(Unopened::BrokeOff)?;
+        match done.status() {
+            StatusCode::ACCEPTED => Ok(session),
+            other => Err(Unopened::Refused(other, done.text().await.unwrap_or_default())),
+        }
     }
 
     /// The same session seen by another replica's URL.
@@ -247,8 +285,15 @@ impl Session {
     /// # Errors
     /// The exchange failed below HTTP.
     pub async fn send_text(&self, text: String) -> Result<Response, String> {
-        let request = with_body(self.with_headers(self.http.post(&self.url)), text);
-        request.send().await.map_err(|error| format!("{error:?}"))
+        self.exchange(text).await.map_err(|error| format!("{error:?}"))
+    }
+
+    /// The same, for whoever asks how an exchange failed.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn exchange(&self, text: String) -> reqwest::Result<Response> {
+        with_body(self.with_headers(self.http.post(&self.url)), text).send().await
     }
 
     /// Calls a tool and reads the reply to its end.
@@ -265,11 +310,19 @@ impl Session {
     /// # Errors
     /// The exchange failed below HTTP.
     pub async fn listen(&self) -> Result<Response, String> {
-        self.with_headers(self.http.get(&self.url))
-            .header("accept", "text/event-stream")
-            .send()
-            .await
-            .map_err(|error| error.to_string())
+        self.stream().send().await.map_err(|error| error.to_string())
+    }
+
+    /// Opens the session's GET stream for longer than an exchange may take.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn listen_for(&self, limit: Duration) -> reqwest::Result<Response> {
+        self.stream().timeout(limit).send().await
+    }
+
+    fn stream(&self) -> RequestBuilder {
+        self.with_headers(self.http.get(&self.url)).header("accept", "text/event-stream")
     }
 
     /// Ends the session.
@@ -277,7 +330,15 @@ impl Session {
     /// # Errors
     /// The exchange failed below HTTP.
     pub async fn delete(&self) -> Result<Response, String> {
-        self.with_headers(self.http.delete(&self.url)).send().await.map_err(|error| error.to_string())
+        self.finish().await.map_err(|error| error.to_string())
+    }
+
+    /// The same, for whoever asks how an exchange failed.
+    ///
+    /// # Errors
+    /// The exchange failed below HTTP.
+    pub async fn finish(&self) -> reqwest::Result<Response> {
+        self.with_headers(self.http.delete(&self.url)).send().await
     }
 
     fn with_headers(&self, request: RequestBuilder) -> RequestBuilder {

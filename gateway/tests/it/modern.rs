@@ -1,5 +1,7 @@
 //! Requests of the sessionless era: any replica answers any of them, and none needs a session.
 
+use std::time::Instant;
+
 use http::Method;
 use portolan_mcp::{
     mac::MacKey,
@@ -192,8 +194,10 @@ async fn a_stream_of_notifications_takes_no_place_and_ends_with_its_replica_as_a
     assert_eq!(call(gateway.client(), "echo", json!({})).await.status, 200, "the one place is free");
     bridge.push(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
     stream.read_until("list_changed").await;
+    let began = Instant::now();
     gateway.shut_down();
     let (text, whole) = soon(stream.read_to_end()).await;
+    assert!(began.elapsed() < config().drain.timeout / 2, "a replica does not wait for it as for a call");
     let last = text.trim_end().rsplit("data: ").next().expect("an event");
     let result: Value = serde_json::from_str(last).expect("JSON");
     assert!(whole);

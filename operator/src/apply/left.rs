@@ -1,4 +1,4 @@
-//! What a child leaves to others: how many pods a Deployment has that says nothing of it.
+//! What a child leaves to others: how many pods a Deployment has that says nothing of it, and when its pods were told to be replaced.
 //!
 //! Server-side apply resets a field to its default when its last owner does not apply it any more, which would be one pod. So the number is
 //! handed to a field manager that applies nothing else, and whoever scales the Deployment takes it from there.
@@ -12,9 +12,17 @@ use crate::{apply::Owner, cluster::Cluster, error::Error};
 /// The field manager that holds the number until someone changes it.
 const KEEPER: &str = "portolan-scaling";
 
+/// Where `kubectl rollout restart` says when: to take that back would undo the restart before a pod is replaced.
+const RESTARTED: (&str, &str) = ("/spec/template/metadata/annotations", "kubectl.kubernetes.io/restartedAt");
+
 /// What we want, completed by what is left to others as it is now.
 pub(super) fn with(live: &Value, child: &Child) -> Value {
     let mut desired = child.desired.clone();
+    if child.resource.kind == "Deployment"
+        && let Some(when) = live.pointer(RESTARTED.0).and_then(|annotations| annotations.get(RESTARTED.1))
+    {
+        desired["spec"]["template"]["metadata"]["annotations"][RESTARTED.1] = when.clone();
+    }
     if is_left(child)
         && let Some(replicas) = live.pointer("/spec/replicas")
     {

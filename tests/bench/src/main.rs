@@ -62,6 +62,8 @@ enum Suite {
     Idle(cluster::idle::IdleArgs),
     /// From a server that hangs to `Available=False` (in the test cluster)
     Hang(cluster::hang::HangArgs),
+    /// What calls and sessions notice of changes (in the test cluster)
+    Changes(cluster::changes::ChangesArgs),
     /// From a call to a server that sleeps to its answer, by phase (in the test cluster)
     Wake(cluster::wake::WakeArgs),
 }
@@ -90,6 +92,7 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
         Suite::Idle(args) => cluster::idle::run(args).await,
         Suite::Probes(args) => probes::run(args).await,
         Suite::Hang(args) => cluster::hang::run(args).await,
+        Suite::Changes(args) => cluster::changes::run(args).await,
         Suite::Wake(args) => cluster::wake::run(args).await,
     }
 }

@@ -53,6 +53,29 @@ fn whoever_says_how_many_pods_there_are_makes_no_difference_to_one_who_leaves_it
 }
 
 #[test]
+fn a_restart_stays_and_what_someone_adds_beside_it_does_not() {
+    let child = child(Some(2));
+    let annotations =
+        |annotations: Value| json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": annotations}}}});
+    let restart = annotations(json!({".": {}, "f:kubectl.kubernetes.io/restartedAt": {}}));
+    let restart = json!({"manager": "kubectl-rollout", "operation": "Update", "fieldsV1": restart});
+    let note = annotations(json!({"f:note": {}}));
+    let note = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": note});
+    let written = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z", "note": "x"});
+
+    let mut restarted = live(&child, 2, &[restart.clone()]);
+    restarted["spec"]["template"]["metadata"]["annotations"] =
+        json!({"kubectl.kubernetes.io/restartedAt": written["kubectl.kubernetes.io/restartedAt"]});
+    assert_eq!(said(&restarted, &child), None);
+    let mut noted = live(&child, 2, &[restart, note]);
+    noted["spec"]["template"]["metadata"]["annotations"] = written;
+    assert_eq!(said(&noted, &child).as_deref(), Some("someone else added spec.template.metadata.annotations.note"));
+    let whole = without_surplus(&serde_json::from_value(noted).unwrap(), &child).unwrap();
+    let whole = serde_json::to_value(whole).unwrap();
+    assert_eq!(whole["spec"]["template"], restarted["spec"]["template"], "only the note is taken away");
+}
+
+#[test]
 fn what_is_taken_away_beside_it_leaves_the_number_as_it_is() {
     let left = child(None);
     let paused = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}});

@@ -1,6 +1,7 @@
 //! What the suites of the test cluster share: servers that are the bench's own, applied as a user applies them.
 
 mod audit;
+pub(crate) mod changes;
 pub(crate) mod hang;
 pub(crate) mod idle;
 mod marks;
