@@ -6,6 +6,7 @@ pub(crate) mod hang;
 pub(crate) mod idle;
 mod marks;
 mod memory;
+pub(crate) mod rollback;
 pub(crate) mod start;
 pub(crate) mod wake;
 
