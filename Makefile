@@ -6,8 +6,9 @@ SHELL := /usr/bin/env bash
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
-# Suites that need a cluster, in the order of what they build upon.
-CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa asleep remote_cluster gateway toolsets reconcile bad_input fields_server fields_gateway quiet handover disruption failure
+# Suites that need a cluster, in the order of what they build upon; and those that change what the others stand on, or count all that is written.
+CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa remote_cluster gateway toolsets reconcile fields_server fields_gateway
+LONE_SUITES := asleep bad_input quiet handover disruption failure
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 
@@ -128,8 +129,8 @@ cluster-down: ## Stop it and remove what it left
 .PHONY: cluster-test
 cluster-test: ## Suites on the running cluster
 	hack/cluster-install
-	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %)
-	for suite in $(CLUSTER_SUITES); do tests/kube/run $(TESTS) --test $$suite; done
+	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %) $(LONE_SUITES:%=--test %)
+	tests/kube/run hack/cluster-suites 2 $(CLUSTER_SUITES) 1 $(LONE_SUITES)
 	tests/kube/run hack/no-panics
 
 .PHONY: test-failure

@@ -50,11 +50,11 @@ pub(crate) fn find<'a>(
     Ok(Session { key: claims.session, pod })
 }
 
-/// Whether the request names a session that is at a pod, or was.
+/// Whether the request names a session that is at a pod of its own, or was.
 pub(crate) fn is_at_a_pod(headers: &HeaderMap, snapshot: &Snapshot, entry: &Entry, principal: &Principal) -> bool {
     let binding = Binding { principal, route: entry.route.name.as_str() };
     let opened = |token: &str| snapshot.keyring.open(token, binding, unix_time().as_secs());
-    token(headers).is_ok_and(|token| opened(token).is_ok())
+    token(headers).is_ok_and(|token| opened(token).is_ok_and(|claims| claims.pod.is_some()))
 }
 
 /// The session id that a request names.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT};
 use portolan_tests::mcp::{Session, http, initialize, post, post_alone};
@@ -24,6 +24,7 @@ fn sleeper(name: &str) -> Value {
         "scaleToZeroAfter": "10s", "activationTimeout": "1m",
     });
     manifest["spec"]["rollout"] = json!({"drainTimeout": "3s"});
+    manifest["spec"]["sessions"] = json!({"maxPerReplica": 100, "maxPerCaller": 100});
     manifest
 }
 
@@ -32,8 +33,10 @@ async fn open(cluster: &Cluster, name: &str) -> Session {
     Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session")
 }
 
+/// How many pods there are, those too that were told to end.
 async fn pods(cluster: &Cluster, name: &str) -> usize {
-    cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.len()
+    let all = ListParams::default().labels(&format!("portolan.dev/server={name}"));
+    cluster.api::<Pod>(TENANT).list(&all).await.expect("pods can be listed").items.len()
 }
 
 /// Waits until no pod is there, not even one that ends, and status says that this is well.

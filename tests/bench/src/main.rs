@@ -64,6 +64,10 @@ enum Suite {
     Hang(cluster::hang::HangArgs),
     /// What calls and sessions notice of changes (in the test cluster)
     Changes(cluster::changes::ChangesArgs),
+    /// From the first share of a bad revision until it is taken back (in the test cluster)
+    Rollback(cluster::rollback::RollbackArgs),
+    /// From a call to a server that sleeps to its answer, by phase (in the test cluster)
+    Wake(cluster::wake::WakeArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -91,5 +95,7 @@ async fn measure(suite: &Suite) -> anyhow::Result<Section> {
         Suite::Probes(args) => probes::run(args).await,
         Suite::Hang(args) => cluster::hang::run(args).await,
         Suite::Changes(args) => cluster::changes::run(args).await,
+        Suite::Rollback(args) => cluster::rollback::run(args).await,
+        Suite::Wake(args) => cluster::wake::run(args).await,
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use portolan_crds::conditions::{is_true, types};
 use portolan_crds::server::RevisionState;
 use portolan_crds::{MCPServer, labels};
@@ -40,6 +40,18 @@ impl Mark {
         Self::Serving,
         Self::Programmed,
         Self::FirstCall,
+    ];
+
+    /// All but the last.
+    pub(super) const BEFORE_A_CALL: [Self; 8] = [
+        Self::Stored,
+        Self::DeploymentMade,
+        Self::PodScheduled,
+        Self::BridgeInstalled,
+        Self::ContainersStarted,
+        Self::PodReady,
+        Self::Serving,
+        Self::Programmed,
     ];
 
     /// What has happened, in words.
@@ -73,11 +85,26 @@ impl Watches {
         ])))
     }
 
-    /// Collects marks until all but the first call are there, for at most `limit`.
-    pub(super) async fn collect(mut self, limit: Duration) -> anyhow::Result<BTreeMap<Mark, Instant>> {
+    /// Begins to watch for a pod of a server that has none.
+    pub(super) async fn of_pods(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        let children = WatchParams::default().labels(&format!("{}={name}", labels::SERVER));
+        Ok(Self(select_all([
+            watch(cluster.api(TENANT), &children, asks_for_a_pod).await?,
+            watch(cluster.api(TENANT), &children, of_pod).await?,
+        ])))
+    }
+
+    /// How many pods a server has, those too that end.
+    pub(super) async fn pods(cluster: &Cluster, name: &str) -> anyhow::Result<usize> {
+        let all = ListParams::default().labels(&format!("{}={name}", labels::SERVER));
+        Ok(cluster.api::<Pod>(TENANT).list(&all).await?.items.len())
+    }
+
+    /// Collects marks until those that are `wanted` are there, for at most `limit`.
+    pub(super) async fn collect(mut self, wanted: &[Mark], limit: Duration) -> anyhow::Result<BTreeMap<Mark, Instant>> {
         let mut seen = BTreeMap::new();
         let all = async {
-            while seen.len() < Mark::ALL.len() - 1 {
+            while wanted.iter().any(|mark| !seen.contains_key(mark)) {
                 let marks = self.0.next().await.context("the watches ended")??;
                 let now = Instant::now();
                 for mark in marks {
@@ -87,7 +114,7 @@ impl Watches {
             anyhow::Ok(())
         };
         let done = tokio::time::timeout(limit, all).await;
-        let missing = || Mark::ALL.iter().find(|mark| !seen.contains_key(mark)).map_or("", |mark| mark.words());
+        let missing = || wanted.iter().find(|mark| !seen.contains_key(mark)).map_or("", |mark| mark.words());
         done.with_context(|| format!("not within {limit:?}: {}", missing()))??;
         Ok(seen)
     }
@@ -109,6 +136,11 @@ where
             WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => Ok(Vec::new()),
         })
         .boxed())
+}
+
+fn asks_for_a_pod(deployment: &Deployment) -> Vec<Mark> {
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+    if replicas > 0 { vec![Mark::DeploymentMade] } else { Vec::new() }
 }
 
 fn of_server(server: &MCPServer) -> Vec<Mark> {

@@ -6,7 +6,9 @@ pub(crate) mod hang;
 pub(crate) mod idle;
 mod marks;
 mod memory;
+pub(crate) mod rollback;
 pub(crate) mod start;
+pub(crate) mod wake;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
