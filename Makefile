@@ -138,6 +138,14 @@ test-failure: ## What fails or is changed under load, at full length, on the run
 	FAILURE=long tests/kube/run $(TESTS) --test failure -- --nocapture --test-threads 1
 	tests/kube/run hack/no-panics
 
+.PHONY: test-upgrade
+test-upgrade: ## From the release before to this one and back under calls, on the running cluster; PREVIOUS names another commit than the last tag's
+	hack/previous
+	hack/cluster-install
+	tests/kube/load target/previous/images/*.tar
+	tests/kube/run $(TESTS) --test upgrade_versions -- --nocapture
+	hack/cluster-install
+
 .PHONY: chart-test
 chart-test: ## Lint and template tests of the charts
 	charts/tests/run
