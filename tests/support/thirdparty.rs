@@ -91,6 +91,19 @@ pub struct Server {
     pub setup_calls: Vec<Call>,
     /// A call whose answer is known.
     pub known_call: Call,
+    /// An earlier version of it, where there is one.
+    pub earlier: Option<Earlier>,
+}
+
+/// What an earlier version of a server has otherwise.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Earlier {
+    /// Its image.
+    pub image: String,
+    /// Its tools, where they have other names.
+    pub tools: Option<Vec<String>>,
+    /// Tools that both have and that it defines differently, sorted.
+    pub changed: Vec<String>,
 }
 
 /// A tool call.
@@ -147,6 +160,17 @@ impl Server {
         }
         let (args, env, setup_calls, known_call) = serde_json::from_str(&text).expect("the placeholders are folders");
         Self { args, env, setup_calls, known_call, ..self }
+    }
+
+    /// The earlier version of it.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn earlier(&self) -> Self {
+        let earlier = self.earlier.clone().unwrap_or_else(|| panic!("{} has an earlier version", self.name));
+        let tools = earlier.tools.unwrap_or_else(|| self.tools.clone());
+        Self { image: earlier.image, tools, earlier: None, ..self.clone() }
     }
 
     /// The `MCPServer` that runs it, under `name`.

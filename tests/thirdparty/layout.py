@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent
-TARGET = SOURCE.parents[1] / "target" / "thirdparty"
+# Without links: a virtual environment has its own path in it, which is to be good for every checkout that shares the folder.
+TARGET = (SOURCE.parents[1] / "target").resolve() / "thirdparty"
 LOCKS = SOURCE / "locks"
 
 BIN = TARGET / "bin"
 FIXTURE = TARGET / "fixture"
 NPM_CONFORMANCE = TARGET / "npm" / "conformance"
+NPM_EARLIER = TARGET / "npm" / "earlier"
 NPM_SERVERS = TARGET / "npm" / "servers"
 NPM_INSPECTOR = TARGET / "npm" / "inspector"
 PY_CLIENTS = TARGET / "python" / "clients"
+PY_EARLIER = TARGET / "python" / "earlier"
 PY_FUZZER = TARGET / "python" / "fuzzer"
 PY_SERVERS = TARGET / "python" / "servers"
 GO_H2SPEC = TARGET / "go" / "h2spec"
@@ -30,6 +33,12 @@ def versions() -> dict:
 
 def servers() -> list[dict]:
     return json.loads((SOURCE / "servers.json").read_text())["servers"]
+
+
+def earlier() -> list[dict]:
+    """Those of them that have an earlier version too, as that one is: what `earlier` says is in place of the rest."""
+    return [{**server, **server["earlier"], "name": f"{server['name']}-earlier", "isEarlier": True}
+            for server in servers() if "earlier" in server]
 
 
 def in_container() -> dict[str, str]:
@@ -63,9 +72,11 @@ def node() -> Path:
     return NPM_INSPECTOR / "node_modules" / f"node-linux-{arch}" / "bin" / "node"
 
 
-def search_path() -> str:
-    """PATH with every third-party command on it, so that servers.json's `command` works on this machine."""
-    return f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+def search_path(is_earlier: bool = False) -> str:
+    """PATH with every third-party command on it, so that servers.json's `command` works on this machine: the later version
+    of it, or the earlier one."""
+    earlier_commands = [NPM_EARLIER / "node_modules" / ".bin", PY_EARLIER / "bin"] if is_earlier else []
+    return os.pathsep.join(map(str, [*earlier_commands, BIN, os.environ.get("PATH", os.defpath)]))
 
 
 def require(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """Root folders of the servers' images: an interpreter, the shared libraries it needs, the installed packages, the fixture.
 
-There is one root for the Node servers and one for the Python servers, so that their images share their one layer.
+There is one root for the Node servers and one for the Python servers, so that their images share their one layer, and another
+two for their earlier versions.
 """
 
 import configparser
@@ -24,24 +25,24 @@ NOT_AT_RUN_TIME = ("__pycache__", "test", "tests", "idlelib", "tkinter", "turtle
 INSTALLERS = ("__pycache__", "pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "distutils-precedence.pth")
 
 
-def node(root: Path):
+def node(root: Path, installed: Path):
     skeleton(root)
     add_program(root, layout.require(layout.node()), "/usr/local/bin/node")
     add_program(root, program("env"), "/usr/bin/env")
-    shutil.copytree(layout.require(layout.NPM_SERVERS / "node_modules"), root / "app" / "node_modules", symlinks=True)
+    shutil.copytree(layout.require(installed / "node_modules"), root / "app" / "node_modules", symlinks=True)
     finish(root)
 
 
-def python(root: Path):
+def python(root: Path, installed: Path):
     skeleton(root)
-    interpreter = Path(os.path.realpath(layout.require(layout.PY_SERVERS / "bin" / "python3")))
+    interpreter = Path(os.path.realpath(layout.require(installed / "bin" / "python3")))
     version = f"python{sysconfig.get_python_version()}"
     standard = root / "usr" / "local" / "lib" / version
     packages = root / "app" / "venv" / "lib" / version / "site-packages"
 
     add_program(root, interpreter, "/usr/local/bin/python3")
     shutil.copytree(Path(os.__file__).parent, standard, ignore=shutil.ignore_patterns(*NOT_AT_RUN_TIME), ignore_dangling_symlinks=True)
-    shutil.copytree(layout.PY_SERVERS / "lib" / version / "site-packages", packages, ignore=shutil.ignore_patterns(*INSTALLERS))
+    shutil.copytree(installed / "lib" / version / "site-packages", packages, ignore=shutil.ignore_patterns(*INSTALLERS))
     make_venv(root / "app" / "venv", packages)
     for folder in (standard, packages):
         for extension in folder.rglob("*.so"):
@@ -56,8 +57,25 @@ def python(root: Path):
     finish(root)
 
 
-BUILDERS = {"node": node, "python": python}
-SEARCH_PATHS = {"node": "/app/node_modules/.bin", "python": "/app/venv/bin"}
+# How each is made, and of what.
+KINDS = {
+    "node": (node, layout.NPM_SERVERS),
+    "node-earlier": (node, layout.NPM_EARLIER),
+    "python": (python, layout.PY_SERVERS),
+    "python-earlier": (python, layout.PY_EARLIER),
+}
+SEARCH_PATHS = {node: "/app/node_modules/.bin", python: "/app/venv/bin"}
+
+
+def kind_of(server: dict) -> str:
+    language = "node" if server["package"].startswith("@") else "python"
+    return f"{language}-earlier" if server.get("isEarlier") else language
+
+
+def search_path(kind: str) -> str:
+    """Where the commands of the installed packages are."""
+    builder, _ = KINDS[kind]
+    return SEARCH_PATHS[builder]
 
 
 def ensure(kind: str) -> Path:
@@ -67,13 +85,15 @@ def ensure(kind: str) -> Path:
         return root
     shutil.rmtree(root, ignore_errors=True)
     stamp.unlink(missing_ok=True)
-    BUILDERS[kind](root)
+    builder, installed = KINDS[kind]
+    builder(root, installed)
     stamp.write_text(key(kind))
     return root
 
 
 def key(kind: str) -> str:
-    packages = {"node": [layout.NPM_SERVERS, layout.NPM_INSPECTOR], "python": [layout.PY_SERVERS]}[kind]
+    builder, installed = KINDS[kind]
+    packages = [installed, layout.NPM_INSPECTOR] if builder is node else [installed]
     inputs = [layout.require(folder / ".installed") for folder in packages] + [Path(__file__), layout.SOURCE / "fixture.py"]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in inputs)).hexdigest()
 
