@@ -2,15 +2,12 @@
 
 #![allow(clippy::expect_used, reason = "in a suite a panic is the report")]
 
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
+use portolan_tests::images::Image;
 use portolan_tests::mcp::{self, Session};
-use portolan_tests::paths;
 use portolan_tests::puppet;
 use portolan_tests::thirdparty::{Place, server};
 use portolan_tests::tidy::{deleting, finally};
@@ -228,49 +225,19 @@ async fn a_server_that_speaks_a_revision_that_is_served_at_last_is_served_withou
     works_once_it_can("later-at-first", LATER_ONLY, "UnsupportedProtocol", "-32022").await;
 }
 
-/// Text for the tag of an image, which nobody had before.
-fn unique() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-    format!("{}-{}", now.as_nanos(), std::process::id())
-}
-
-/// Runs a script of `tests/kube` and returns what it printed.
-async fn kube(script: &str, arguments: &[&str]) -> String {
-    let script = paths::repo("tests/kube").join(script);
-    let output = tokio::process::Command::new(&script).args(arguments).output().await.expect("it starts");
-    assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 #[tokio::test]
 async fn an_image_that_comes_late_is_served_without_an_edit() {
     let cluster = Cluster::connect().await;
     let name = "image-late";
-    let root = tempfile::tempdir().expect("a folder");
-    // No run that ended before its time left an image of this tag on the node.
-    let image = format!("localhost/portolan-test/late:{}", unique());
-    let (programs, archive) = (root.path().join("rootfs/usr/bin"), root.path().join("late.tar"));
-    let archive = archive.display().to_string();
+    let image = Image::of_demo("late");
     let body = async {
-        std::fs::create_dir_all(&programs).expect("made");
-        std::fs::copy(paths::binary("portolan"), programs.join("portolan")).expect("copied");
-        let manifest = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "MCPServer",
-        "metadata": {"name": name, "namespace": TENANT},
-        "spec": {"container": {"image": image, "transport": "Stdio", "command": ["/usr/bin/portolan", "demo-server"]}}});
-        let server = cluster.apply::<MCPServer>(&manifest).await.expect("accepted");
+        let server = cluster.apply::<MCPServer>(&image.manifest(TENANT, name)).await.expect("accepted");
         let ready = cluster.condition(TENANT, name, "Ready", "False", "ImagePullFailed", PATIENCE).await;
-        assert!(ready.message.contains(&image), "{}", ready.message);
+        assert!(ready.message.contains(&image.name), "{}", ready.message);
 
-        let from = root.path().join("rootfs").display().to_string();
-        kube("image", &[&image, "--from-dir", &from, "--output", &archive]).await;
-        kube("load", &[&archive]).await;
+        image.load().await;
         recovers_by_itself(&cluster, name, server.metadata.generation).await;
     };
     // The image goes after the pods that run it.
-    finally(deleting(&cluster, &[name], body), async {
-        if Path::new(&archive).exists() {
-            kube("unload", &[&archive]).await;
-        }
-    })
-    .await;
+    finally(deleting(&cluster, &[name], body), image.remove()).await;
 }

@@ -15,6 +15,7 @@ use portolan_crds::{MCPGateway, MCPServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::paths;
 use crate::thirdparty::{Place, server};
 use crate::wait::{PATIENCE, until};
 
@@ -258,6 +259,14 @@ impl Cluster {
             .await
             .expect("the spec is accepted")
     }
+}
+
+/// Runs the command line and returns what it printed.
+///
+/// # Panics
+/// It failed.
+pub async fn portolan(words: &[&str]) -> String {
+    printed(paths::binary("portolan"), words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
 /// Runs kubectl and returns what it printed.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 use portolan_crds::MCPServer;
 use portolan_crds::server::RevisionState;
-use portolan_tests::cluster::{Cluster, TENANT, kubectl};
+use portolan_tests::cluster::{Cluster, TENANT, kubectl, portolan};
 use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
 use portolan_tests::tidy::deleting;
@@ -14,7 +14,6 @@ use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
 use crate::load::{Load, call};
-use crate::rollouts::portolan;
 
 /// A puppet of this version whose rollouts go by steps.
 fn by_steps(name: &str, steps: &Value, analysis: &Value) -> Value {
@@ -324,13 +323,19 @@ async fn a_rollout_is_paused_aborted_and_tried_again_by_whoever_owns_the_spec() 
         cluster.patch_spec(TENANT, name, &json!({"rollout": {"abort": null}})).await;
         until_share(&cluster, name, 20).await;
 
-        // A second edit during the rollout: the one that had a share is not waited for.
+        // A second edit during the rollout: the one that had a share is not waited for, and the next begins at the first step.
         cluster.patch_spec(TENANT, name, &version("3")).await;
         until("another revision takes its place", PATIENCE, || async {
             match revision(&cluster, name, RevisionState::Canary).await {
                 Some(canary) if canary != second => Ok(()),
                 other => Err(format!("{other:?}")),
             }
+        })
+        .await;
+        assert_eq!(shares(&cluster, name).await.get("Canary"), Some(&20), "not the share of the one before it");
+        until("the one that was dropped has no pod any more", PATIENCE, || async {
+            let left = cluster.pods(TENANT, &format!("portolan.dev/revision={second}")).await.len();
+            if left == 0 { Ok(()) } else { Err(format!("{left} pods")) }
         })
         .await;
         assert_eq!(cluster.serving_revision(TENANT, name).await, first);

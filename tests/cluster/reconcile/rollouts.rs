@@ -1,13 +1,11 @@
 //! What keeps a new revision from serving although its pods answer: other tools, and someone who says so.
 
-use std::path::Path;
-
 use portolan_crds::MCPServer;
-use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::cluster::{Cluster, TENANT, portolan};
 use portolan_tests::mcp::Session;
+use portolan_tests::puppet;
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::PATIENCE;
-use portolan_tests::{paths, puppet};
 use serde_json::{Value, json};
 
 /// A puppet whose program has `after` where it had `before`.
@@ -82,12 +80,4 @@ async fn a_paused_rollout_waits_with_its_new_revision_up_until_it_goes_on() {
         assert!(status.contains(&second) && status.contains("100 %"), "{status}");
     })
     .await;
-}
-
-/// What the command prints.
-pub(crate) async fn portolan(words: &[&str]) -> String {
-    let binary: &Path = &paths::binary("portolan");
-    let output = tokio::process::Command::new(binary).args(words).output().await.expect("it runs");
-    assert!(output.status.success(), "{words:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
