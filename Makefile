@@ -7,7 +7,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon; and those that change what the others stand on, or count all that is written.
-CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa remote_cluster gateway toolsets reconcile fields_server fields_gateway
+CLUSTER_SUITES := admission_cluster rbac servers versions canaries scaling hpa remote_cluster gateway toolsets reconcile fields_server fields_gateway
 LONE_SUITES := asleep bad_input quiet handover disruption failure upgrade
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile

@@ -1,5 +1,6 @@
 //! A server that is deleted: nothing of it is left, and nobody waits for sessions that no one can reach.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -21,13 +22,43 @@ async fn a_deleted_server_leaves_nothing_behind() {
     deleting(&cluster, &["gone"], async {
         cluster.serve(&everything("gone")).await;
         cluster.delete::<MCPServer>(TENANT, "gone").await;
-        let kinds = "deployments,controllerrevisions,services,configmaps,secrets,networkpolicies,serviceaccounts,pods";
-        until("every child is gone", PATIENCE, || async {
-            let selector = ["--selector", "portolan.dev/server=gone", "--output", "name"];
-            let names = kubectl(&[&["get", kinds, "--namespace", TENANT][..], &selector[..]].concat()).await?;
-            if names.trim().is_empty() { Ok(()) } else { Err(names) }
-        })
-        .await;
+        nothing_is_left_of("gone").await;
+    })
+    .await;
+}
+
+async fn nothing_is_left_of(server: &str) {
+    let kinds = "deployments,controllerrevisions,services,configmaps,secrets,networkpolicies,serviceaccounts,pods";
+    let selector = format!("portolan.dev/server={server}");
+    until("every child is gone", PATIENCE, || async {
+        let names = kubectl(&["get", kinds, "-n", TENANT, "--selector", &selector, "--output", "name"]).await?;
+        if names.trim().is_empty() { Ok(()) } else { Err(names) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_deleted_in_the_middle_of_a_rollout_takes_both_revisions_with_it() {
+    let cluster = Cluster::connect().await;
+    let name = "gone-halfway";
+    deleting(&cluster, &[name], async {
+        let mut manifest = puppet::stdio(TENANT, name);
+        let canary = json!({"steps": [{"setWeight": 50, "pause": "10m"}]});
+        manifest["spec"]["rollout"] = json!({"type": "Canary", "drainTimeout": "1h", "canary": canary});
+        let first = cluster.serve(&manifest).await;
+        let (url, token) = (cluster.gateway_url(TENANT, name).await, cluster.token(TENANT, "default").await);
+        let session = Session::open(&url, Some(&token)).await.expect("a session");
+        let edit = json!({"container": {"env": [{"name": "EDIT", "value": "1"}]}});
+        cluster.patch_spec(TENANT, name, &edit).await;
+        cluster.condition(TENANT, name, "Progressing", "True", "CanaryStep", PATIENCE).await;
+        let pods = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await;
+        let of = |pod: &Pod| pod.labels().get("portolan.dev/revision").cloned().expect("a pod is of a revision");
+        let revisions: BTreeSet<_> = pods.iter().map(of).collect();
+        assert!(revisions.len() == 2 && revisions.contains(&first), "both have pods: {revisions:?}");
+        puppet::eval(&session, 1, "1").await.expect("a session is open");
+
+        cluster.delete::<MCPServer>(TENANT, name).await;
+        nothing_is_left_of(name).await;
     })
     .await;
 }
