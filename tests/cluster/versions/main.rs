@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::mcp::{Reply, Session};
-use portolan_tests::thirdparty::{CLIENTS, Call, Place, Server, client, server};
+use portolan_tests::thirdparty::{CLIENTS, Call, Client, Place, Server, client, server};
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Map, Value, json};
@@ -64,13 +64,13 @@ async fn there_and_back(later: &Server, call: &Call) {
         let before = definitions(&url, &token).await;
 
         let callers = Callers::start(&url, &token, call);
-        lists(&earlier, &url, &token).await;
+        lists(&earlier, CLIENTS[0], &url, &token).await;
         let second = rolled.to(&later.image, &first).await;
-        lists(later, &url, &token).await;
+        tokio::join!(rolled.nothing_is_left_of(&first), lists(later, CLIENTS[1], &url, &token));
         let after = definitions(&url, &token).await;
         rolled.differ(&before, &after);
         let third = rolled.to(&earlier.image, &second).await;
-        lists(&earlier, &url, &token).await;
+        tokio::join!(rolled.nothing_is_left_of(&second), lists(&earlier, CLIENTS[2], &url, &token));
         assert_eq!(third, first, "the same spec is the same revision");
         assert_eq!(definitions(&url, &token).await, before);
         let tally = callers.stop().await;
@@ -88,8 +88,8 @@ struct Rolled<'a> {
 }
 
 impl Rolled<'_> {
-    /// Edits the image, and waits until it serves and nothing is left of the revision `from`; returns the one that serves.
-    /// Where tools are not the same the rollout waits until that is allowed.
+    /// Edits the image, and waits until another revision than `from` serves, whose name it returns. Where tools are not the
+    /// same the rollout waits until that is allowed.
     async fn to(&self, image: &str, from: &str) -> String {
         let began = Instant::now();
         let Self { cluster, name, .. } = self;
@@ -107,13 +107,9 @@ impl Rolled<'_> {
         cluster.ready(TENANT, name).await;
         let serves = cluster.serving_revision(TENANT, name).await;
         assert_ne!(serves, from);
-        let took = began.elapsed();
-        self.nothing_is_left_of(from).await;
+        println!("{name}: {image} serves after {:.1} s", began.elapsed().as_secs_f64());
         // Taken out again, it says nothing of the next rollout.
         cluster.patch_spec(TENANT, name, &json!({"rollout": {"allowToolChanges": null}})).await;
-        cluster.ready(TENANT, name).await;
-        let gone = began.elapsed().as_secs_f64();
-        println!("{name}: {image} serves after {:.1} s, the one before is gone after {gone:.1} s", took.as_secs_f64());
         serves
     }
 
@@ -145,12 +141,10 @@ impl Rolled<'_> {
     }
 }
 
-/// Every client lists the tools that this version has.
-async fn lists(server: &Server, url: &str, token: &str) {
-    for by in CLIENTS {
-        let listed = client(by, url, Some(token), &["list-tools"]).await.expect("the client lists tools");
-        assert_eq!(listed["tools"], json!(server.tools_for(by.name)), "{} with {by}", server.image);
-    }
+/// A client lists the tools that this version has.
+async fn lists(server: &Server, by: Client, url: &str, token: &str) {
+    let listed = client(by, url, Some(token), &["list-tools"]).await.expect("the client lists tools");
+    assert_eq!(listed["tools"], json!(server.tools_for(by.name)), "{} with {by}", server.image);
 }
 
 /// The tools of a server by name, each as it is defined.
