@@ -6,6 +6,7 @@ mod callers;
 mod images;
 mod turns;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -58,18 +59,20 @@ async fn there_and_back(later: &Server, call: &Call) {
         // A client that does not say that its session is over keeps it for as long.
         manifest["spec"]["rollout"] = json!({"drainTimeout": "15s"});
         let first = cluster.serve(&manifest).await;
-        let rolled = Rolled { cluster: &cluster, name: &name, later };
+        let rolled = Rolled { cluster: &cluster, name: &name };
         let url = cluster.gateway_url(TENANT, &name).await;
         let token = cluster.token(TENANT, "default").await;
         let before = definitions(&url, &token).await;
 
         let callers = Callers::start(&url, &token, call);
         lists(&earlier, CLIENTS[0], &url, &token).await;
-        let second = rolled.to(&later.image, &first).await;
+        let second = rolled.becomes(later, &earlier, &first).await;
         tokio::join!(rolled.nothing_is_left_of(&first), lists(later, CLIENTS[1], &url, &token));
         let after = definitions(&url, &token).await;
-        rolled.differ(&before, &after);
-        let third = rolled.to(&earlier.image, &second).await;
+        let differ = before.iter().filter(|(tool, one)| after.get(*tool) != Some(one)).map(|(tool, _)| tool.clone());
+        let differ: BTreeSet<_> = differ.collect();
+        assert_eq!(differ, unlike(&earlier, later), "what the catalogue says: {before:?} {after:?}");
+        let third = rolled.becomes(&earlier, later, &second).await;
         tokio::join!(rolled.nothing_is_left_of(&second), lists(&earlier, CLIENTS[2], &url, &token));
         assert_eq!(third, first, "the same spec is the same revision");
         assert_eq!(definitions(&url, &token).await, before);
@@ -84,19 +87,19 @@ async fn there_and_back(later: &Server, call: &Call) {
 struct Rolled<'a> {
     cluster: &'a Cluster,
     name: &'a str,
-    later: &'a Server,
 }
 
 impl Rolled<'_> {
-    /// Edits the image, and waits until another revision than `from` serves, whose name it returns. Where tools are not the
-    /// same the rollout waits until that is allowed.
-    async fn to(&self, image: &str, from: &str) -> String {
+    /// Edits the image to that of another version than that of the revision `from`, waits until it serves, and returns the
+    /// name of its revision. Where its tools are others the rollout waits until that is allowed.
+    async fn becomes(&self, to: &Server, before: &Server, from: &str) -> String {
         let began = Instant::now();
         let Self { cluster, name, .. } = self;
-        cluster.patch_spec(TENANT, name, &json!({"container": {"image": image}})).await;
-        if !self.unlike().is_empty() {
+        cluster.patch_spec(TENANT, name, &json!({"container": {"image": to.image}})).await;
+        let unlike = unlike(before, to);
+        if !unlike.is_empty() {
             let told = cluster.condition(TENANT, name, "Stalled", "True", "ToolsChanged", PATIENCE).await;
-            for tool in self.unlike() {
+            for tool in &unlike {
                 assert!(told.message.contains(&format!("tool {tool} ")), "{tool} is named: {}", told.message);
             }
             assert!(told.message.contains("spec.rollout.allowToolChanges: true"), "{}", told.message);
@@ -107,23 +110,10 @@ impl Rolled<'_> {
         cluster.ready(TENANT, name).await;
         let serves = cluster.serving_revision(TENANT, name).await;
         assert_ne!(serves, from);
-        println!("{name}: {image} serves after {:.1} s", began.elapsed().as_secs_f64());
+        println!("{name}: {} serves after {:.1} s", to.image, began.elapsed().as_secs_f64());
         // Taken out again, it says nothing of the next rollout.
         cluster.patch_spec(TENANT, name, &json!({"rollout": {"allowToolChanges": null}})).await;
         serves
-    }
-
-    /// Tools for which one of the versions is not like the other: of a rollout in either direction those that the version
-    /// before has and the next has not, or has with another definition.
-    fn unlike(&self) -> &[String] {
-        self.later.earlier.as_ref().map(|earlier| earlier.changed.as_slice()).unwrap_or_default()
-    }
-
-    /// Those tools are defined differently, and no other.
-    fn differ(&self, before: &Map<String, Value>, after: &Map<String, Value>) {
-        let differ: Vec<_> =
-            before.iter().filter(|(tool, one)| after.get(*tool) != Some(one)).map(|(tool, _)| tool).collect();
-        assert_eq!(differ, self.unlike().iter().collect::<Vec<_>>(), "what the catalogue says: {before:?} {after:?}");
     }
 
     async fn nothing_is_left_of(&self, revision: &str) {
@@ -139,6 +129,13 @@ impl Rolled<'_> {
         })
         .await;
     }
+}
+
+/// Tools of a version that another one has no more, or defines differently.
+fn unlike(before: &Server, after: &Server) -> BTreeSet<String> {
+    let changed = [before, after].into_iter().flat_map(|version| &version.earlier).flat_map(|earlier| &earlier.changed);
+    let gone = before.tools.iter().filter(|tool| !after.tools.contains(tool));
+    changed.chain(gone).cloned().collect()
 }
 
 /// A client lists the tools that this version has.
