@@ -8,7 +8,7 @@ DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 # Suites that need a cluster, in the order of what they build upon; and those that change what the others stand on, or count all that is written.
 CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa remote_cluster gateway toolsets reconcile fields_server fields_gateway
-LONE_SUITES := asleep bad_input quiet handover disruption failure
+LONE_SUITES := asleep bad_input quiet handover disruption failure upgrade
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 
@@ -137,6 +137,14 @@ cluster-test: ## Suites on the running cluster
 test-failure: ## What fails or is changed under load, at full length, on the running cluster (an hour)
 	FAILURE=long tests/kube/run $(TESTS) --test failure -- --nocapture --test-threads 1
 	tests/kube/run hack/no-panics
+
+.PHONY: test-upgrade
+test-upgrade: ## From the release before to this one and back under calls, on the running cluster; PREVIOUS names another commit than the last tag's
+	hack/previous
+	hack/cluster-install
+	tests/kube/load target/previous/images/*.tar
+	tests/kube/run $(TESTS) --test upgrade_versions -- --nocapture
+	hack/cluster-install
 
 .PHONY: chart-test
 chart-test: ## Lint and template tests of the charts

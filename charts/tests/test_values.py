@@ -41,6 +41,7 @@ SAMPLES = {
     "fullnameOverride": "sample",
     "commonLabels": {"sample": "yes"},
     "operator.replicaCount": 3,
+    "operator.releaseRollouts": 1,
     "operator.logLevel": "debug",
     "operator.resources.requests.cpu": "7m",
     "operator.resources.requests.memory": "7Mi",
@@ -118,6 +119,11 @@ class Values(unittest.TestCase):
             with self.subTest(path):
                 self.assertNotEqual(at(base, path), sample)
                 self.assertNotEqual(chart.template(merged(BASE, nested(path, sample))), before, "does nothing")
+
+    def test_a_value_that_an_earlier_release_had_not_is_left_to_the_operator(self):
+        # `helm upgrade --reuse-values` renders this chart with the values of the one before.
+        rendered = chart.template({"operator": {"releaseRollouts": None}})
+        self.assertNotIn("--release-rollouts", rendered)
 
     def test_the_default_gateways_name_changes_what_is_rendered(self):
         names = {"gateway": {"names": ["default", "front"]}}

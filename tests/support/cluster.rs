@@ -1,5 +1,6 @@
 //! The running cluster, with Portolan installed from its chart by `hack/cluster-install`.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::process::Stdio;
 use std::time::Duration;
@@ -264,12 +265,20 @@ impl Cluster {
 /// # Errors
 /// It failed; the error carries stderr.
 pub async fn kubectl(arguments: &[&str]) -> Result<String, String> {
-    let output = tokio::process::Command::new("kubectl")
+    printed("kubectl", arguments).await
+}
+
+/// Runs a program and returns what it printed.
+///
+/// # Errors
+/// It failed; the error carries stderr.
+pub(crate) async fn printed(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String, String> {
+    let output = tokio::process::Command::new(&program)
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(|error| format!("kubectl does not start: {error}"))?;
+        .map_err(|error| format!("{} does not start: {error}", program.as_ref().display()))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {

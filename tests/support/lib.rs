@@ -14,6 +14,8 @@ pub mod cluster;
 pub mod demo;
 pub mod dev;
 pub mod front;
+pub mod helm;
+pub mod images;
 pub mod load;
 pub mod mcp;
 pub mod metrics;

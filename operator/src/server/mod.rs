@@ -64,7 +64,8 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let observed = dereference::observe(server, &owner, ctx).await?;
     let validated = validate::validate(server, &name, &observed);
     let remembered = summary::remembered(server);
-    let wanted = build::wanted(&validated, &observed, remembered, &owner, &ctx.config)?;
+    let before = build::Before { serving: remembered, is_settled: summary::is_settled(server) };
+    let wanted = build::wanted(&validated, &observed, before, &owner, &ctx.config)?;
     let key = (server.namespace().unwrap_or_default(), server.name_any());
     let (wanted, is_put_off) = in_turn(wanted, &key, ctx);
     let built = build::build(&wanted, &validated, &observed, remembered, &owner, &ctx.config)?;

@@ -20,7 +20,7 @@ use portolan_mcp::{
 
 use super::{
     build::{
-        self, ASKED_AT, BRIDGE, DRAINING_SINCE, RELAY, RELEASE, ROLLED_BACK, SERVER, SERVING_SINCE, STEP, STEP_SINCE,
+        self, BRIDGE, DRAINING_SINCE, RELAY, RELEASE, ROLL, ROLLED_BACK, SERVER, SERVING_SINCE, STEP, STEP_SINCE,
         annotation,
     },
     diagnosis::{self, Failing},
@@ -245,7 +245,7 @@ impl Observed {
             generation: annotation(deployment, labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
             made_by: MadeBy {
                 release: annotation(deployment, RELEASE).map(str::to_owned),
-                generation: annotation(deployment, ASKED_AT).and_then(|text| text.parse().ok()),
+                is_roll: annotation(deployment, ROLL).is_some(),
             },
             serving_since: time(SERVING_SINCE),
             draining_since: time(DRAINING_SINCE),

@@ -32,8 +32,8 @@ pub(super) struct Step {
 pub(super) struct MadeBy {
     /// The [release](crate::config::Config::release) that asked for it last.
     pub(super) release: Option<String>,
-    /// `metadata.generation` of the latest spec that asked for it.
-    pub(super) generation: Option<i64>,
+    /// Whether it was made only because that was another release.
+    pub(super) is_roll: bool,
 }
 
 /// A revision as the cluster has it: its Deployment, its pods, and what their bridges say.

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use portolan_crds::{
-    MCPServer, MCPServerStatus, labels,
+    MCPServer, MCPServerStatus,
+    conditions::{find, reasons, types},
+    labels,
     server::{Endpoint, Era, Revision, RevisionState, ServerInfo, Tools},
 };
 use portolan_mcp::{revision, wire::ServerFound};
@@ -38,6 +40,15 @@ pub(super) fn remembered(server: &MCPServer) -> Option<&str> {
     let revisions = server.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
     let serving = revisions.iter().find(|revision| revision.state == RevisionState::Serving)?;
     Some(&serving.name)
+}
+
+/// Whether status says that the revision serves which the spec asks for, as the spec is now.
+pub(super) fn is_settled(server: &MCPServer) -> bool {
+    let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    find(conditions, types::PROGRESSING).is_some_and(|progressing| {
+        progressing.observed_generation == server.metadata.generation
+            && [reasons::ROLLOUT_COMPLETE, reasons::DRAINING].contains(&progressing.reason.as_str())
+    })
 }
 
 impl Outcome<'_> {

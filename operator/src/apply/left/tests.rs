@@ -63,7 +63,7 @@ fn a_restart_stays_and_what_someone_adds_beside_it_does_not() {
     let note = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": note});
     let written = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z", "note": "x"});
 
-    let mut restarted = live(&child, 2, &[restart.clone()]);
+    let mut restarted = live(&child, 2, std::slice::from_ref(&restart));
     restarted["spec"]["template"]["metadata"]["annotations"] =
         json!({"kubectl.kubernetes.io/restartedAt": written["kubectl.kubernetes.io/restartedAt"]});
     assert_eq!(said(&restarted, &child), None);

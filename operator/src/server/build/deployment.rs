@@ -28,8 +28,8 @@ pub(in crate::server) const ROLLED_BACK: &str = "portolan.dev/rolled-back";
 
 /// Annotation: the release that asked for the revision last.
 pub(in crate::server) const RELEASE: &str = "portolan.dev/release";
-/// Annotation: `metadata.generation` of the latest spec that asked for it.
-pub(in crate::server) const ASKED_AT: &str = "portolan.dev/asked-at";
+/// Annotation: that it was made only because that was another release.
+pub(in crate::server) const ROLL: &str = "portolan.dev/release-roll";
 
 /// The Deployment of a revision whose template is known; without a number of pods where an autoscaler decides.
 pub(super) fn of(
@@ -93,6 +93,6 @@ fn state(planned: &Planned) -> [(&'static str, Option<String>); 8] {
         (STEP_SINCE, text(planned.step.map(|step| step.since))),
         (ROLLED_BACK, planned.rolled_back.clone()),
         (RELEASE, planned.made_by.release.clone()),
-        (ASKED_AT, planned.made_by.generation.map(|generation| generation.to_string())),
+        (ROLL, planned.made_by.is_roll.then(|| "true".to_owned())),
     ]
 }

@@ -28,12 +28,10 @@ use k8s_openapi::{
 use portolan_crds::{MCPServerSpec, labels, server::Remote};
 
 pub(super) use container::{BRIDGE, SERVER};
-pub(super) use deployment::{
-    ASKED_AT, DRAINING_SINCE, RELEASE, ROLLED_BACK, SERVING_SINCE, STEP, STEP_SINCE, annotation,
-};
+pub(super) use deployment::{DRAINING_SINCE, RELEASE, ROLL, ROLLED_BACK, SERVING_SINCE, STEP, STEP_SINCE, annotation};
 pub(super) use relay::RELAY;
 pub(super) use tools::{name as tools_name, stored_hash};
-pub(super) use wanted::{Wanted, wanted};
+pub(super) use wanted::{Before, Wanted, wanted};
 
 use super::{
     observed::Observed,

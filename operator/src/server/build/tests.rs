@@ -357,7 +357,8 @@ fn of_a_server_that_sleeps_a_revision_runs_until_it_serves_and_the_one_that_serv
         let validated = validate::validate(server, "everything", &observed);
         let remembered = existing.first().and_then(|first| first.metadata.name.as_deref());
         let (owner, config) = (Owner::of(server).unwrap(), fixtures::config());
-        let wanted = wanted(&validated, &observed, remembered, &owner, &config).unwrap();
+        let wanted =
+            wanted(&validated, &observed, Before { serving: remembered, is_settled: false }, &owner, &config).unwrap();
         let built = super::build(&wanted, &validated, &observed, remembered, &owner, &config).unwrap();
         let of = |revision: &Planned| (Some(&revision.name) == built.desired.as_ref(), revision.replicas);
         (built.plan.revisions.iter().map(of).collect::<BTreeSet<_>>(), built.desired.unwrap())

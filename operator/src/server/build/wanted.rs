@@ -38,11 +38,20 @@ pub(in crate::server) struct Roll {
     pub(in crate::server) has_begun: bool,
 }
 
+/// What status says of what was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::server) struct Before<'a> {
+    /// The revision that serves.
+    pub(in crate::server) serving: Option<&'a str>,
+    /// Whether that was what the spec asked for, as the spec is now.
+    pub(in crate::server) is_settled: bool,
+}
+
 /// What the spec asks for now.
 pub(in crate::server) fn wanted(
     validated: &Validated<'_>,
     observed: &Observed,
-    remembered: Option<&str>,
+    before: Before<'_>,
     owner: &Owner,
     config: &Config,
 ) -> Result<Wanted, Error> {
@@ -52,8 +61,9 @@ pub(in crate::server) fn wanted(
         (Ok(content), Some(template)) => Some(revision::name(parts.server, template, content)?),
         _ => None,
     };
-    let made_by = MadeBy { release: Some(config.release()), generation: Some(validated.generation) };
-    let roll = desired.as_deref().and_then(|desired| roll(desired, &made_by, validated, observed, remembered));
+    let release = config.release();
+    let roll = desired.as_deref().and_then(|desired| roll(desired, &release, validated, observed, before));
+    let made_by = MadeBy { release: Some(release), is_roll: roll.is_some() };
     Ok(Wanted { desired, template, made_by: Some(made_by), roll })
 }
 
@@ -69,25 +79,22 @@ impl Wanted {
 
 fn roll(
     desired: &str,
-    made_by: &MadeBy,
+    release: &str,
     validated: &Validated<'_>,
     observed: &Observed,
-    remembered: Option<&str>,
+    before: Before<'_>,
 ) -> Option<Roll> {
     let existing = observed.revisions();
-    let current = rollout::current(Some(desired), remembered, &existing).filter(|current| *current != desired)?;
-    let serving = existing.iter().find(|revision| revision.name == current)?;
-    let is_asked_by_release =
-        is_of_another_release(serving, made_by) && has_something_to_lose(serving, validated, observed);
-    let has_begun = observed.deployment(desired).is_some();
-    is_asked_by_release.then(|| Roll { serving: current.to_owned(), has_begun })
-}
-
-/// Whether another release asked for it, with the spec that there is now. One that did not say when it was asked for last was so when it was
-/// made.
-fn is_of_another_release(serving: &Existing, made_by: &MadeBy) -> bool {
-    let asked_at = serving.made_by.generation.unwrap_or(serving.generation);
-    serving.made_by.release != made_by.release && Some(asked_at) == made_by.generation
+    let named = |name: &str| existing.iter().find(|revision| revision.name == name);
+    let serving = rollout::current(Some(desired), before.serving, &existing).filter(|current| *current != desired);
+    let serving = named(serving?)?;
+    let has_begun = named(desired).is_some_and(|revision| revision.made_by.is_roll);
+    let is_of_another = serving.made_by.release.as_deref() != Some(release);
+    // What its author has changed since is not settled.
+    let is_roll = is_of_another
+        && (has_begun || before.is_settled && named(desired).is_none())
+        && has_something_to_lose(serving, validated, observed);
+    is_roll.then(|| Roll { serving: serving.name.clone(), has_begun })
 }
 
 /// Whether it answers, or would if it were called. One that does not answer can only get better.
@@ -97,6 +104,8 @@ fn has_something_to_lose(serving: &Existing, validated: &Validated<'_>, observed
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use k8s_openapi::api::apps::v1::Deployment;
     use portolan_crds::MCPServer;
     use serde_json::json;
@@ -106,49 +115,71 @@ mod tests {
 
     const OLD: &str = "everything-00000000";
 
-    fn serving(annotations: &serde_json::Value) -> Observed {
-        let mut deployment = json!({
-            "metadata": {"name": OLD, "annotations": {(SERVING_SINCE): "1970-01-01T00:00:01Z"}},
-            "spec": {"replicas": 1, "selector": {}, "template": {}},
-        });
-        let all = deployment["metadata"]["annotations"].as_object_mut().unwrap();
-        all.extend(annotations.as_object().unwrap().clone());
-        let deployment: Deployment = serde_json::from_value(deployment).unwrap();
+    /// A revision that serves, of the release before.
+    fn serving() -> Observed {
         let pods = vec![fixtures::pod("p", OLD, true)];
-        Observed { deployments: vec![deployment], pods, ..fixtures::nothing() }
+        Observed {
+            deployments: vec![deployment(OLD, &[(SERVING_SINCE, "1970-01-01T00:00:01Z"), (RELEASE, "before")])],
+            pods,
+            ..fixtures::nothing()
+        }
     }
 
-    fn wanted_of(server: &MCPServer, observed: &Observed) -> Wanted {
+    fn deployment(name: &str, annotations: &[(&str, &str)]) -> Deployment {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"replicas": 1, "selector": {}, "template": {}},
+        }))
+        .unwrap()
+    }
+
+    fn wanted_of(server: &MCPServer, observed: &Observed, is_settled: bool) -> Wanted {
         let validated = validate::validate(server, "everything", observed);
-        wanted(&validated, observed, Some(OLD), &Owner::of(server).unwrap(), &fixtures::config()).unwrap()
+        let before = Before { serving: Some(OLD), is_settled };
+        wanted(&validated, observed, before, &Owner::of(server).unwrap(), &fixtures::config()).unwrap()
     }
 
     #[test]
     fn what_only_another_release_makes_another_revision_has_to_wait_and_what_its_author_changed_has_not() {
-        let server = fixtures::stdio();
-        let release = fixtures::config().release();
-        let rolls = |annotations: serde_json::Value| wanted_of(&server, &serving(&annotations)).roll.is_some();
-        assert!(rolls(json!({(RELEASE): "before", (ASKED_AT): "3"})));
-        assert!(rolls(json!({"portolan.dev/generation": "3"})), "a release that did not say");
-        assert!(!rolls(json!({(RELEASE): "before", (ASKED_AT): "2"})), "the spec is another");
-        assert!(!rolls(json!({(RELEASE): release, (ASKED_AT): "3"})), "a ConfigMap, say, is another");
-        let mut silent = serving(&json!({(RELEASE): "before", (ASKED_AT): "3"}));
+        let (server, config) = (fixtures::stdio(), fixtures::config());
+        let rolls =
+            |observed: &Observed, is_settled| wanted_of(&server, observed, is_settled).roll.map(|roll| roll.has_begun);
+        assert_eq!(rolls(&serving(), true), Some(false));
+        assert_eq!(rolls(&serving(), false), None, "the spec is another since");
+        let desired = wanted_of(&server, &serving(), true).desired.unwrap();
+        let beside = |annotations: &[(&str, &str)]| {
+            let mut observed = serving();
+            observed.deployments.push(deployment(&desired, annotations));
+            observed
+        };
+        assert_eq!(rolls(&beside(&[(ROLL, "true")]), false), Some(true), "it goes on as it began");
+        assert_eq!(rolls(&beside(&[]), true), None, "its author has asked for that one");
+        let mut same = serving();
+        same.deployments[0].metadata.annotations.get_or_insert_default().insert(RELEASE.into(), config.release());
+        assert_eq!(rolls(&same, true), None, "a ConfigMap, say, is another");
+        let mut unmarked = serving();
+        unmarked.deployments[0].metadata.annotations.get_or_insert_default().remove(RELEASE);
+        assert_eq!(rolls(&unmarked, true), Some(false), "of a release that did not say which it was");
+        let mut silent = serving();
         silent.pods.clear();
-        assert!(wanted_of(&server, &silent).roll.is_none(), "what does not answer has nothing to lose");
+        assert_eq!(rolls(&silent, true), None, "what does not answer has nothing to lose");
     }
 
     #[test]
     fn a_revision_that_waits_for_its_turn_leaves_the_one_that_serves_as_it_is() {
-        let (server, observed) = (fixtures::stdio(), serving(&json!({(RELEASE): "before", (ASKED_AT): "3"})));
+        let (server, observed) = (fixtures::stdio(), serving());
         let validated = validate::validate(&server, "everything", &observed);
         let owner = Owner::of(&server).unwrap();
         let plan = |wanted: &Wanted| {
             let built = build(wanted, &validated, &observed, Some(OLD), &owner, &fixtures::config()).unwrap();
-            let revision = |planned: &rollout::Planned| (planned.name.clone(), planned.made_by.release.clone());
+            let revision = |planned: &rollout::Planned| (planned.name.clone(), planned.made_by.clone());
             built.plan.revisions.iter().map(revision).collect::<Vec<_>>()
         };
-        let now = wanted_of(&server, &observed);
-        assert!(plan(&now).iter().any(|(name, release)| name != OLD && *release == Some(fixtures::config().release())));
-        assert_eq!(plan(&now.put_off()), [(OLD.to_owned(), Some("before".to_owned()))]);
+        let now = wanted_of(&server, &observed, true);
+        let made_by = MadeBy { release: Some(fixtures::config().release()), is_roll: true };
+        assert!(plan(&now).iter().any(|(name, by)| name != OLD && *by == made_by));
+        let before = MadeBy { release: Some("before".to_owned()), is_roll: false };
+        assert_eq!(plan(&now.put_off()), [(OLD.to_owned(), before)]);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 fn name_in(server: &MCPServer, observed: &Observed) -> String {
     let validated = validate::validate(server, "everything", observed);
     let owner = Owner::of(server).unwrap();
-    let wanted = build::wanted(&validated, observed, None, &owner, &fixtures::config()).unwrap();
+    let wanted = build::wanted(&validated, observed, build::Before::default(), &owner, &fixtures::config()).unwrap();
     build::build(&wanted, &validated, observed, None, &owner, &fixtures::config()).unwrap().desired.unwrap()
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     apply::Owner,
     server::{
-        build::{Parts, build, wanted},
+        build::{Before, Parts, build, wanted},
         fixtures,
         observed::Observed,
         validate,
@@ -78,7 +78,7 @@ fn a_deployment_says_no_number_while_an_autoscaler_does_and_the_one_there_is_whe
         let observed = Observed { deployments, templates, replicas, ..fixtures::nothing() };
         let validated = validate::validate(&server, "everything", &observed);
         let (owner, config) = (Owner::of(&server).unwrap(), fixtures::config());
-        let wanted = wanted(&validated, &observed, Some("everything-1"), &owner, &config).unwrap();
+        let wanted = wanted(&validated, &observed, Before::default(), &owner, &config).unwrap();
         let built = build(&wanted, &validated, &observed, Some("everything-1"), &owner, &config).unwrap();
         let deployment = built.resources.prepared::<Deployment>("everything-1");
         let autoscaler = built.resources.prepared::<HorizontalPodAutoscaler>("everything-1");
