@@ -67,7 +67,7 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
     let before = build::Before { serving: remembered, is_settled: summary::is_settled(server) };
     let wanted = build::wanted(&validated, &observed, before, &owner, &ctx.config)?;
     let key = (server.namespace().unwrap_or_default(), server.name_any());
-    let (wanted, is_put_off) = in_turn(wanted, &key, ctx);
+    let (wanted, is_put_off) = in_turn(wanted, &key, server.spec.rollout.paused, ctx);
     let built = build::build(&wanted, &validated, &observed, remembered, &owner, &ctx.config)?;
     fewest::mark(ctx, &observed, &built.plan).await;
     let applied = built.resources.apply(&ctx.cluster).await?;
@@ -88,7 +88,12 @@ async fn bring_about(server: &MCPServer, ctx: &Ctx) -> Result<Brought, Error> {
 }
 
 /// What is wanted now: what only another release asks for is so when it is the server's turn.
-fn in_turn(wanted: build::Wanted, server: &Key, ctx: &Ctx) -> (build::Wanted, bool) {
+fn in_turn(wanted: build::Wanted, server: &Key, is_paused: bool, ctx: &Ctx) -> (build::Wanted, bool) {
+    if is_paused && wanted.roll.as_ref().is_some_and(|roll| !roll.has_begun) {
+        // One that would wait with its turn keeps it from others. To resume it is an edit, which needs none.
+        ctx.turns.leave(server);
+        return (wanted.put_off(), true);
+    }
     match wanted.roll.as_ref().map(|roll| ctx.turns.take(server, roll.has_begun)) {
         Some(true) => (wanted, false),
         Some(false) => (wanted.put_off(), true),

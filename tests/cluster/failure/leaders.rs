@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use portolan_crds::MCPServer;
 use portolan_crds::conditions::is_true;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT};
@@ -37,7 +38,8 @@ async fn a_leader_that_is_paused_past_its_lease_writes_nothing_when_it_goes_on_a
 }
 
 async fn takes_no_notice(cluster: &Cluster, untouched: &str) {
-    let first = leader(cluster).await.expect("somebody leads");
+    let (first, handed_over) = (leader(cluster).await.expect("somebody leads"), hand_overs(cluster).await);
+    assert!(!written_by(&first, Duration::ZERO).is_empty(), "what an operator's pod writes is found in the audit log");
     let pods = cluster.pods(PLATFORM, OPERATOR).await;
     let pod = pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&first)).expect("a pod leads");
     let process = Process::of(pod, "operator");
@@ -67,6 +69,13 @@ async fn takes_no_notice(cluster: &Cluster, untouched: &str) {
     assert!(written.is_empty(), "the old leader wrote after another one had taken over: {written:#?}");
     assert_ne!(leader(cluster).await.expect("somebody leads"), first);
     operator::replicas(cluster, 2).await;
+    assert_eq!(hand_overs(cluster).await, handed_over + 1, "the lease went from one to the other and stayed there");
+}
+
+/// How often the lease went from one operator to another.
+async fn hand_overs(cluster: &Cluster) -> i32 {
+    let lease = cluster.api::<Lease>(PLATFORM).get("portolan-operator").await.expect("there is a lease");
+    lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or_default()
 }
 
 fn variable(value: &str) -> Value {

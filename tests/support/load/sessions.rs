@@ -116,7 +116,10 @@ impl Sessions {
         }
         let Some(live) = begun(shared, &self.clients[index], index).await else { return };
         match self.set(index, Slot::Open(Arc::new(live))) {
-            Slot::Open(before) => end(shared, &before).await,
+            Slot::Open(before) => {
+                let (began, outcome, unconnected) = end(shared, &before).await;
+                shared.count("to end a session", began, outcome, unconnected);
+            }
             Slot::Opening | Slot::Closed => {}
         }
     }
@@ -125,7 +128,11 @@ impl Sessions {
     pub(super) async fn end(&self, shared: &Shared) {
         let all = (0..self.len()).map(|index| async move {
             if let Slot::Open(live) = self.set(index, Slot::Closed) {
-                end(shared, &live).await;
+                // The rate is over: what is done then counts only where it fails.
+                match end(shared, &live).await {
+                    (_, Outcome::Answered, _) => {}
+                    (began, outcome, unconnected) => shared.count("to end a session", began, outcome, unconnected),
+                }
             }
         });
         futures::future::join_all(all).await;
@@ -160,8 +167,8 @@ async fn begun(shared: &Shared, http: &Client, index: usize) -> Option<Live> {
     Some(Live { session, calls: RwLock::new(()) })
 }
 
-/// Ends a session once its calls are answered.
-async fn end(shared: &Shared, live: &Live) {
+/// Ends a session once its calls are answered; says when that began, what came of it, and how many connections were not taken.
+async fn end(shared: &Shared, live: &Live) -> (Instant, Outcome, u64) {
     let _nobody_calls = live.calls.write().await;
     let began = Instant::now();
     let mut unconnected = 0;
@@ -177,7 +184,7 @@ async fn end(shared: &Shared, live: &Live) {
         Outcome::SessionLost => shared.tally().lost += 1,
         _ => shared.tally().ended += 1,
     }
-    shared.count("to end a session", began, outcome, unconnected);
+    (began, outcome, unconnected)
 }
 
 fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
