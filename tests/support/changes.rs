@@ -32,6 +32,11 @@ fn edited(value: &str) -> Value {
     json!({"container": {"env": [{"name": "EDIT", "value": value}]}})
 }
 
+/// What `rollout` says where a new revision takes everything at once.
+fn at_once() -> Value {
+    json!({"type": "BlueGreen", "canary": null, "promote": null, "abort": null})
+}
+
 impl Stand {
     /// An edit that replaces every pod of the server.
     ///
@@ -52,15 +57,19 @@ impl Stand {
         let canary = self.share(value).await;
         self.cluster.patch_spec(TENANT, &self.server, &json!({"rollout": {"promote": canary}})).await;
         self.has_replaced(&before).await;
+        self.cluster.patch_spec(TENANT, &self.server, &json!({"rollout": at_once()})).await;
+        self.cluster.ready(TENANT, &self.server).await;
     }
 
-    /// An edit that gives a new revision a share, and takes it back.
+    /// An edit that gives a new revision a share, takes it back, and has the spec say again what serves.
     ///
     /// # Panics
     /// As above.
     pub async fn roll_back(&self, value: &str) {
         let (cluster, server) = (&self.cluster, self.server.as_str());
         let before = cluster.serving_revision(TENANT, server).await;
+        let spec = cluster.api::<MCPServer>(TENANT).get(server).await.expect("it is there").spec;
+        let env = serde_json::to_value(spec.container.map(|container| container.env)).expect("JSON");
         let canary = self.share(value).await;
         cluster.patch_spec(TENANT, server, &json!({"rollout": {"abort": canary}})).await;
         cluster.condition(TENANT, server, "Ready", "False", "RolloutAborted", PATIENCE).await;
@@ -69,20 +78,23 @@ impl Stand {
             if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
         })
         .await;
+        cluster.patch_spec(TENANT, server, &json!({"container": {"env": env}, "rollout": at_once()})).await;
+        cluster.ready(TENANT, server).await;
         assert_eq!(cluster.serving_revision(TENANT, server).await, before);
     }
 
-    /// Gives a new revision half of the new sessions, and returns its name.
+    /// Gives a new revision half of the new sessions for some seconds and then more of them, and returns its name.
     async fn share(&self, value: &str) -> String {
         let (cluster, server) = (&self.cluster, self.server.as_str());
         let mut spec = edited(value);
-        spec["rollout"] = json!({"type": "Canary", "canary": {"steps": [{"setWeight": 50, "pause": "10m"}]}});
+        let steps = json!([{"setWeight": 50, "pause": "5s"}, {"setWeight": 75, "pause": "10m"}]);
+        spec["rollout"] = json!({"type": "Canary", "canary": {"steps": steps}});
         cluster.patch_spec(TENANT, server, &spec).await;
-        cluster.condition(TENANT, server, "Progressing", "True", "CanaryStep", PATIENCE).await;
-        until("a new revision takes a share", PATIENCE, || async {
+        until("a new revision has had its share for a while", PATIENCE, || async {
             let server = cluster.api::<MCPServer>(TENANT).get(server).await.map_err(|error| error.to_string())?;
             let revisions = server.status.map(|status| status.revisions).unwrap_or_default();
             let canary = revisions.iter().find(|revision| revision.state == RevisionState::Canary);
+            let canary = canary.filter(|canary| canary.weight == 75);
             canary.map(|canary| canary.name.clone()).ok_or_else(|| format!("{revisions:?}"))
         })
         .await

@@ -36,10 +36,10 @@ struct Change {
 const CHANGES: [Change; 8] = [
     Change { what: "an edit that replaces the server's pods", make: |stand, value| stand.edit(value).boxed() },
     Change {
-        what: "a new revision that has half of the new sessions is promoted",
+        what: "a new revision that has a share of new sessions is promoted",
         make: |stand, value| stand.promote(value).boxed(),
     },
-    Change { what: "one that has them is taken back", make: |stand, value| stand.roll_back(value).boxed() },
+    Change { what: "one that has a share is taken back", make: |stand, value| stand.roll_back(value).boxed() },
     Change { what: "the gateway's pods are replaced", make: |stand, _| stand.restart_gateway().boxed() },
     Change { what: "the operator is replaced", make: |stand, _| stand.restart_operator().boxed() },
     Change { what: "the server is scaled 1 → 5 → 1", make: |stand, _| scaled(stand).boxed() },
