@@ -132,7 +132,7 @@ fn of_the_operator(text: &str) {
                 "wrong",
             ],
         ),
-        ("state", &["malformed", "not_ready", "ready"]),
+        ("state", &["malformed", "not_ready", "ready", "under_way", "waiting"]),
         ("what", &["event", "probe_line", "stream_line"]),
     ]);
     assert_eq!(labels.keys().filter(|label| **label != "le").collect::<Vec<_>>(), bounded.keys().collect::<Vec<_>>());
