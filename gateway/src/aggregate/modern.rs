@@ -45,7 +45,11 @@ pub(super) async fn post(
             let result = lists::discover(&view, asked.toolset.map(Arc::as_ref), fresh);
             Ok(answered(request, &result, record))
         }
-        (LISTEN, _) => listen(gateway, asked, request, record),
+        (LISTEN, _) => {
+            // As at a server's own endpoint: a replica that goes away does not wait for it as for a call.
+            held.call = None;
+            listen(gateway, asked, request, record)
+        }
         _ => call(gateway, asked, request, body, record, held).await,
     }
 }

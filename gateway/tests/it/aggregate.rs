@@ -1,7 +1,7 @@
 //! `/mcp`: what all servers list, as one list; and who gets what is asked there.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use portolan_gateway::Config;
@@ -332,10 +332,12 @@ async fn a_stream_of_changes_ends_with_its_replica_as_its_era_ends_one() {
     let body = request("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}));
     let mut listening = saying(gateway.client(), "subscriptions/listen", None).open(Method::POST, ALL, body).await;
     listening.read_until("acknowledged").await;
+    let began = Instant::now();
     gateway.shut_down();
     let (text, whole) = standing.read_to_end().await;
     assert!(whole && text.contains("retry: "), "{text}");
     let (text, whole) = listening.read_to_end().await;
+    assert!(began.elapsed() < config().drain.timeout / 2, "a replica does not wait for them as for calls");
     assert!(whole && text.contains(r#""id":2,"result":{"resultType":"complete""#), "{text}");
 }
 
