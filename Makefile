@@ -6,9 +6,11 @@ SHELL := /usr/bin/env bash
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portolan/tools
 DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
-# Suites that need a cluster, in the order of what they build upon; and those that change what the others stand on, or count all that is written.
-CLUSTER_SUITES := admission_cluster rbac servers versions canaries scaling hpa remote_cluster gateway toolsets reconcile fields_server fields_gateway
-LONE_SUITES := asleep bad_input quiet handover disruption failure upgrade
+# Suites that need a cluster and leave each other alone; those that change what the others stand on, count all that is written, or are
+# about seconds; and what of `failure` is run every time, the rest by `make test-failure`.
+CLUSTER_SUITES := admission_cluster rbac servers canaries scaling hpa remote_cluster gateway toolsets bad_input fields_server fields_gateway
+LONE_SUITES := reconcile asleep quiet handover disruption upgrade
+FAILURE_SHORT := a_rolling_update a_gateway_replica an_eviction operations_in_any_order
 # Suites that need third-party servers and clients but no cluster.
 LOCAL_SUITES := dev_local remote_dev canaries_dev scenario conformance conformance_client instructions hostile
 
@@ -129,12 +131,14 @@ cluster-down: ## Stop it and remove what it left
 .PHONY: cluster-test
 cluster-test: ## Suites on the running cluster
 	hack/cluster-install
-	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %) $(LONE_SUITES:%=--test %)
+	$(TESTS) --no-run $(CLUSTER_SUITES:%=--test %) $(LONE_SUITES:%=--test %) --test failure
 	tests/kube/run hack/cluster-suites 2 $(CLUSTER_SUITES) 1 $(LONE_SUITES)
+	tests/kube/run $(TESTS) --test failure -- --test-threads 1 $(FAILURE_SHORT)
 	tests/kube/run hack/no-panics
 
 .PHONY: test-failure
-test-failure: ## What fails or is changed under load, at full length, on the running cluster (an hour)
+test-failure: ## What fails or is changed under load, at full length, and servers of others at two versions, on the running cluster (an hour)
+	tests/kube/run $(TESTS) --test versions -- --nocapture
 	FAILURE=long tests/kube/run $(TESTS) --test failure -- --nocapture --test-threads 1
 	tests/kube/run hack/no-panics
 
