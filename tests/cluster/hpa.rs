@@ -13,6 +13,7 @@ use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
 use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
+use portolan_tests::sized::{pod_of, pods, session, session_at_another, until_pods};
 use portolan_tests::tidy::{deleting, finally};
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
@@ -31,32 +32,6 @@ fn scaled(name: &str, autoscaling: &Value) -> Value {
     manifest["spec"]["autoscaling"] = autoscaling.clone();
     manifest["spec"]["rollout"] = json!({"drainTimeout": "10m"});
     manifest
-}
-
-async fn session(cluster: &Cluster, name: &str) -> Session {
-    let token = cluster.token(TENANT, "default").await;
-    Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session")
-}
-
-/// The pod of a session.
-async fn pod_of(session: &Session) -> String {
-    let host = puppet::eval(session, 1, "require('os').hostname()").await.expect("its pod's name");
-    host.as_str().expect("text").to_owned()
-}
-
-/// Names of the pods that were not told to end.
-async fn pods(cluster: &Cluster, name: &str) -> Vec<String> {
-    let pods = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await;
-    pods.into_iter().filter_map(|pod| pod.metadata.name).collect()
-}
-
-async fn until_pods(cluster: &Cluster, name: &str, count: usize, limit: Duration) {
-    until(&format!("{name} has {count} pods"), limit, || async {
-        let (pods, server) = (pods(cluster, name).await, cluster.api::<MCPServer>(TENANT).get(name).await);
-        let ready = server.ok().and_then(|server| server.status).map_or(0, |status| status.ready_replicas);
-        if pods.len() == count && usize::try_from(ready) == Ok(count) { Ok(()) } else { Err(format!("{pods:?}")) }
-    })
-    .await;
 }
 
 async fn deployment(cluster: &Cluster, revision: &str) -> Deployment {
@@ -148,21 +123,6 @@ async fn rests_while_others_decide(cluster: &Cluster, name: &str, revision: &str
     assert_eq!((replicas(&before), replicas(&after)), (Some(3), Some(3)));
     assert_eq!(before.metadata.generation, after.metadata.generation);
     assert!(!is_operators(&after), "{:?}", after.metadata.managed_fields);
-}
-
-/// A session at a pod that is not the first one that there was.
-async fn session_at_another(cluster: &Cluster, name: &str) -> Session {
-    let mut pods = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await;
-    pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-    let first = pods.first().and_then(|pod| pod.metadata.name.clone()).expect("a pod");
-    for _ in 0..200 {
-        let session = session(cluster, name).await;
-        if pod_of(&session).await != first {
-            return session;
-        }
-        session.delete().await.expect("the session ends");
-    }
-    panic!("none of 200 sessions is at another pod than {first}")
 }
 
 #[tokio::test]

@@ -4,12 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, TENANT, kubectl};
-use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
+use portolan_tests::sized::{pod_of, pods, session, session_at_another, until_pods};
 use portolan_tests::tidy::deleting;
-use portolan_tests::wait::{PATIENCE, until};
+use portolan_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -19,33 +18,6 @@ fn scaled(name: &str, autoscaling: &Value) -> Value {
     manifest["spec"]["autoscaling"] = autoscaling.clone();
     manifest["spec"]["rollout"] = json!({"drainTimeout": "10m"});
     manifest
-}
-
-async fn session(cluster: &Cluster, name: &str) -> Session {
-    let token = cluster.token(TENANT, "default").await;
-    Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session")
-}
-
-/// The pod of a session.
-async fn pod_of(session: &Session) -> String {
-    let host = puppet::eval(session, 1, "require('os').hostname()").await.expect("its pod's name");
-    host.as_str().expect("text").to_owned()
-}
-
-/// Names of the pods that were not told to end and answer.
-async fn pods(cluster: &Cluster, name: &str) -> Vec<String> {
-    let pods = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.into_iter();
-    let stay = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    stay.filter_map(|pod| pod.metadata.name).collect()
-}
-
-async fn until_pods(cluster: &Cluster, name: &str, count: usize, limit: Duration) {
-    until(&format!("{name} has {count} pods"), limit, || async {
-        let (pods, server) = (pods(cluster, name).await, cluster.api::<MCPServer>(TENANT).get(name).await);
-        let ready = server.ok().and_then(|server| server.status).map_or(0, |status| status.ready_replicas);
-        if pods.len() == count && usize::try_from(ready) == Ok(count) { Ok(()) } else { Err(format!("{pods:?}")) }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -87,21 +59,6 @@ async fn rush(cluster: &Cluster, name: &str) {
     assert_eq!(pods(cluster, name).await, [pod_of(&held).await], "the one with a session stays");
     let refused = kubectl(&["scale", "-n", TENANT, "mcps", name, "--replicas", "2"]).await.expect_err("it is refused");
     assert!(refused.contains("autoscaling says how many pods there are"), "{refused}");
-}
-
-/// A session at a pod that is not the first one that there was.
-async fn session_at_another(cluster: &Cluster, name: &str) -> Session {
-    let mut pods = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await;
-    pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-    let first = pods.first().and_then(|pod| pod.metadata.name.clone()).expect("a pod");
-    for _ in 0..200 {
-        let session = session(cluster, name).await;
-        if pod_of(&session).await != first {
-            return session;
-        }
-        session.delete().await.expect("the session ends");
-    }
-    panic!("none of 200 sessions is at another pod than {first}")
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub mod refusal;
 pub mod replica;
 pub mod round_robin;
 pub mod serve;
+pub mod sized;
 pub mod stand;
 pub mod suite;
 pub mod thirdparty;
