@@ -220,10 +220,10 @@ impl Serving {
 
     /// A toolset, or a server that answers while it sleeps, as it is now.
     pub(crate) fn now_of(&self, toolset: &Toolset) -> Option<&Arc<Toolset>> {
-        match toolset.selection.only() {
-            Some(_) => self.route(toolset.name.as_str())?.route.alone.as_ref(),
-            None => self.snapshot.toolsets.get(&toolset.name),
+        if toolset.selection.is_alone() {
+            return self.route(toolset.name.as_str())?.route.alone.as_ref();
         }
+        self.snapshot.toolsets.get(&toolset.name)
     }
 
     /// The route `namespace/server`.

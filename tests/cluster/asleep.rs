@@ -11,7 +11,9 @@ use kube::api::{DeleteParams, ListParams};
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT};
 use portolan_tests::mcp::{Session, http, initialize, post, post_alone};
+use portolan_tests::pods::is_ready;
 use portolan_tests::puppet;
+use portolan_tests::sized;
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
@@ -26,11 +28,6 @@ fn sleeper(name: &str) -> Value {
     manifest["spec"]["rollout"] = json!({"drainTimeout": "3s"});
     manifest["spec"]["sessions"] = json!({"maxPerReplica": 100, "maxPerCaller": 100});
     manifest
-}
-
-async fn open(cluster: &Cluster, name: &str) -> Session {
-    let token = cluster.token(TENANT, "default").await;
-    Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session")
 }
 
 /// How many pods there are, those too that were told to end.
@@ -56,7 +53,7 @@ async fn a_server_that_nobody_calls_has_no_pod_and_those_who_call_then_wait_for_
     let name = "sleeper";
     deleting(&cluster, &[name], async {
         let revision = cluster.serve(&sleeper(name)).await;
-        let session = open(&cluster, name).await;
+        let session = sized::session(&cluster, name).await;
         let answer = async |session: &Session| puppet::eval(session, 1, "6 * 7").await;
         assert_eq!(answer(&session).await, Ok(json!(42)));
         until_asleep(&cluster, name).await;
@@ -69,7 +66,7 @@ async fn a_server_that_nobody_calls_has_no_pod_and_those_who_call_then_wait_for_
         assert_eq!(cluster.serving_revision(TENANT, name).await, revision, "it is no other revision");
         until_asleep(&cluster, name).await;
 
-        let crowd = join_all((0..60).map(|_| open(&cluster, name))).await;
+        let crowd = join_all((0..60).map(|_| sized::session(&cluster, name))).await;
         let began = Instant::now();
         for answered in join_all(crowd.iter().map(answer)).await {
             assert_eq!(answered, Ok(json!(42)));
@@ -120,7 +117,7 @@ async fn a_revision_of_a_server_that_sleeps_is_seen_to_answer_before_it_serves()
         cluster.ready(TENANT, name).await;
         assert_ne!(cluster.serving_revision(TENANT, name).await, first);
         until_asleep(&cluster, name).await;
-        let answer = puppet::eval(&open(&cluster, name).await, 1, "process.env.VERSION").await;
+        let answer = puppet::eval(&sized::session(&cluster, name).await, 1, "process.env.VERSION").await;
         assert_eq!(answer, Ok(json!("2")));
     })
     .await;
@@ -132,7 +129,7 @@ async fn an_operator_that_begins_anew_lets_a_server_sleep_on_and_wakes_it_for_a_
     let name = "sleeper-kept";
     deleting(&cluster, &[name], async {
         cluster.serve(&sleeper(name)).await;
-        let session = open(&cluster, name).await;
+        let session = sized::session(&cluster, name).await;
         until_asleep(&cluster, name).await;
         let server = cluster.api::<MCPServer>(TENANT).get(name).await.expect("there");
         begin_operator_anew(&cluster).await;
@@ -155,7 +152,7 @@ async fn a_call_that_no_pod_takes_in_time_is_told_so() {
         let late = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4000);";
         manifest["spec"]["container"]["command"][2] = format!("{late}{script}").into();
         cluster.serve(&manifest).await;
-        let session = open(&cluster, name).await;
+        let session = sized::session(&cluster, name).await;
         until_asleep(&cluster, name).await;
         let reply = session.call(1, "eval", json!({"code": "6 * 7"})).await.expect("answers");
         assert_eq!((reply.status.as_u16(), &reply.answer()["error"]["data"]["error_type"]), (503, &json!("NotReady")));
@@ -171,10 +168,6 @@ async fn begin_operator_anew(cluster: &Cluster) {
         cluster.api::<Pod>(PLATFORM).delete(&pod.name_any(), &DeleteParams::default()).await.expect("deleted");
     }
     until("another operator is ready", PATIENCE, || async {
-        let is_ready = |pod: &Pod| {
-            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
-        };
         let now = cluster.pods(PLATFORM, OPERATOR).await;
         let are_others = now.iter().all(|pod| before.iter().all(|old| old.uid() != pod.uid()) && is_ready(pod));
         if are_others && !now.is_empty() { Ok(()) } else { Err("not yet".to_owned()) }

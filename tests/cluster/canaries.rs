@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use portolan_crds::MCPServer;
 use portolan_tests::cluster::{Cluster, OPERATOR, PLATFORM, TENANT, kubectl};
-use portolan_tests::mcp::{self, Session};
+use portolan_tests::mcp;
+use portolan_tests::sized;
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::{PATIENCE, until};
 use portolan_tests::{paths, puppet};
@@ -34,11 +35,6 @@ fn check(name: &str, code: &str, expect: &Value) -> Value {
     json!({"name": name, "tool": {"name": "eval", "arguments": {"code": code}}, "expect": expect})
 }
 
-async fn session(cluster: &Cluster, name: &str) -> Session {
-    let token = cluster.token(TENANT, "default").await;
-    Session::open(&cluster.gateway_url(TENANT, name).await, Some(&token)).await.expect("a session")
-}
-
 #[tokio::test]
 async fn a_server_that_begins_to_answer_wrongly_is_not_ready_says_what_it_answered_and_serves_on() {
     let cluster = Cluster::connect().await;
@@ -51,7 +47,7 @@ async fn turns(cluster: &Cluster, name: &str) {
         check("nonce", NONCE, &json!({"equals": "\"{{nonce}}\""})),
     ]});
     cluster.serve(&checked(name, &checks)).await;
-    let session = session(cluster, name).await;
+    let session = sized::session(cluster, name).await;
     puppet::eval(&session, 1, FALSIFY).await.expect("the puppet is told");
     let fell = cluster.condition(TENANT, name, "Available", "False", "CanaryFailed", PATIENCE).await;
     let [pod] = cluster.pods(TENANT, &format!("portolan.dev/server={name}")).await.try_into().expect("one pod");
@@ -133,7 +129,7 @@ async fn guards(cluster: &Cluster, name: &str) {
     cluster.ready(TENANT, name).await;
     assert_ne!(cluster.serving_revision(TENANT, name).await, first);
     // Back to the one before, while it still has a session and drains.
-    let held = session(cluster, name).await;
+    let held = sized::session(cluster, name).await;
     cluster.patch_spec(TENANT, name, &answering("42")).await;
     cluster.ready(TENANT, name).await;
     assert_eq!(cluster.serving_revision(TENANT, name).await, first);
@@ -153,7 +149,7 @@ async fn guards(cluster: &Cluster, name: &str) {
 async fn answers(cluster: Cluster, name: String, mut stop: oneshot::Receiver<()>) -> BTreeSet<String> {
     let mut answers = BTreeSet::new();
     loop {
-        let session = session(&cluster, &name).await;
+        let session = sized::session(&cluster, &name).await;
         let answer = puppet::eval(&session, 1, "process.env.ANSWER").await.expect("an answer");
         session.delete().await.expect("the session ends");
         answers.insert(answer.as_str().expect("text").to_owned());
@@ -259,7 +255,7 @@ async fn impossible(cluster: &Cluster, name: &str) {
         let stalled = cluster.condition(TENANT, name, "Stalled", "True", reason, PATIENCE).await;
         assert!(stalled.message.starts_with(said), "{}", stalled.message);
         cluster.condition(TENANT, name, "Ready", "False", reason, PATIENCE).await;
-        let session = session(cluster, name).await;
+        let session = sized::session(cluster, name).await;
         assert_eq!(puppet::eval(&session, 1, "1 + 1").await, Ok(json!(2)), "it serves on");
     }
     cluster.patch_spec(TENANT, name, &json!({"canaryChecks": null})).await;

@@ -2,21 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::manifest::hosted;
+
 /// The image that it runs in, which `hack/cluster-install` makes.
 const IMAGE: &str = "localhost/portolan-test/demo:1";
 
 /// An `MCPServer` that runs `portolan demo-server`.
 #[must_use]
 pub fn stdio(namespace: &str, name: &str) -> Value {
-    json!({
-        "apiVersion": "portolan.dev/v1alpha1",
-        "kind": "MCPServer",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"container": {
-            "image": IMAGE,
-            "imagePullPolicy": "Never",
-            "transport": "Stdio",
-            "command": ["portolan", "demo-server"],
-        }},
-    })
+    let container = json!({"transport": "Stdio", "command": ["portolan", "demo-server"]});
+    hosted(namespace, name, IMAGE, &container)
 }

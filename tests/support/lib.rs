@@ -17,6 +17,7 @@ pub mod front;
 pub mod helm;
 pub mod images;
 pub mod load;
+pub mod manifest;
 pub mod mcp;
 pub mod metrics;
 pub mod node;

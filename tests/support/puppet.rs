@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::manifest::hosted;
 use crate::mcp::Session;
 
 /// The image that it runs in.
@@ -61,7 +62,12 @@ require('http').createServer((request, response) => {
 /// An `MCPServer` that runs it over stdio.
 #[must_use]
 pub fn stdio(namespace: &str, name: &str) -> Value {
-    manifest(namespace, name, &json!({"transport": "Stdio", "command": ["node", "-e", format!("{ANSWER}{STDIO}")]}))
+    hosted(
+        namespace,
+        name,
+        IMAGE,
+        &json!({"transport": "Stdio", "command": ["node", "-e", format!("{ANSWER}{STDIO}")]}),
+    )
 }
 
 /// An `MCPServer` that runs it over HTTP, on loopback only.
@@ -74,19 +80,7 @@ pub fn http(namespace: &str, name: &str, port: u16, path: &str) -> Value {
         "port": port,
         "path": path,
     });
-    manifest(namespace, name, &container)
-}
-
-fn manifest(namespace: &str, name: &str, container: &Value) -> Value {
-    let mut manifest = json!({
-        "apiVersion": "portolan.dev/v1alpha1",
-        "kind": "MCPServer",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"container": container},
-    });
-    manifest["spec"]["container"]["image"] = IMAGE.into();
-    manifest["spec"]["container"]["imagePullPolicy"] = "Never".into();
-    manifest
+    hosted(namespace, name, IMAGE, &container)
 }
 
 /// Evaluates JavaScript in the process of a session.

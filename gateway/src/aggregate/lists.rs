@@ -136,7 +136,7 @@ struct Who {
 
 /// A server that is alone answers for itself, as far as it is known.
 fn who(view: &View, toolset: Option<&Toolset>) -> Who {
-    let alone = toolset.filter(|toolset| toolset.selection.only().is_some());
+    let alone = toolset.filter(|toolset| toolset.selection.is_alone());
     match alone.and_then(|_| view.first()) {
         Some(first) => Who {
             info: first.intro.info.clone().unwrap_or_else(|| info().to_string()),

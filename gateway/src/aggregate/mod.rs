@@ -74,7 +74,7 @@ impl<'a> Asked<'a> {
 
     /// Whether it is one server, under that server's own names.
     fn is_alone(&self) -> bool {
-        self.selection().is_some_and(|selection| selection.only().is_some())
+        self.selection().is_some_and(Selection::is_alone)
     }
 
     /// The same, asked of what is served now.

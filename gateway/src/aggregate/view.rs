@@ -131,7 +131,7 @@ impl List {
         });
         let shown = parts.iter().filter_map(|part| {
             let list = part.lists.as_ref()?.of(kind);
-            let renames = |selection: &&Selection| kind == ListKind::Tools || selection.only().is_some();
+            let renames = |selection: &&Selection| kind == ListKind::Tools || selection.is_alone();
             let selection = toolset.map(|toolset| &toolset.selection).filter(renames);
             let items = match (selection, known.get(part.route.as_str())) {
                 (None, _) => list.clone(),

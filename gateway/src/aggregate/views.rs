@@ -30,7 +30,7 @@ impl Endpoint {
     fn of(toolset: Option<&Arc<Toolset>>) -> Self {
         match toolset {
             None => Self::All,
-            Some(toolset) if toolset.selection.only().is_some() => Self::Alone(toolset.name.clone()),
+            Some(toolset) if toolset.selection.is_alone() => Self::Alone(toolset.name.clone()),
             Some(toolset) => Self::Toolset(toolset.name.clone()),
         }
     }

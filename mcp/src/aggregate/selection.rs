@@ -46,6 +46,12 @@ impl Selection {
         Member::of_route(self.alone.as_deref()?)
     }
 
+    /// Whether there is such a one.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
     /// The routes of its servers, in order.
     pub fn routes(&self) -> impl Iterator<Item = &str> {
         self.servers.keys().map(String::as_str)
@@ -77,7 +83,7 @@ impl Selection {
     pub fn items(&self, kind: Kind, route: &str, items: &Arc<[Item]>) -> Arc<[Item]> {
         match self.servers.get(route) {
             None => Arc::from([]),
-            Some(_) if self.alone.is_some() => items.iter().filter_map(|item| named(kind, item, &item.own)).collect(),
+            Some(_) if self.is_alone() => items.iter().filter_map(|item| named(kind, item, &item.own)).collect(),
             Some(Some(shown)) if kind == Kind::Tools => {
                 let shown = |item: &Item| match shown.get(&*item.own)? {
                     Some(shown) => named(kind, item, shown),

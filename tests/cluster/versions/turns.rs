@@ -9,8 +9,8 @@ use portolan_crds::server::Tools;
 use portolan_tests::cluster::{Cluster, TENANT};
 use portolan_tests::demo;
 use portolan_tests::load::{Load, Plan};
-use portolan_tests::mcp::Session;
 use portolan_tests::puppet;
+use portolan_tests::sized;
 use portolan_tests::tidy::deleting;
 use portolan_tests::wait::{PATIENCE, until};
 use serde_json::{Value, json};
@@ -22,11 +22,6 @@ fn rewritten(name: &str, before: &str, after: &str) -> Value {
     assert!(program.contains(before), "{before}");
     manifest["spec"]["container"]["command"][2] = program.replace(before, after).into();
     manifest
-}
-
-async fn session(cluster: &Cluster, name: &str) -> Session {
-    let (url, token) = (cluster.gateway_url(TENANT, name).await, cluster.token(TENANT, "default").await);
-    Session::open(&url, Some(&token)).await.expect("a session")
 }
 
 /// What is called while something happens: a server that has nothing to do with it.
@@ -102,7 +97,7 @@ async fn tools_that_change_without_an_edit_are_those_of_the_status_and_what_the_
         manifest["spec"]["healthCheck"] = json!({"interval": "1s", "timeout": "1s"});
         let revision = cluster.serve(&manifest).await;
         let (before, _, _) = tools(&cluster, name, &revision).await.expect("its tools are known");
-        let session = session(&cluster, name).await;
+        let session = sized::session(&cluster, name).await;
         puppet::eval(&session, 1, "fs.writeFileSync('/tmp/turned', '')").await.expect("the puppet is told");
         let now = until("the status has the tools that there are", PATIENCE, || async {
             let (now, hash, kept) = tools(&cluster, name, &revision).await?;
@@ -147,7 +142,7 @@ async fn a_server_that_hangs_after_so_many_calls_is_not_available_in_time_and_no
         let bystander = demo::stdio(TENANT, other);
         tokio::join!(cluster.serve(&manifest), cluster.serve(&bystander));
         let load = load(&cluster, other).await;
-        let session = session(&cluster, name).await;
+        let session = sized::session(&cluster, name).await;
         for id in 0..CALLS {
             assert_eq!(puppet::eval(&session, id, "6 * 7").await, Ok(json!(42)), "call {id}");
         }

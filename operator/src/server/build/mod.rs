@@ -115,7 +115,8 @@ fn plan(
     let is_programmed = |(_, programmed): &(_, &Programmed)| !matches!(programmed, Programmed::Waiting(_));
     let programmed: Vec<_> =
         observed.programmed.iter().filter(is_programmed).map(|(sending, _)| sending.clone()).collect();
-    let serving = rollout::current(desired, remembered, &existing).filter(|name| Some(*name) != desired);
+    let current = rollout::current(desired, remembered, &existing);
+    let serving = current.filter(|name| Some(*name) != desired);
     let tool_changes = match (serving, desired) {
         (Some(serving), Some(desired)) if !validated.spec.rollout.allow_tool_changes => {
             observed.tool_changes(serving, desired)
@@ -123,7 +124,7 @@ fn plan(
         _ => None,
     };
     // A revision is seen to answer before it serves, also where no pod is needed for callers.
-    let is_changing = desired.is_some() && rollout::current(desired, remembered, &existing) != desired;
+    let is_changing = desired.is_some() && current != desired;
     let replicas =
         if is_changing && validated.sleep().is_some() { validated.replicas.max(1) } else { validated.replicas };
     let wish = Wish {

@@ -43,16 +43,10 @@ impl Mark {
     ];
 
     /// All but the last.
-    pub(super) const BEFORE_A_CALL: [Self; 8] = [
-        Self::Stored,
-        Self::DeploymentMade,
-        Self::PodScheduled,
-        Self::BridgeInstalled,
-        Self::ContainersStarted,
-        Self::PodReady,
-        Self::Serving,
-        Self::Programmed,
-    ];
+    pub(super) const BEFORE_A_CALL: &'static [Self] = {
+        let [before @ .., _] = &Self::ALL;
+        before
+    };
 
     /// What has happened, in words.
     pub(super) fn words(self) -> &'static str {

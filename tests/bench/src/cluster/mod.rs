@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, PropagationPolicy};
 use portolan_crds::{MCPServer, labels};
 use portolan_tests::cluster::{Cluster, TENANT};
+use portolan_tests::manifest::hosted;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -33,17 +34,8 @@ const ASK: Duration = Duration::from_millis(500);
 
 /// An `MCPServer` that runs the small server.
 fn echo_server(name: &str) -> Value {
-    own(json!({
-        "apiVersion": "portolan.dev/v1alpha1",
-        "kind": "MCPServer",
-        "metadata": {"name": name, "namespace": TENANT},
-        "spec": {"container": {
-            "image": ECHO_IMAGE,
-            "imagePullPolicy": "Never",
-            "transport": "Stdio",
-            "command": ["/portolan-echo", "stdio"],
-        }},
-    }))
+    let container = json!({"transport": "Stdio", "command": ["/portolan-echo", "stdio"]});
+    own(hosted(TENANT, name, ECHO_IMAGE, &container))
 }
 
 /// The same manifest with the bench's label.

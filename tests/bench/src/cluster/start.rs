@@ -101,7 +101,7 @@ async fn start(cluster: &Cluster, name: &str, manifest: Value) -> anyhow::Result
         apply(&[manifest]).await?;
         first_call(&target, began + LIMIT).await
     };
-    let (mut marks, called) = tokio::try_join!(watches.collect(&Mark::BEFORE_A_CALL, LIMIT), applied_and_called)?;
+    let (mut marks, called) = tokio::try_join!(watches.collect(Mark::BEFORE_A_CALL, LIMIT), applied_and_called)?;
     marks.insert(Mark::FirstCall, called);
     Ok(marks.into_iter().map(|(mark, at)| (mark, (at - began).as_secs_f64())).collect())
 }
